@@ -1,0 +1,208 @@
+"""Usage and coverage events: CloudEvents 1.0 in Kafka's binary mode, keyed by tenant.
+
+Pure: an event becomes a `Message` (key, value, headers) here and the adapters send it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streams.errors import DataError
+from streams.usage import Instant, Name, TenantName, UsageRecord
+
+SCHEMA_VERSION: Final = 1
+USAGE_TYPE = "com.simusage.usage.recorded.v1"
+COVERAGE_TYPE = "com.simusage.coverage.observed.v1"
+
+MAX_RECORDS = 500
+MAX_BYTES = 512 * 1024
+"""An event stays under Kafka's default message limit (1 MiB) with room for headers."""
+
+Headers = list[tuple[str, bytes]]
+Source = Literal["push", "poll", "backfill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What goes to Kafka: the key decides the partition."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tenant: TenantName
+    account: Name
+    provider: Name
+    source: Source
+
+
+class UsageEvent(_Envelope):
+    """Usage records of one tenant and account, as one Kafka record (at most 500 records, 512 KiB)."""
+
+    received_at: Instant
+    run: Name | None = None
+    records: Annotated[tuple[UsageRecord, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def message(self) -> Message:
+        """Encode; the CloudEvent id is a digest of the content, so a repeated delivery repeats its id."""
+        return _message(self, USAGE_TYPE, self.received_at)
+
+
+class CoverageEvent(_Envelope):
+    """This account is complete over `[start, end)`, as seen by `source` at `observed_at`."""
+
+    start: Instant
+    end: Instant
+    observed_at: Instant
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError("end must lie after start")
+        return self
+
+    def message(self) -> Message:
+        """Encode as a CloudEvent."""
+        return _message(self, COVERAGE_TYPE, self.observed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record of an event that cannot be used: its own bytes and why."""
+
+    value: bytes
+    error: DataError
+
+
+def usage_events(
+    records: Iterable[UsageRecord],
+    *,
+    tenant: str,
+    account: str,
+    provider: str,
+    source: Source,
+    received_at: datetime,
+    run: str | None = None,
+) -> Iterator[UsageEvent]:
+    """Cut one tenant's records into events of at most 500 records and 512 KiB each, in order."""
+    chunk: list[UsageRecord] = []
+    size = 0
+
+    def event() -> UsageEvent:
+        return UsageEvent(
+            tenant=tenant,
+            account=account,
+            provider=provider,
+            source=source,
+            received_at=received_at,
+            run=run,
+            records=tuple(chunk),
+        )
+
+    for record in records:
+        cost = len(_dump(record)) + 1
+        if chunk and (len(chunk) == MAX_RECORDS or size + cost > MAX_BYTES - 1024):
+            yield event()
+            chunk, size = [], 0
+        chunk.append(record)
+        size += cost
+    if chunk:
+        yield event()
+
+
+def decode_usage(value: bytes) -> tuple[UsageEvent | None, list[RejectedRecord]]:
+    """Decode a usage event; single bad records are set aside and the rest is kept.
+
+    Returns `None` for the event when every record is bad. Raises `DataError` (`malformed`) when the
+    envelope itself cannot be read.
+    """
+    try:
+        return UsageEvent.model_validate_json(value), []
+    except ValidationError:
+        return _decode_piecewise(value)
+
+
+def decode_coverage(value: bytes) -> CoverageEvent:
+    """Decode a coverage event. Raises `DataError` (`malformed`)."""
+    try:
+        return CoverageEvent.model_validate_json(value)
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+
+
+def header(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str | None:
+    """Return the last header of that name as text, or `None`."""
+    found = None
+    for key, value in headers or ():
+        if key == name:
+            found = value.decode("utf-8", "replace")
+    return found
+
+
+def describe(error: ValidationError) -> str:
+    """Say which fields are wrong and why, without echoing whole payloads."""
+    parts = []
+    for item in error.errors(include_url=False, include_context=False)[:5]:
+        where = ".".join(str(part) for part in item["loc"]) or "event"
+        parts.append(f"{where}: {item['msg']}, got {_short(item['input'])}")
+    return "; ".join(parts)
+
+
+def _decode_piecewise(value: bytes) -> tuple[UsageEvent | None, list[RejectedRecord]]:
+    try:
+        body: Any = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise DataError("malformed", f"event is not JSON: {error}") from None
+    if not isinstance(body, dict) or not isinstance(body.get("records"), list):
+        raise DataError("malformed", "event: want an object with a list of records")
+    good: list[UsageRecord] = []
+    rejected: list[RejectedRecord] = []
+    for raw in body["records"]:
+        encoded = orjson.dumps(raw)
+        try:
+            good.append(UsageRecord.model_validate_json(encoded))
+        except ValidationError as error:
+            rejected.append(RejectedRecord(encoded, DataError("malformed", describe(error))))
+    if not good and rejected and len(rejected) == len(body["records"]):
+        return None, rejected
+    try:
+        event = UsageEvent.model_validate({**body, "records": tuple(good)})
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+    return event, rejected
+
+
+def _dump(model: BaseModel) -> bytes:
+    return orjson.dumps(model.model_dump(mode="json", exclude_defaults=True))
+
+
+def _message(event: UsageEvent | CoverageEvent, type_: str, at: datetime) -> Message:
+    body = event.model_dump(mode="json", exclude_defaults=True)
+    value = orjson.dumps({"schema_version": SCHEMA_VERSION, **body})
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),
+        ("ce_source", f"//simusage/{event.provider}/{event.account}".encode()),
+        ("ce_type", type_.encode()),
+        ("ce_subject", event.tenant.encode()),
+        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
+        ("content-type", b"application/json"),
+    ]
+    return Message(key=event.tenant.encode(), value=value, headers=headers)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

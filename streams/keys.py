@@ -1,0 +1,57 @@
+"""The read model's Redis keys and their retention, in one place.
+
+Redis holds nothing that cannot be rebuilt from Kafka. All writes are absolute and come from the worker that
+owns the tenant's partition, in batches fenced by that partition's version (its last folded source offset).
+
+==============================  =======  ==========================================================
+key                             type     content
+==============================  =======  ==========================================================
+`su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number)
+`su1:partition:{p}`             hash     `version` (last folded offset), `complete` (1 once all is there)
+`su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> `encode_cells` of that SIM and hour
+`su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
+`su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
+`su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
+`su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
+==============================  =======  ==========================================================
+
+Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
+the other structures are removed by the worker when their window expires.
+"""
+
+from __future__ import annotations
+
+from streams.windows import Granularity
+
+PREFIX = "su1"
+META = f"{PREFIX}:meta"
+
+
+def partition_key(partition: int) -> str:
+    """Fence and completeness of one partition's part of the read model."""
+    return f"{PREFIX}:partition:{partition}"
+
+
+def cells_key(tenant: str, hour: int) -> str:
+    """Cells of one tenant and hour number, a field for each SIM."""
+    return f"{PREFIX}:cells:{tenant}:{hour}"
+
+
+def hours_key(tenant: str) -> str:
+    """Hour numbers of the tenant that have cells."""
+    return f"{PREFIX}:hours:{tenant}"
+
+
+def windows_key(tenant: str, granularity: Granularity) -> str:
+    """Aggregates of one tenant and granularity."""
+    return f"{PREFIX}:windows:{tenant}:{granularity}"
+
+
+def coverage_key(tenant: str) -> str:
+    """Covered intervals of the tenant's accounts."""
+    return f"{PREFIX}:coverage:{tenant}"
+
+
+def lease_key(account: str) -> str:
+    """Lease of the one connector that polls this account."""
+    return f"{PREFIX}:lease:{account}"

@@ -1,0 +1,221 @@
+"""The configuration: one TOML file plus `SIMUSAGE_...` environment variables, checked at start.
+
+Environment variables name a key by its path with double underscores: `SIMUSAGE_KAFKA__BOOTSTRAP`.
+The accounts' own tables are checked by the provider modules, which alone know their keys.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streams.errors import ConfigError
+from streams.usage import TenantName
+
+_ENV_REFERENCE = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
+
+
+def _resolve_secret(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("want ${NAME} or file:PATH")
+    if match := _ENV_REFERENCE.match(value):
+        found = os.environ.get(match[1])
+        if not found:
+            raise ValueError(f"environment variable {match[1]} is not set")
+        return SecretStr(found)
+    if value.startswith("file:"):
+        try:
+            return SecretStr(Path(value[5:]).read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise ValueError(f"cannot read {value[5:]}: {error.strerror}") from None
+    raise ValueError("a secret is never written here: use ${NAME} for an environment variable or file:PATH")
+
+
+def _resolve_address(value: object) -> object:
+    if isinstance(value, str) and re.match(r"^(redis|rediss|unix)://[^@]*$", value):
+        return SecretStr(value)
+    return _resolve_secret(value)
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
+"""A secret by reference; its value is never printed."""
+
+SecretAddress = Annotated[SecretStr, BeforeValidator(_resolve_address)]
+"""An address that may stand in the clear unless it carries a password."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def secure_url(url: str, *, allow_plain: bool) -> str:
+    """Return the URL without a trailing slash; refuse plain http outside loopback unless allowed."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"want an http(s) URL, got {url!r}")
+    if parts.scheme == "http" and not allow_plain and not is_loopback(parts.hostname):
+        raise ValueError(f"{url!r} is plain http outside loopback: use https, or set allow_plain_http = true")
+    return url.rstrip("/")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KafkaSettings(_Table):
+    """The broker."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    """Comma-separated host:port of the brokers."""
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Partitions of the keyed topics; four or more for each worker that may ever run."""
+    replication: Annotated[int, Field(ge=1, le=9)] = 1
+    """Replication factor of every topic; 3 in production."""
+
+
+class RedisSettings(_Table):
+    """The read model."""
+
+    url: SecretAddress = SecretStr("redis://127.0.0.1:6379/0")
+    """A URL; one that carries a password must come by reference (`${NAME}` or `file:PATH`)."""
+
+
+class RetentionSettings(_Table):
+    """How long things are kept."""
+
+    horizon_days: Annotated[int, Field(ge=2, le=550)] = 35
+    """Correction horizon in days: an older statement is dead-lettered as beyond-horizon."""
+    aggregate_months: Annotated[int, Field(ge=1, le=120)] = 18
+    """Months for which hours, days and months can be queried."""
+
+
+class WorkerSettings(_Table):
+    """The stream worker."""
+
+    group: str = "simusage-worker"
+    """Consumer group and prefix of the changelog topics."""
+    flush_ms: Annotated[int, Field(ge=1, le=5000)] = 50
+    """Longest wait in milliseconds before gathered events are made durable and published."""
+    flush_records: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Records gathered before a flush starts at once."""
+    session_timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
+    """Seconds without heartbeat after which the group gives a dead worker's partitions away."""
+
+
+class TokenSettings(_Table):
+    """A credential of the query endpoint, bound to one tenant: a bearer token, a header pair, or both."""
+
+    tenant: TenantName
+    bearer: Secret | None = None
+    client_id: str | None = None
+    """Value of CF-Access-Client-Id."""
+    client_secret: Secret | None = None
+    """Value of CF-Access-Client-Secret."""
+
+
+class ServeSettings(_Table):
+    """The query endpoint."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    tokens: tuple[TokenSettings, ...] = ()
+
+
+class CallbackSettings(_Table):
+    """The receiver of the providers' data streams."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    public_url: str = "http://127.0.0.1:8081"
+    """Address under which the providers reach the receiver (TLS ends in front of it)."""
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    """Largest accepted body; 3000 emnify records are about 3 MB."""
+    allow_plain_http: bool = False
+    """Whether public_url may be plain http outside loopback."""
+
+
+class Settings(BaseSettings):
+    """Everything that the roles share, and each role's own table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIMUSAGE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    tenants: tuple[TenantName, ...] = ()
+    """Every tenant that may own usage; a record for another one is dead-lettered as unknown-tenant."""
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    retention: RetentionSettings = RetentionSettings()
+    worker: WorkerSettings = WorkerSettings()
+    serve: ServeSettings = ServeSettings()
+    callbacks: CallbackSettings = CallbackSettings()
+    accounts: dict[str, dict[str, Any]] = {}
+    """One table an account; its keys are the provider module's."""
+
+    @property
+    def redis_url(self) -> str:
+        """The Redis URL in the clear, for the client alone."""
+        return self.redis.url.get_secret_value()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, whose content comes in as init values."""
+        return env_settings, init_settings
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read and check the configuration. Raises `ConfigError` naming the key, the value and the remedy."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                "--config", str(path), "no such file; see config/simusage.example.toml"
+            ) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError("--config", str(path), f"cannot be read as TOML: {error}") from None
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise config_error(error) from None
+
+
+def config_error(error: ValidationError, prefix: str = "") -> ConfigError:
+    """Turn the first validation error into one that names the key and what would do."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
+    got = first["input"]
+    if first["type"] == "extra_forbidden":
+        return ConfigError(key, "an unknown key", "remove it or correct its spelling")
+    shown = got if isinstance(got, bool | int | float) or (isinstance(got, str) and len(got) < 80) else "…"
+    if "secret" in key or "token" in key or "bearer" in key or key == "redis.url":
+        shown = "(hidden)"
+    return ConfigError(key, shown, first["msg"].removeprefix("Value error, "))

@@ -1,0 +1,33 @@
+"""The topics: names, cleanup and retention, stated once (the AsyncAPI file describes the same)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DAY_MS = 24 * 3600 * 1000
+
+USAGE_EVENTS = "usage.events.v1"
+AGGREGATES = "usage.aggregates.v1"
+DEADLETTERS = "usage.deadletters.v1"
+BOOKMARKS = "connectors.bookmarks.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it must be created; `partitions` of `None` means the configured number."""
+
+    name: str
+    partitions: int | None = None
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def all_topics(retention_days: int) -> list[Topic]:
+    """Every topic that simusage creates; `retention_days` is what single statements are kept for."""
+    keep = {"cleanup.policy": "delete", "retention.ms": str(retention_days * DAY_MS)}
+    compact = {"cleanup.policy": "compact", "retention.ms": "-1"}
+    return [
+        Topic(USAGE_EVENTS, None, keep),
+        Topic(AGGREGATES, None, compact),
+        Topic(DEADLETTERS, 1, keep),
+        Topic(BOOKMARKS, 1, compact),
+    ]
