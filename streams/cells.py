@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -33,7 +33,7 @@ class Measures(NamedTuple):
 
     Volumes are bytes (messages where the context's service is `sms`). `undirected` is the part of
     `total` that came without rx and tx. `billed` covers `billed_records` of the `records`. `cost` is in
-    10^-12 of the context's currency; `cost_pending` and `cost_unknown` count records without a final cost.
+    10^-10 of the context's currency; `cost_pending` and `cost_unknown` count records without a final cost.
     """
 
     records: int = 0
@@ -61,9 +61,20 @@ ZERO = Measures()
 Cell = tuple[Context, Measures]
 
 
+def measures_to_json(measures: Measures) -> list[int | str]:
+    """Return the measures for JSON; a cost beyond 64 bits (above 900 million) becomes text, exactly."""
+    cost = measures.cost
+    return [*measures[:7], cost if -(2**63) <= cost < 2**63 else str(cost), *measures[8:]]
+
+
+def measures_from_json(values: list[Any]) -> Measures:
+    """Undo `measures_to_json`."""
+    return Measures(*map(int, values))
+
+
 def encode_cells(cells: Iterable[Cell]) -> bytes:
     """Encode cells of one SIM and hour for the read model (JSON rows: dimensions without sim, measures)."""
-    return orjson.dumps([[*c[:2], *c[3:], *m] for c, m in cells])
+    return orjson.dumps([[*c[:2], *c[3:], *measures_to_json(m)] for c, m in cells])
 
 
 def decode_cells(sim: str, value: bytes) -> list[Cell]:
@@ -74,5 +85,5 @@ def decode_cells(sim: str, value: bytes) -> list[Cell]:
         context = Context(
             provider, account, sim, endpoint, fleet, tuple(tags), country, network, rat, service, currency
         )
-        cells.append((context, Measures(*row[10:])))
+        cells.append((context, measures_from_json(row[10:])))
     return cells

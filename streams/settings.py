@@ -87,6 +87,8 @@ class KafkaSettings(_Table):
     """Partitions of the keyed topics; four or more for each worker that may ever run."""
     replication: Annotated[int, Field(ge=1, le=9)] = 1
     """Replication factor of every topic; 3 in production."""
+    idempotent_producer: bool = True
+    """Off only for the embedded broker, which cannot give out producer ids; the ledger dedupes anyway."""
 
 
 class RedisSettings(_Table):

@@ -12,8 +12,8 @@ Semantics = Literal["delta", "period_total"]
 Service = Literal["data", "sms"]
 CostStatus = Literal["complete", "pending", "unknown"]
 
-COST_PLACES = 12
-"""Decimal places that money keeps exactly (emnify gives up to 10)."""
+COST_PLACES = 10
+"""Decimal places that money keeps exactly: emnify's."""
 
 MAX_VOLUME = 2**53
 """Upper bound of one statement's volume: 9 PB, and exact in every JSON reader."""
