@@ -1,0 +1,5 @@
+"""Local stand-ins of the providers, over one synthetic fleet."""
+
+from connectors.simulators.server import Simulators, SimulatorSettings, run
+
+__all__ = ["SimulatorSettings", "Simulators", "run"]

@@ -1,0 +1,243 @@
+"""emnify's HTTP interface: authentication, SIM listing and management of data streams.
+
+Paths are relative to the base URL (`https://cdn.emnify.net` in production).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import orjson
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from connectors.simulators.data_streamer import DataStream, DataStreamer, StreamStatus
+from connectors.simulators.emnify_records import sim_item
+from connectors.simulators.fleet import Sim
+from connectors.simulators.jwt import InvalidTokenError, sign, verify
+from connectors.simulators.settings import EmnifySettings
+from connectors.simulators.usage import Clock
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+PER_PAGE_DEFAULT = 2000
+PER_PAGE_MAX = 2500
+
+
+def _header(line: str) -> str:
+    if not line.partition(":")[0].strip() or ":" not in line:
+        raise ValueError('a header has the form "name:value"')
+    return line
+
+
+class _Id(BaseModel):
+    id: int
+
+
+class _UsageType(BaseModel):
+    id: Literal[1]
+
+
+class _Credentials(BaseModel):
+    url: Annotated[str, Field(pattern="^https?://")]
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    headers: list[Annotated[str, AfterValidator(_header)]] = []
+    size: Annotated[int, Field(ge=1, le=10_000)] = 3000
+
+
+class _Destination(BaseModel):
+    connection_type: Literal["RestAPI"]
+    format: Literal["Json"] = "Json"
+    credentials: _Credentials
+
+
+class _NewStream(BaseModel):
+    name: str = ""
+    data_stream_type: _UsageType
+    destination: _Destination
+
+
+class _Change(BaseModel):
+    status: _Id
+
+
+class EmnifySimulator:
+    """The stand-in's endpoints. Only usage streams to REST destinations can be created."""
+
+    def __init__(
+        self, sims: Sequence[Sim], streamer: DataStreamer, settings: EmnifySettings, clock: Clock
+    ) -> None:
+        self._sims = sims
+        self._streamer = streamer
+        self._settings = settings
+        self._clock = clock
+        self._key = b"emnify:" + settings.application_token.get_secret_value().encode()
+        streams = "/api/v2/data_stream"
+        self.app = Starlette(
+            routes=[
+                Route("/api/v1/authenticate", self._authenticate, methods=["POST"]),
+                self._route("/api/v1/sim", "GET", self._list_sims),
+                self._route(streams, "GET", self._list_streams),
+                self._route(streams, "POST", self._create_stream),
+                self._route(streams + "/{id:int}", "GET", self._on_stream(self._show_stream)),
+                self._route(streams + "/{id:int}", "PATCH", self._on_stream(self._change_stream)),
+                self._route(streams + "/{id:int}", "DELETE", self._on_stream(self._delete_stream)),
+                self._route(streams + "/{id:int}/restart", "POST", self._on_stream(self._restart_stream)),
+            ]
+        )
+
+    def _route(self, path: str, method: str, handler: Handler) -> Route:
+        async def guarded(request: Request) -> Response:
+            return self._refusal(request) or await handler(request)
+
+        return Route(path, guarded, methods=[method])
+
+    def _refusal(self, request: Request) -> Response | None:
+        """The gateway in front rejects what is no token of ours; the application rejects expired ones."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        try:
+            claims = verify(token if scheme.lower() == "bearer" else "", self._key)
+        except InvalidTokenError as error:
+            return JSONResponse(
+                {"message": str(error)}, 401, headers={"x-amzn-ErrorType": "AccessDeniedException"}
+            )
+        if claims["exp"] <= self._clock().timestamp():
+            return _error(401, 1103, "TokenExpired", "The token has expired")
+        return None
+
+    async def _authenticate(self, request: Request) -> Response:
+        """A failed login has an empty body."""
+        try:
+            body = orjson.loads(await request.body())
+        except orjson.JSONDecodeError:
+            return Response(status_code=401)
+        expected = self._settings.application_token.get_secret_value()
+        if not isinstance(body, dict) or body.get("application_token") != expected:
+            return Response(status_code=401)
+        issued = int(self._clock().timestamp())
+        claims = {"iat": issued, "exp": issued + self._settings.token_lifetime_seconds}
+        return JSONResponse({"auth_token": sign(claims, self._key)})
+
+    async def _list_sims(self, request: Request) -> Response:
+        """A bare array, paging in headers. A page past the end repeats the last one; page 0 is the first."""
+        query = request.query_params
+        try:
+            page, per_page = int(query.get("page", "1")), int(query.get("per_page", PER_PAGE_DEFAULT))
+        except ValueError:
+            return _error(422, 1301, "InvalidQueryCriteria", "page and per_page are integers")
+        if "q" in query or query.get("sort", "id") not in {"id", "+id", " id"}:
+            return _error(422, 1301, "InvalidQueryCriteria", "this stand-in neither filters nor sorts")
+        per_page = PER_PAGE_DEFAULT if per_page < 1 else min(per_page, PER_PAGE_MAX)
+        pages = max(1, -(-len(self._sims) // per_page))
+        page = min(max(page, 1), pages)
+        headers = {
+            "X-Count-Per-Page": str(per_page),
+            "X-Current-Page": str(page),
+            "X-Total-Count": str(len(self._sims)),
+            "X-Total-Pages": str(pages),
+        }
+        if pages > 1:
+            headers["Link"] = _links(request, page, pages, per_page)
+        shown = self._sims[(page - 1) * per_page : page * per_page]
+        return JSONResponse([sim_item(sim) for sim in shown], headers=headers)
+
+    async def _list_streams(self, request: Request) -> Response:
+        return JSONResponse([_stream_item(stream) for stream in self._streamer.streams.values()])
+
+    async def _create_stream(self, request: Request) -> Response:
+        try:
+            wanted = _NewStream.model_validate_json(await request.body())
+        except ValidationError as error:
+            return _invalid(error)
+        credentials = wanted.destination.credentials
+        headers = [line.partition(":") for line in credentials.headers]
+        stream = self._streamer.create(
+            name=wanted.name,
+            url=credentials.url,
+            method=credentials.method,
+            headers={name.strip(): value.strip() for name, _, value in headers},
+            size=credentials.size,
+        )
+        return JSONResponse(_stream_item(stream), 201)
+
+    def _on_stream(self, act: Callable[[Request, DataStream], Awaitable[Response]]) -> Handler:
+        async def handler(request: Request) -> Response:
+            stream = self._streamer.streams.get(request.path_params["id"])
+            if stream is None:
+                return _error(404, 1201, "NotFound", "There is no such data stream")
+            return await act(request, stream)
+
+        return handler
+
+    async def _show_stream(self, request: Request, stream: DataStream) -> Response:
+        return JSONResponse(_stream_item(stream))
+
+    async def _change_stream(self, request: Request, stream: DataStream) -> Response:
+        """Pauses or resumes. A stream in Error stays there until it is restarted."""
+        try:
+            change = _Change.model_validate_json(await request.body())
+        except ValidationError as error:
+            return _invalid(error)
+        if change.status.id not in {StreamStatus.RUNNING, StreamStatus.PAUSED}:
+            return _error(422, 1401, "InvalidReference", "status.id: want 1 (Running) or 2 (Paused)")
+        if stream.status is StreamStatus.ERROR:
+            return _error(409, 1400, "StateConflict", "The data stream is in Error: restart it")
+        stream.turn(StreamStatus(change.status.id))
+        return Response(status_code=202)
+
+    async def _restart_stream(self, request: Request, stream: DataStream) -> Response:
+        if stream.status is not StreamStatus.ERROR:
+            return _error(409, 1400, "StateConflict", "Only a data stream in Error can be restarted")
+        stream.turn(StreamStatus.RUNNING)
+        return Response(status_code=202)
+
+    async def _delete_stream(self, request: Request, stream: DataStream) -> Response:
+        self._streamer.remove(stream)
+        return Response(status_code=202)
+
+
+def _stream_item(stream: DataStream) -> dict[str, Any]:
+    credentials = {
+        "url": stream.url,
+        "method": stream.method,
+        "headers": [f"{name}:*****" for name in stream.headers],
+        "size": stream.size,
+    }
+    return {
+        "id": stream.id,
+        "name": stream.name,
+        "data_stream_type": {"id": 1, "description": "Usage Data"},
+        "destination": {"connection_type": "RestAPI", "format": "Json", "credentials": credentials},
+        "filters": [],
+        "relation_resolution": True,
+        "status": {"id": int(stream.status), "description": stream.status.name.capitalize()},
+    }
+
+
+def _links(request: Request, page: int, pages: int, per_page: int) -> str:
+    targets = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
+    return ", ".join(
+        f'<{request.url.replace(query=urlencode({"page": target, "per_page": per_page}))}>; rel="{rel}"'
+        for rel, target in targets.items()
+        if 1 <= target <= pages
+    )
+
+
+def _error(status: int, code: int, token: str, message: str) -> JSONResponse:
+    return JSONResponse({"error_code": code, "error_token": token, "message": message}, status)
+
+
+def _invalid(error: ValidationError) -> JSONResponse:
+    faults = [
+        {
+            "error_code": 1402 if fault["type"] == "missing" else 1403,
+            "error_token": "Required" if fault["type"] == "missing" else "InvalidFormat",
+            "message": f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}",
+        }
+        for fault in error.errors(include_input=False, include_url=False)
+    ]
+    body = {"error_code": 1400, "error_token": "InputValidationFailed", "message": "Input validation failed"}
+    return JSONResponse(body | {"errors": faults}, 422)

@@ -1,0 +1,93 @@
+"""Settings of the simulators. Secrets default to well-known demo values: nothing real is behind them."""
+
+from datetime import timedelta
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from connectors.simulators.fleet import SIMS_PER_TENANT_LIMIT, TENANTS
+
+_KORE_TENANTS = tuple(tenant.name for tenant in TENANTS if tenant.kore_account)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Faults(_Settings):
+    """Misbehaviour of the Data Streamer that a receiver must survive."""
+
+    duplicate_fraction: float = Field(0.0, ge=0, le=1, description="share of batches delivered twice")
+    shuffle: bool = Field(False, description="shuffle the records inside each batch")
+    max_retries: int | None = Field(
+        None, ge=0, description="retries of one batch before the stream turns to Error(3); none: without end"
+    )
+
+
+class EmnifySettings(_Settings):
+    """The emnify stand-in: one parent account whose organisations are the tenants."""
+
+    application_token: SecretStr = Field(SecretStr("demo-emnify-application-token"), min_length=1)
+    token_lifetime_seconds: int = Field(240 * 60, ge=1, description="life of the JWT, in seconds")
+    callback_url: str | None = Field(
+        None, description="where usage is pushed to; none: no stream until one is created"
+    )
+    callback_header: str = Field("X-Callback-Secret", description="name of the static header of each push")
+    callback_secret: SecretStr = Field(SecretStr("demo-emnify-callback-secret"))
+    batch_size: int = Field(3000, ge=1, le=10_000, description="records in one push; 1 pushes bare objects")
+    push_interval_seconds: float = Field(
+        1.0, gt=0, description="pause between pushes once history is delivered"
+    )
+    push_timeout_seconds: float = Field(10.0, gt=0)
+    retry_backoff_seconds: float = Field(
+        0.5, gt=0, description="wait before the first retry; doubles each time"
+    )
+    retry_backoff_max_seconds: float = Field(5.0, gt=0)
+
+
+class KoreClient(_Settings):
+    """An API client of one KORE account."""
+
+    client_id: str
+    client_secret: SecretStr
+    legacy_alignment: bool = Field(False, description="misaligned times are rounded up instead of rejected")
+
+
+class KoreSettings(_Settings):
+    """The KORE stand-in: one account for each tenant that has one, keyed by the tenant's name."""
+
+    clients: dict[str, KoreClient] = Field(
+        default_factory=lambda: {
+            tenant: KoreClient(
+                client_id=f"demo-kore-{tenant}", client_secret=SecretStr(f"demo-kore-{tenant}-secret")
+            )
+            for tenant in _KORE_TENANTS
+        }
+    )
+    token_lifetime_seconds: int = Field(3600, ge=1, description="`expires_in` of a token, in seconds")
+    billing_delay: timedelta = Field(
+        timedelta(hours=24), ge=timedelta(0), description="from usage to its money"
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _one_for_each_account(cls, clients: dict[str, KoreClient]) -> dict[str, KoreClient]:
+        if set(clients) != set(_KORE_TENANTS) or len({c.client_id for c in clients.values()}) != len(clients):
+            raise ValueError(f"want one client with an id of its own for each of {', '.join(_KORE_TENANTS)}")
+        return clients
+
+
+class SimulatorSettings(_Settings):
+    """Everything `run` needs. Two processes agree on all usage if seed, size, rate and `live_from` agree."""
+
+    seed: int = 1
+    sims_per_tenant: int = Field(20, ge=2, le=SIMS_PER_TENANT_LIMIT)
+    history_hours: int = Field(72, ge=0, le=24 * 35, description="usage that exists at the start, in hours")
+    live_from: AwareDatetime | None = Field(
+        None, description="when history ends and dense live usage begins; none: when the process starts"
+    )
+    live_records_per_second: float = Field(2.0, ge=0, description="usage records of the whole fleet")
+    host: str = "127.0.0.1"
+    port: int = Field(8900, ge=0, le=65535, description="0 takes a free port, which the log names")
+    emnify: EmnifySettings = Field(default_factory=EmnifySettings)
+    kore: KoreSettings = Field(default_factory=KoreSettings)
+    faults: Faults = Field(default_factory=Faults)

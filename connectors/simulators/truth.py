@@ -1,0 +1,80 @@
+"""Ground truth: sums of all usage generated so far, taken from the generator and not from any HTTP answer."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from connectors.simulators.usage import Usage, UsageHistory
+
+CellKey = tuple[str, str, str, datetime, str, str, str, str]
+
+
+@dataclass(slots=True)
+class _Sum:
+    rx: int = 0
+    tx: int = 0
+    records: int = 0
+    cost: Decimal | None = None
+    currency: str | None = None
+    cost_pending: bool = False
+
+
+def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[str, Any]:
+    """One cell per hour of the usage's *start*, SIM, network and service; volumes are bytes or messages.
+
+    KORE states totals per cell, so `records` is 1 there. Its money is null until the first of the cell's usage
+    is billed, and `cost_status` stays `pending` until all of it is.
+    """
+    as_of = history.as_of()
+    cells: dict[CellKey, _Sum] = {}
+    for usage in history.everything():
+        cell = cells.setdefault(_key(usage), _Sum())
+        cell.rx += usage.rx
+        cell.tx += usage.tx
+        cell.records = 1 if usage.sim.provider == "kore" else cell.records + 1
+        if usage.sim.provider == "kore" and usage.end + kore_billing_delay > as_of:
+            cell.cost_pending = True
+        else:
+            cell.cost = (cell.cost or Decimal(0)) + usage.cost
+            cell.currency = usage.currency
+    return {"as_of": _instant(as_of), "cells": [_cell(key, cells[key]) for key in sorted(cells)]}
+
+
+def _key(usage: Usage) -> CellKey:
+    sim = usage.sim
+    return (
+        sim.tenant.name,
+        sim.provider,
+        sim.account,
+        usage.start.replace(minute=0, second=0, microsecond=0),
+        sim.canonical_iccid,
+        usage.network.country,
+        usage.network.code,
+        usage.service,
+    )
+
+
+def _cell(key: CellKey, total: _Sum) -> dict[str, Any]:
+    tenant, provider, account, hour, sim, country, network, service = key
+    return {
+        "tenant": tenant,
+        "provider": provider,
+        "account": account,
+        "hour": _instant(hour),
+        "sim": sim,
+        "country": country,
+        "network": network,
+        "service": service,
+        "rx": total.rx,
+        "tx": total.tx,
+        "total": total.rx + total.tx,
+        "records": total.records,
+        "cost": None if total.cost is None else f"{total.cost.normalize():f}",
+        "currency": total.currency,
+        "cost_status": "pending" if total.cost_pending else "complete",
+    }
+
+
+def _instant(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")
