@@ -1,0 +1,46 @@
+"""Waiting for a condition instead of sleeping for a guessed time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+_PAUSE = 0.02
+
+
+def _failure(timeout: float, description: str, last: object) -> AssertionError:
+    return AssertionError(f"not within {timeout:g} s: {description or 'the condition'} (last seen: {last!r})")
+
+
+async def wait_until(
+    predicate: Callable[[], T | Awaitable[T]],
+    timeout: float = 10.0,  # noqa: ASYNC109 - the failure must name what was waited for
+    description: str = "",
+) -> T:
+    """Call a plain or async predicate until it is truthy, and return what it gave."""
+    deadline = time.monotonic() + timeout
+    while True:
+        result = predicate()
+        value = cast(T, await result if inspect.isawaitable(result) else result)
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise _failure(timeout, description, value)
+        await asyncio.sleep(_PAUSE)
+
+
+def wait_until_sync(predicate: Callable[[], T], timeout: float = 10.0, description: str = "") -> T:
+    """Do the same in a test that is not async."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise _failure(timeout, description, value)
+        time.sleep(_PAUSE)
