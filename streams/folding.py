@@ -1,0 +1,294 @@
+"""Folding: usage events into the partition states, and from there to everything that is published.
+
+`Folding.flush` is the product's heart. The order of its steps is what keeps the promises P1 to P3:
+changelog before everything that is visible, all of it before the offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterable, Awaitable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import faust
+from faust.types import EventT
+from redis.exceptions import RedisError
+
+from streams import topics
+from streams.aggregate import aggregate_message
+from streams.deadletters import dead_letter
+from streams.errors import ConfigError, DataError
+from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, decode_usage, header
+from streams.readmodel import Batch, ReadModel
+from streams.settings import Settings
+from streams.state import PartitionState, Touched
+from streams.tables import CalendarWindow, StateTable, WindowTable, die
+from streams.windows import GRANULARITIES, Granularity
+
+logger = logging.getLogger(__name__)
+
+REDIS_CHECK_SECONDS = 2.0
+"""How often Redis is asked whether it still holds everything; refilling must begin well within 30 s."""
+
+BROKEN_AFTER_SECONDS = 120.0
+"""A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Events folded in but not yet durable, and what they touched."""
+
+    events: list[EventT[Any]] = field(default_factory=list)
+    states: dict[int, PartitionState] = field(default_factory=dict)
+    letters: list[Message] = field(default_factory=list)
+    records: int = 0
+
+
+class Folding:
+    """Folds events into partition states and flushes them."""
+
+    def __init__(self, settings: Settings, app: faust.App, model: ReadModel) -> None:
+        self._settings = settings
+        self._app = app
+        self._model = model
+        self._tenants = frozenset(settings.tenants)
+        horizon = timedelta(days=settings.retention.horizon_days)
+        self.states = StateTable(
+            app,
+            name="state",
+            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.token_hex(4)),
+        )
+        keep = timedelta(days=31 * settings.retention.aggregate_months)
+        self.windows: dict[Granularity, WindowTable] = {
+            granularity: WindowTable(app, name=f"{granularity}s", window=CalendarWindow(granularity, keep))
+            for granularity in GRANULARITIES
+        }
+        for table in (self.states, *self.windows.values()):
+            app.tables.add(table)
+        self._gathered = Gathered()
+        self._unwritten: dict[int, Touched] = {}
+        self._flushing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._redis_away = False
+
+    async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
+        """Take events as they come; acknowledge none of them here."""
+        async for event in stream:
+            self._fold_event(event)
+            self._wake.set()
+            if self._gathered.records >= self._settings.worker.flush_records:
+                await self.flush()
+
+    def _fold_event(self, event: EventT[Any]) -> None:
+        message = event.message
+        gathered = self._gathered
+        gathered.events.append(event)
+        state = self.states.state_of(message.partition)
+        gathered.states[message.partition] = state
+        kind = header(_headers(message.headers), "ce_type")
+        value = message.value or b""
+        try:
+            if kind == USAGE_TYPE:
+                self._fold_usage(state, event, value)
+            elif kind == COVERAGE_TYPE:
+                coverage = decode_coverage(value)
+                self._known(coverage.tenant, coverage.account)
+                state.fold_coverage(coverage, message.offset)
+            else:
+                raise DataError("malformed", f"ce_type: got {kind!r}; want {USAGE_TYPE} or {COVERAGE_TYPE}")
+        except DataError as error:
+            state.skip(message.offset)
+            self._reject(event, value, error, None, None)
+
+    def _fold_usage(self, state: PartitionState, event: EventT[Any], value: bytes) -> None:
+        usage, rejected = decode_usage(value)
+        tenant = account = None
+        if usage is not None:
+            tenant, account = usage.tenant, usage.account
+            self._known(tenant, account)
+            self._gathered.records += len(usage.records)
+            rejected += state.fold_usage(usage, event.message.offset)
+        for record in rejected:
+            self._reject(event, record.value, record.error, tenant, account)
+
+    def _known(self, tenant: str, account: str) -> None:
+        if tenant not in self._tenants:
+            raise DataError(
+                "unknown-tenant", f"tenant {tenant!r} of account {account!r} is not among `tenants`"
+            )
+
+    def _reject(
+        self, event: EventT[Any], value: bytes, error: DataError, tenant: str | None, account: str | None
+    ) -> None:
+        message = event.message
+        origin = f"{message.topic}/{message.partition}/{message.offset}"
+        self._gathered.letters.append(
+            dead_letter(
+                value, error, origin=origin, failed_at=datetime.now(UTC), tenant=tenant, account=account
+            )
+        )
+        logger.warning("dead letter", extra={"reason": error.reason, "origin": origin, "tenant": tenant})
+
+    async def run(self) -> None:
+        """Flush whatever was gathered, `flush_ms` after its first event at the latest."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(self._settings.worker.flush_ms / 1000)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Make durable, publish, acknowledge.
+
+        1. Snapshot: what the gathered events changed, encoded before anything is awaited.
+        2. Changelog of the state, and dead letters: wait until Kafka has acknowledged them all.
+        3. Windowed tables and `usage.aggregates.v1`: wait likewise.
+        4. Read model: if Redis is away, remember what was touched and go on.
+        5. Acknowledge the events in order; Faust commits their offsets.
+        """
+        async with self._flushing:
+            # Step 1.
+            gathered, self._gathered = self._gathered, Gathered()
+            if not gathered.events:
+                return
+            try:
+                async with asyncio.timeout(BROKEN_AFTER_SECONDS):
+                    await self._flush(gathered)
+            except TimeoutError as error:
+                die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
+            except Exception as error:  # noqa: BLE001 - an offset must not pass what was not written
+                die("a flush failed", error)
+
+    async def _flush(self, gathered: Gathered) -> None:
+        lost = {p for p, state in gathered.states.items() if not self.states.holds(p, state)}
+        states = {p: state for p, state in sorted(gathered.states.items()) if p not in lost}
+        writes = {partition: state.unsaved() for partition, state in states.items()}
+        batches: list[Batch] = []
+        outputs: list[tuple[int, str, Granularity, int, Message]] = []
+        for partition, state in states.items():
+            fresh = state.take_touched()
+            touched = self._unwritten.setdefault(partition, Touched())
+            touched.update(fresh)
+            batches.append(self._model.batch(partition, state, touched, state.version))
+            for tenant, granularity, start in sorted(fresh.windows()):
+                groups = state.rollups(tenant).groups(granularity, start)
+                message = aggregate_message(tenant, granularity, start, state.version, groups)
+                outputs.append((partition, tenant, granularity, start, message))
+
+        # Step 2.
+        pending: list[Awaitable[Any]] = []
+        for partition, records in writes.items():
+            pending += await self.states.write(partition, records)
+        pending += [await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters]
+        await _all(pending)
+        for batch in batches:
+            states[batch.partition].durable = batch.version
+
+        # Step 3.
+        pending = []
+        for partition, tenant, granularity, start, message in outputs:
+            pending.append(await self.windows[granularity].write(partition, tenant, start, message.value))
+            pending.append(await self._send(topics.AGGREGATES, message))
+        await _all(pending)
+
+        # Step 4.
+        for batch in batches:
+            await self._write(batch)
+
+        # Step 5.
+        for event in gathered.events:
+            if event.message.partition not in lost:
+                event.ack()
+
+    async def _send(self, topic: str, message: Message) -> Awaitable[Any]:
+        producer = await self._app.maybe_start_producer()
+        sent: Awaitable[Any] = await producer.send(
+            topic, message.key, message.value, None, None, message.headers
+        )
+        return sent
+
+    async def _write(self, batch: Batch) -> None:
+        try:
+            if not await self._model.write(batch):
+                logger.warning(
+                    "this worker's write is refused: a newer owner of the partition has written",
+                    extra={"partition": batch.partition, "version": batch.version},
+                )
+        except (RedisError, OSError) as error:
+            self._note_redis(error)
+        else:
+            self._note_redis(None)
+            self._unwritten[batch.partition] = Touched()
+
+    def _note_redis(self, error: BaseException | None) -> None:
+        if error is not None and not self._redis_away:
+            logger.error("Redis does not answer: folding goes on, the read model waits (%s)", error)
+        elif error is None and self._redis_away:
+            logger.info("Redis answers again")
+        self._redis_away = error is not None
+
+    async def mind_read_model(self, cluster: str) -> None:
+        """Keep Redis whole: claim it, and refill every partition of ours that it does not hold completely."""
+        checked: set[int] = set()
+        while True:
+            try:
+                await self._model.claim(cluster=cluster, partitions=self._settings.kafka.partitions)
+                checked &= self._settled()
+                for partition in self._settled():
+                    state = self.states.state_of(partition)
+                    if partition in checked:
+                        whole = await self._model.complete(partition)
+                    else:
+                        whole = await self._model.in_step(partition, state.durable)
+                    if whole or await self._refill(partition, state):
+                        checked.add(partition)
+                self._note_redis(None)
+            except ConfigError as error:
+                die(str(error))
+            except (RedisError, OSError) as error:
+                self._note_redis(error)
+            await asyncio.sleep(REDIS_CHECK_SECONDS)
+
+    async def _refill(self, partition: int, state: PartitionState) -> bool:
+        started = time.monotonic()
+        await self._model.begin_refill(partition)
+        parts = list(state.everything())
+        for part in parts:
+            async with self._flushing:
+                if not await self._refill_part(partition, state, part):
+                    return False
+        async with self._flushing:
+            left = self._unwritten.pop(partition, Touched())
+            if not await self._refill_part(partition, state, left):
+                return False
+            await self._model.end_refill(partition)
+        seconds = round(time.monotonic() - started, 3)
+        logger.info(
+            "read model filled", extra={"partition": partition, "hours": len(parts), "seconds": seconds}
+        )
+        return True
+
+    async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
+        if partition not in self._settled() or not self.states.holds(partition, state):
+            return False
+        return await self._model.write(self._model.batch(partition, state, part, state.durable))
+
+    def _settled(self) -> set[int]:
+        # During a rebalance and the recovery that ends it, a state may be half read.
+        if self._app.rebalancing or self._app.unassigned:
+            return set()
+        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS}
+
+
+def _headers(raw: Any) -> Headers:
+    return list(raw.items()) if isinstance(raw, Mapping) else list(raw or ())
+
+
+async def _all(pending: list[Awaitable[Any]]) -> None:
+    for sent in pending:
+        await sent

@@ -1,0 +1,119 @@
+"""The worker role: the Faust application around `streams.folding`, its settings stated."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from typing import Any
+
+import faust
+import mode.loop
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streams import topics
+from streams.errors import ConfigError
+from streams.folding import Folding
+from streams.kafka import ensure_topics
+from streams.readmodel import ReadModel
+from streams.settings import Settings
+from streams.tables import die
+
+
+def make_app(settings: Settings, data: str) -> faust.App:
+    """Return the Faust application with every setting that matters stated."""
+    return faust.App(
+        settings.worker.group,
+        broker=[f"kafka://{host.strip()}" for host in settings.kafka.bootstrap.split(",")],
+        version=1,
+        store="memory://",
+        datadir=data,
+        processing_guarantee="at_least_once",
+        consumer_auto_offset_reset="earliest",
+        topic_partitions=settings.kafka.partitions,
+        topic_replication_factor=settings.kafka.replication,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=True,
+        stream_buffer_maxsize=256,
+        cython_optimizations=True,
+        producer_acks=-1,
+        producer_linger=0.005,
+        producer_max_batch_size=512 * 1024,
+        producer_max_request_size=1024 * 1024,
+        broker_commit_interval=1.0,
+        broker_session_timeout=settings.worker.session_timeout_s,
+        broker_heartbeat_interval=settings.worker.session_timeout_s / 10,
+        web_enabled=False,
+        table_cleanup_interval=60.0,
+    )
+
+
+def build(settings: Settings, data: str, cluster: str) -> faust.App:
+    """Return the worker's application, ready to run."""
+    app = make_app(settings, data)
+    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
+    model = ReadModel(redis, aggregate_months=settings.retention.aggregate_months)
+    folding = Folding(settings, app, model)
+    source = app.topic(
+        topics.USAGE_EVENTS,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=settings.kafka.partitions,
+        acks=True,
+    )
+
+    @app.agent(source, name="fold")
+    async def fold(stream: Any) -> None:
+        try:
+            await folding.fold(stream.noack().events())
+        except Exception as error:  # noqa: BLE001 - Faust would acknowledge the event and go on
+            die("folding failed", error)
+
+    app.task(folding.run)
+    app.task(_minding(folding, cluster))
+    return app
+
+
+def _minding(folding: Folding, cluster: str) -> Any:
+    async def mind_read_model() -> None:
+        await folding.mind_read_model(cluster)
+
+    return mind_read_model
+
+
+def run(settings: Settings) -> None:
+    """Run the worker until SIGTERM or SIGINT.
+
+    Raises `ConfigError` when broker or Redis do not answer at start, or Redis belongs to another broker.
+    """
+    if not settings.tenants:
+        raise ConfigError("tenants", [], "name at least one tenant: every record of another is refused")
+    cluster = asyncio.run(_preflight(settings))
+    mode.loop.use("uvloop")
+    with tempfile.TemporaryDirectory(prefix="simusage-worker-") as data:
+        app = build(settings, data, cluster)
+        worker = faust.Worker(
+            app, loglevel="WARN", override_logging=False, redirect_stdouts=False, quiet=True, daemon=True
+        )
+        worker.execute_from_commandline()
+
+
+async def _preflight(settings: Settings) -> str:
+    cluster = await ensure_topics(settings)
+    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
+    try:
+        await ReadModel(redis, aggregate_months=1).claim(
+            cluster=cluster, partitions=settings.kafka.partitions
+        )
+    except (RedisError, OSError) as error:
+        raise ConfigError(
+            "redis.url",
+            settings.redis_url.rpartition("@")[2],
+            f"no Redis answers there ({type(error).__name__}); start one, or correct the address",
+        ) from None
+    finally:
+        await redis.aclose()
+    return cluster
