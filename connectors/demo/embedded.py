@@ -8,7 +8,6 @@ that aiokafka sends, so producers cannot be idempotent on it.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.resources
 import importlib.util
 import os
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -28,8 +26,18 @@ from streams.errors import UnavailableError
 
 HOST = "127.0.0.1"
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_TIED = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Ties a process to its parent's life, then becomes the real command under the same process id.
+
+A program of its own rather than a `preexec_fn`, which must not run where the parent has threads.
+"""
 
 _START_ATTEMPTS = 3
 """A port found free may be taken before the server binds it; another one is tried then."""
@@ -43,26 +51,16 @@ def free_port() -> int:
         return port
 
 
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """Return what a child must run between fork and exec so that it never outlives `parent`.
-
-    On Linux the kernel sends it SIGKILL when the *thread* that started it ends, so start children from a
-    thread that lives as long as they should. Elsewhere this does nothing.
-    """
-
-    def tie() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the parent died before the tie was made
-                os._exit(1)
-
-    return tie
-
-
 def spawn(
     command: list[str], log: Path, *, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a child in its own process group, tied to this process, its output appended to `log`."""
+    """Start a child in its own process group, its output appended to `log`.
+
+    On Linux the kernel ends it (SIGKILL) when the thread that started it does, so that it outlives its parent
+    in no case; start children from a thread that lives as long as they should.
+    """
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - the commands are built here, never by a shell
@@ -73,7 +71,6 @@ def spawn(
             env=env,
             cwd=cwd,
             process_group=0,
-            preexec_fn=die_with_parent(os.getpid()),
         )
 
 
