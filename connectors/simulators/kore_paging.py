@@ -1,4 +1,4 @@
-"""KORE's list envelope: one page of items under their name, and `meta` with the addresses of its neighbours."""
+"""KORE's list envelope: one page of items under their name, and `meta` with its neighbours' addresses."""
 
 import base64
 from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ class _Sum:
 def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[str, Any]:
     """One cell per hour of the usage's *start*, SIM, network and service; volumes are bytes or messages.
 
-    KORE states totals per cell, so `records` is 1 there. Its money is null until the first of the cell's usage
+    KORE states totals per cell, so `records` is 1 there. Its money is null until the first usage of the cell
     is billed, and `cost_status` stays `pending` until all of it is.
     """
     as_of = history.as_of()

@@ -135,9 +135,9 @@ def _milliseconds(instant: datetime) -> int:
 class UsageHistory:
     """All usage up to now, growing as time passes, with a switch that freezes it.
 
-    History reaches from `history_hours` before `live_from` and is sparse; from `live_from` on (rounded down to
-    a history slot) the whole fleet yields about `live_records_per_second`. A process restarted with the same
-    seed, size and `live_from` computes the same usage, apart from pauses, which are not kept.
+    History reaches from `history_hours` before `live_from` and is sparse. From `live_from` on (rounded down
+    to a history slot) the whole fleet yields about `live_records_per_second`. A process restarted with the
+    same seed, size and `live_from` computes the same usage, apart from pauses, which are not kept.
     """
 
     def __init__(
