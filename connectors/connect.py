@@ -1,0 +1,190 @@
+"""The connector role: pollers, stream watches and the callback receiver of all accounts in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+from aiokafka import AIOKafkaConsumer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from connectors.bookmarks import Bookmarks
+from connectors.http import HttpClient
+from connectors.lease import Lease
+from connectors.poller import Poller, run_all
+from connectors.publisher import Publisher
+from connectors.receiver import Receiver
+from connectors.registry import Registered, Toolbox, load_accounts, utc_now
+from streams.errors import ConfigError
+from streams.kafka import ensure_topics, make_producer
+from streams.settings import CallbackSettings, Settings, secure_url
+
+logger = logging.getLogger(__name__)
+
+REDIS_TIMEOUT_S: Final = 3.0
+"""A silent Redis must be noticed well before a lease ends."""
+
+_GRACE_S: Final = 3
+"""Seconds that open callbacks have to finish at a stop; Kafka acknowledges in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """The parts of a running connector role."""
+
+    pollers: list[Poller]
+    receiver: Receiver
+
+
+async def run(settings: Settings) -> None:
+    """Run all configured accounts until SIGTERM or SIGINT.
+
+    Raises `ConfigError` at the start where the configuration, the broker or Redis is wrong.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        await serve(settings, stop)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run all configured accounts until `stop` is set."""
+    accounts = load_accounts(settings)
+    if not accounts:
+        raise ConfigError("accounts", "no account", "add at least one table [accounts.<name>]")
+    with _listener(settings.callbacks) as listener:
+        await ensure_topics(settings)
+        async with connector(settings, accounts) as parts:
+            await _run(parts, listener, stop)
+
+
+@contextlib.asynccontextmanager
+async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIterator[Connector]:
+    """Connect to Kafka and Redis, build all parts, and disconnect at the end."""
+    public_url = public_address(settings.callbacks)
+    redis = await connect_redis(settings)
+    http = HttpClient()
+    publisher = Publisher(lambda: make_producer(settings))
+    bookmarks = Bookmarks(
+        lambda: AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False),
+        publisher,
+    )
+    toolbox = Toolbox(http=http, sender=publisher, bookmarks=bookmarks, public_url=public_url)
+    try:
+        await publisher.start()
+        await bookmarks.refresh()
+        jobs = [entry.provider.job(entry.account, toolbox) for entry in accounts]
+        handlers = [entry.provider.callback(entry.account) for entry in accounts]
+        yield Connector(
+            [Poller(job, Lease(redis, job.account), bookmarks) for job in jobs if job is not None],
+            Receiver(
+                {handler.account.name: handler for handler in handlers if handler is not None},
+                publisher,
+                body_limit=settings.callbacks.body_limit_bytes,
+                clock=utc_now,
+            ),
+        )
+    finally:
+        await bookmarks.stop()
+        await publisher.stop()
+        await http.close()
+        await redis.aclose()
+
+
+def public_address(callbacks: CallbackSettings) -> str:
+    """Return the checked address under which providers reach the receiver. Raises `ConfigError`."""
+    try:
+        return secure_url(callbacks.public_url, allow_plain=callbacks.allow_plain_http)
+    except ValueError as error:
+        raise ConfigError("callbacks.public_url", callbacks.public_url, str(error)) from None
+
+
+async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -> None:
+    server = _Server(
+        uvicorn.Config(
+            parts.receiver.app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+    )
+    host, port = listener.getsockname()[:2]
+    logger.info("callbacks at http://%s:%d, %d accounts polled", host, port, len(parts.pollers))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    polling = asyncio.create_task(run_all(parts.pollers, stop))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(
+            {serving, stopping} | ({polling} if parts.pollers else set()), return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        stop.set()
+        server.should_exit = True
+        results = await asyncio.gather(serving, polling, stopping, return_exceptions=True)
+        logger.info("connectors stopped")
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `run`, which stops pollers and server together."""
+        yield
+
+
+@contextlib.contextmanager
+def _listener(callbacks: CallbackSettings) -> Iterator[socket.socket]:
+    """Bind before anything else starts, so that a port in use is told as what it is."""
+    family = socket.AF_INET6 if ":" in callbacks.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((callbacks.host, callbacks.port))
+        except OSError as error:
+            place = f"{callbacks.host}:{callbacks.port}"
+            raise ConfigError(
+                "callbacks.port", place, f"cannot listen there ({error.strerror}): choose another"
+            ) from None
+        yield listener
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def connect_redis(settings: Settings) -> Redis:
+    """Return a Redis client that has answered. Raises `ConfigError`."""
+    try:
+        redis: Redis = Redis.from_url(
+            settings.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
+        )
+    except ValueError:
+        raise ConfigError("redis.url", "(hidden)", "want redis://, rediss:// or unix://") from None
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        await redis.aclose()
+        raise ConfigError(
+            "redis.url",
+            "(hidden)",
+            f"no Redis answers there ({type(error).__name__}): start one, or correct it",
+        ) from None
+    return redis

@@ -1,0 +1,342 @@
+"""KORE Super SIM: polls hourly UsageRecords so that each byte is counted once, with its SIM and network.
+
+One sweep asks, chunk by chunk, which networks had usage (`Group=network`), then for each of them the hours
+of its SIMs (`Group=sim&Network=...`). KORE files late usage into closed hours and bills it within 24 hours,
+so every sweep reads a trailing window again and publishes what has changed (PROVIDERS 2.2, 2.3, 2.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from connectors.account import Account, AccountSettings, Address, Traits
+from connectors.bookmarks import Bookmark, next_observation
+from connectors.changes import ChangeFilter, Seen, seen
+from connectors.http import HttpClient
+from connectors.kore_api import KoreApi, Network, Sim
+from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.registry import Toolbox
+from connectors.values import EPOCH, Exact, InstantText, micros, utc_text
+from streams.errors import DataError
+from streams.events import describe
+from streams.settings import Secret
+from streams.usage import UsageRecord
+
+HOUR: Final = timedelta(hours=1)
+
+RETENTION: Final = timedelta(days=547)
+"""KORE keeps 18 months and refuses an older StartTime (83605); a day less than the shortest 18 months."""
+
+INVENTORY_AGE: Final = timedelta(hours=1)
+"""After this SIMs and networks are read again even where no row asks for it: SIMs change their fleet."""
+
+LONGEST_CHUNK_HOURS: Final = 31 * 24
+"""KORE refuses more for `Granularity=hour` and for `Group=sim` (83603, 83604)."""
+
+
+class KoreSettings(AccountSettings):
+    """A KORE Super SIM account. Child accounts have credentials, and so a table, of their own."""
+
+    provider: Literal["kore"]
+    source: Literal["poll"] = "poll"
+    api_base: Address = "https://supersim.api.korewireless.com/v1"
+    """Address of the Super SIM API with its version."""
+    token_url: Address = "https://api.korewireless.com/api-services/v1/auth/token"  # noqa: S105 - an address
+    """Address of the token endpoint."""
+    client_id: Annotated[str, Field(min_length=1)]
+    """Id of the API client."""
+    client_secret: Secret
+    """Secret of the API client."""
+    poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
+    """Seconds between sweeps."""
+    reread_hours: Annotated[int, Field(ge=1, le=24 * 62)] = 48
+    """Trailing hours that every sweep reads again, for late usage and late money."""
+    history_hours: Annotated[int, Field(ge=1, le=547 * 24)] = 72
+    """Hours that the very first sweep reads."""
+    chunk_hours: Annotated[int, Field(ge=1, le=LONGEST_CHUNK_HOURS)] = 24
+    """Hours of one request; what is read of a chunk and network is held in memory until published."""
+    page_size: Annotated[int, Field(ge=1, le=249)] = 249
+    """Rows of one page."""
+    billing_hours: Annotated[int, Field(ge=0, le=24 * 31)] = 24
+    """Hours after a period's end until its money is complete."""
+
+
+KoreAccount = Account[KoreSettings]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Period(_Part):
+    start_time: InstantText
+    end_time: InstantText
+
+
+class _Dated(_Part):
+    period: _Period
+
+
+class _Row(_Dated):
+    sim_sid: Annotated[str, Field(min_length=1, max_length=64)]
+    network_sid: Annotated[str, Field(min_length=1, max_length=64)]
+    data_upload: int | None = None
+    data_download: int | None = None
+    data_total: int
+    data_total_billed: Exact | None = None
+    billed_unit: str | None = None
+
+
+_NOBODY: Final = Sim("", "", None, None)
+"""Stands for the SIM of a row without one, which does not pass the check of the row's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a sweep looked: what it finds replaces everything that was observed earlier."""
+
+    observation: int
+    """Microseconds; the revision of the sweep's records."""
+    at: datetime
+    billing: timedelta
+    """How long after a period's end its money may still grow."""
+
+
+def usage_record(row: object, stamp: Stamp, sim: Sim, network: Network | None) -> UsageRecord:
+    """Normalise one row of `Granularity=hour&Group=sim&Network=...`. Raises `DataError` (`malformed`).
+
+    The row is the total of its hour and replaces what was read of the same hour before. Money is `pending`
+    without a unit, which is how KORE marks it, and until `stamp.billing` after the hour's end, because parts
+    of it are billed earlier.
+    """
+    try:
+        checked = _Row.model_validate(row)
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+    start, end = checked.period.start_time, checked.period.end_time
+    if end - start != HOUR or micros(start) % 3_600_000_000:
+        raise DataError("malformed", f"period: got {utc_text(start)} to {utc_text(end)}; want one UTC hour")
+    cost = checked.data_total_billed if checked.billed_unit is not None else None
+    complete = cost is not None and stamp.at >= end + stamp.billing
+    try:
+        return UsageRecord(
+            identity=f"total:hour:{utc_text(start)}:{checked.sim_sid}:{checked.network_sid}",
+            revision=stamp.observation,
+            semantics="period_total",
+            start=start,
+            end=end,
+            sim=sim.iccid,
+            service="data",
+            total=checked.data_total,
+            rx=checked.data_download,
+            tx=checked.data_upload,
+            cost=cost,
+            currency=checked.billed_unit if cost is not None else None,
+            cost_status="complete" if complete else "pending",
+            fleet=sim.fleet,
+            country=network.country if network else None,
+            network=network.code if network else None,
+        )
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+
+
+class KoreSweep:
+    """One account's sweeps."""
+
+    def __init__(self, account: KoreAccount, toolbox: Toolbox) -> None:
+        self._account = account
+        self._toolbox = toolbox
+        self._api = kore_api(account, toolbox.http)
+        self._changes = ChangeFilter()
+        self._sims: dict[str, Sim] = {}
+        self._networks: dict[str, Network] = {}
+        self._inventory_at = EPOCH
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self._account.name
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between sweeps."""
+        return self._account.settings.poll_interval_s
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Read the trailing window once.
+
+        1. Reserve the observation time, so that not even a crash lets a later one be earlier.
+        2. Read SIMs and networks, then chunk by chunk what has changed, and publish it.
+        3. Publish that the account is covered, which follows the usage it speaks of.
+        4. Move the bookmark.
+        """
+        settings, bookmarks, now = self._account.settings, self._toolbox.bookmarks, self._toolbox.clock()
+        bookmark = bookmarks.get(self.account)
+        start = self._start(bookmark, now)
+        stamp = Stamp(next_observation(bookmark, micros(now)), now, timedelta(hours=settings.billing_hours))
+        # Step 1.
+        covered = bookmark.covered_until if bookmark else None
+        await bookmarks.put(
+            self.account, Bookmark(covered_until=covered, last_observation=stamp.observation), proceed
+        )
+        # Step 2.
+        self._changes.forget_before(start)
+        await self._read_inventory(now)
+        changed = 0
+        for low, high in _chunks(start, _hour_after(now), timedelta(hours=settings.chunk_hours)):
+            changed += await self._read(low, high, stamp, proceed)
+        # Step 3.
+        end = now.replace(microsecond=0)
+        if end > start:
+            await cover(self._toolbox.sender, self._account, start, end, observed_at=now, proceed=proceed)
+        # Step 4.
+        covered = max(covered or 0, micros(end))
+        await bookmarks.put(
+            self.account, Bookmark(covered_until=covered, last_observation=stamp.observation), proceed
+        )
+        return f"read {utc_text(start)} to {utc_text(end)}, {changed} records changed"
+
+    def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+        """Begin where coverage ends, but never later than the trailing window does."""
+        settings = self._account.settings
+        if bookmark is None or bookmark.covered_until is None:
+            start = now - timedelta(hours=settings.history_hours)
+        else:
+            covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            start = min(covered, now - timedelta(hours=settings.reread_hours))
+        return _hour_of(max(start, now - RETENTION))
+
+    async def _read(self, low: datetime, high: datetime, stamp: Stamp, proceed: Proceed) -> int:
+        """Read one chunk and publish what has changed in it; returns the number of changed statements."""
+        changed = 0
+        for network in await self._api.usage(low, high, {"Group": "network", "Granularity": "all"}):
+            sid = network.get("network_sid") if isinstance(network, dict) else None
+            rows = [network]
+            if isinstance(sid, str):
+                query = {"Group": "sim", "Network": sid, "Granularity": "hour"}
+                rows = await self._api.usage(low, high, query)
+            batch, read = await self._changed(rows, high, stamp)
+            origin = f"poll:{self.account}"
+            await publish(
+                self._toolbox.sender,
+                self._account,
+                batch,
+                received_at=stamp.at,
+                origin=origin,
+                proceed=proceed,
+            )
+            self._changes.remember(read)
+            changed += len(read)
+        return changed
+
+    async def _changed(self, rows: list[Any], high: datetime, stamp: Stamp) -> tuple[Batch, list[Seen]]:
+        """Normalise rows and keep those that differ from what was published before.
+
+        A row that a shift between two pages shows twice counts once, as it was shown last: one sweep is one
+        observation, and must not state two things under one revision.
+        """
+        found: dict[str, tuple[Seen, bytes, UsageRecord | DataError]] = {}
+        for row in rows:
+            original = _raw(row)
+            try:
+                record = await self._record(row, stamp)
+                payload = record.model_dump_json(exclude={"revision"}).encode()
+                found[record.identity] = seen(record.start, record.identity, payload), original, record
+            except DataError as error:
+                found[original.hex()] = seen(_hour(row, high - HOUR), original.hex(), b""), original, error
+        batch, read = Batch(), []
+        for item, original, result in found.values():
+            if not self._changes.is_new(item):
+                continue
+            read.append(item)
+            if isinstance(result, DataError):
+                batch.reject(original, result)
+            else:
+                traits = Traits(sim=result.sim, fleet=result.fleet)
+                batch.add(self._account.settings.tenant_of(traits), result, original)
+        return batch, read
+
+    async def _record(self, row: object, stamp: Stamp) -> UsageRecord:
+        sims, networks = _text(row, "sim_sid"), _text(row, "network_sid")
+        if sims not in self._sims or networks not in self._networks:
+            await self._read_inventory(stamp.at, needed=True)
+        sim = self._sims.get(sims)
+        if sim is None and sims:
+            raise DataError("unknown-tenant", f"sim_sid: {sims[:64]!r} is not among the account's Sims")
+        return usage_record(row, stamp, sim or _NOBODY, self._networks.get(networks))
+
+    async def _read_inventory(self, now: datetime, *, needed: bool = False) -> None:
+        """Read SIMs and networks where they are old, or where a row needs them, once for each sweep."""
+        if self._inventory_at == now or not (needed or now - self._inventory_at >= INVENTORY_AGE):
+            return
+        self._sims, self._networks = await self._api.sims(), await self._api.networks()
+        self._inventory_at = now
+
+
+class _Kore:
+    settings: type[AccountSettings] = KoreSettings
+
+    def job(self, account: KoreAccount, toolbox: Toolbox) -> KoreSweep:
+        return KoreSweep(account, toolbox)
+
+    def callback(self, _account: KoreAccount) -> None:
+        return None
+
+    async def check(self, account: KoreAccount, http: HttpClient, _public_url: str) -> str:
+        await kore_api(account, http).try_credentials()
+        return "credentials accepted; Sims can be read"
+
+
+PROVIDER = _Kore()
+
+
+def kore_api(account: KoreAccount, http: HttpClient) -> KoreApi:
+    """Return the API as this account sees it."""
+    settings = account.settings
+    return KoreApi(
+        http,
+        api_base=settings.api_base,
+        token_url=settings.token_url,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        page_size=settings.page_size,
+    )
+
+
+def _raw(row: object) -> bytes:
+    """Return a row as KORE wrote it, but for white space: numbers keep their exact text."""
+    return orjson.dumps(row, default=lambda number: orjson.Fragment(str(number)))
+
+
+def _text(row: object, key: str) -> str:
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _hour(row: object, otherwise: datetime) -> datetime:
+    """Return the hour that a row speaks of, where it can be read."""
+    try:
+        return _hour_of(_Dated.model_validate(row).period.start_time)
+    except (ValidationError, OverflowError):
+        return otherwise
+
+
+def _hour_of(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_after(at: datetime) -> datetime:
+    return _hour_of(at) + HOUR
+
+
+def _chunks(start: datetime, end: datetime, size: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    while start < end:
+        yield start, min(start + size, end)
+        start += size

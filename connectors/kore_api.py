@@ -1,0 +1,184 @@
+"""The calls that are made to KORE Super SIM: token, paging, Sims, Networks, UsageRecords (PROVIDERS 2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from connectors.auth import Token, TokenCache
+from connectors.http import Call, Failure, HttpClient, ProviderError
+from connectors.values import utc_text
+from streams.errors import DataError
+from streams.events import describe
+from streams.iccid import canonical_iccid
+
+logger = logging.getLogger(__name__)
+
+PAGES_MAX: Final = 100_000
+"""Pages of one list after which a provider that never ends it is not believed: 25 million rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sim:
+    """A SIM as the API knows it; `iccid` is canonical, `fleet` the SID of its fleet of now."""
+
+    sid: str
+    iccid: str
+    unique_name: str | None
+    fleet: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network; of several identifiers the first names it, as one resource is one operator."""
+
+    sid: str
+    code: str | None
+    country: str | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _SimItem(_Part):
+    sid: str
+    iccid: str
+    unique_name: str | None = None
+    fleet_sid: str | None = None
+
+
+class _Identifier(_Part):
+    mcc: str
+    mnc: str
+
+
+class _NetworkItem(_Part):
+    sid: str
+    iso_country: str | None = None
+    identifiers: tuple[_Identifier, ...] = ()
+
+
+M = TypeVar("M", bound=_Part)
+
+
+class KoreApi:
+    """One account's view of the API."""
+
+    def __init__(
+        self,
+        http: HttpClient,
+        *,
+        api_base: str,
+        token_url: str,
+        client_id: str,
+        client_secret: SecretStr,
+        page_size: int,
+    ) -> None:
+        self._http = http
+        self._api_base = api_base
+        self._token_url = token_url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._page_size = page_size
+        self._tokens = TokenCache(self._login)
+
+    async def sims(self) -> dict[str, Sim]:
+        """Return all SIMs by SID. One whose ICCID cannot be read is left out, and its usage dead-lettered."""
+        found = {}
+        async for item in self._pages("Sims", "sims", {}):
+            sim = _checked(_SimItem, item)
+            try:
+                found[sim.sid] = Sim(sim.sid, canonical_iccid(sim.iccid), sim.unique_name, sim.fleet_sid)
+            except DataError as error:
+                logger.warning("Sim %s of KORE cannot be used: %s", sim.sid, error)
+        return found
+
+    async def networks(self) -> dict[str, Network]:
+        """Return all networks by SID."""
+        found = {}
+        async for item in self._pages("Networks", "networks", {}):
+            network = _checked(_NetworkItem, item)
+            first = next(iter(network.identifiers), None)
+            code = f"{first.mcc}-{first.mnc}" if first else None
+            country = network.iso_country.upper() if network.iso_country else None
+            found[network.sid] = Network(network.sid, code, country)
+        return found
+
+    async def usage(self, start: datetime, end: datetime, query: Mapping[str, str]) -> list[Any]:
+        """Return the rows of `[start, end)`, both on a UTC hour.
+
+        EndTime is always sent, because its default of now is not aligned; the end of the current hour is a
+        valid EndTime, so the open hour is read too.
+        """
+        times = {"StartTime": utc_text(start), "EndTime": utc_text(end)}
+        return [row async for row in self._pages("UsageRecords", "usage_records", {**times, **query})]
+
+    async def try_credentials(self) -> None:
+        """Log in and read one SIM. Raises `ProviderError`."""
+        call = Call("GET", f"{self._api_base}/Sims", {"PageSize": "1"}, expired=token_expired)
+        await self._http.call(call, self._tokens)
+
+    async def _pages(self, path: str, key: str, query: Mapping[str, str]) -> AsyncIterator[Any]:
+        """Yield the items of all pages, following `meta.next_page_url` as it stands."""
+        url, params = f"{self._api_base}/{path}", {**query, "PageSize": str(self._page_size)}
+        for _ in range(PAGES_MAX):
+            call = Call("GET", url, params, expired=token_expired)
+            body = (await self._http.call(call, self._tokens)).body
+            items = body.get(key) if isinstance(body, dict) else None
+            if not isinstance(items, list):
+                raise ProviderError(Failure.PROVIDER, f"{call.place} answers without a list of {key}")
+            for item in items:
+                yield item
+            meta = body.get("meta")
+            following = meta.get("next_page_url") if isinstance(meta, dict) else None
+            if following is None:
+                return
+            url, params = self._trusted(call, following), {}
+        raise ProviderError(Failure.PROVIDER, f"{path} does not end after {PAGES_MAX} pages")
+
+    def _trusted(self, call: Call, following: object) -> str:
+        """Refuse a next page elsewhere: the token must not leave the configured address."""
+        here = urlsplit(self._api_base)
+        there = urlsplit(following) if isinstance(following, str) else None
+        if there is None or (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            raise ProviderError(
+                Failure.CONFIG,
+                f"{call.place} names a next page at another address than api_base, which gets no token",
+            )
+        return str(following)
+
+    async def _login(self) -> Token:
+        """Client credentials give an access token and its life in seconds (PROVIDERS 2.1)."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._client_id,
+            "client_secret": self._client_secret.get_secret_value(),
+        }
+        asked_at = time.time()
+        call = Call("POST", self._token_url, form=form)
+        body = (await self._http.call(call)).body
+        token = body.get("access_token") if isinstance(body, dict) else None
+        if not isinstance(token, str):
+            raise ProviderError(Failure.PROVIDER, f"{call.place} answers without access_token")
+        life = body.get("expires_in")
+        return Token(token, asked_at + float(life) if isinstance(life, int) else None)
+
+
+def token_expired(status: int, body: bytes) -> bool:
+    """Whether KORE says that the token has expired: a 403 with these words, not a 401 (PROVIDERS 2.1)."""
+    return status == 403 and b"invalid or expired token" in body.lower()
+
+
+def _checked(model: type[M], item: object) -> M:
+    try:
+        return model.model_validate(item)
+    except ValidationError as error:
+        raise ProviderError(Failure.PROVIDER, f"KORE answers another shape: {describe(error)}") from None

@@ -1,0 +1,150 @@
+"""The poller: runs one account's sweeps, one at a time, under its lease, with back-off after failures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from connectors.bookmarks import Bookmarks
+from connectors.http import ProviderError
+from connectors.lease import Held, Lease, LeaseLostError
+from connectors.publisher import Proceed
+from streams.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+
+STANDBY_S: Final = 2.0
+"""How often a replica that does not hold the lease asks for it."""
+
+
+class Job(Protocol):
+    """What is done for one account again and again."""
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds from the end of one sweep to the start of the next."""
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Do it once, calling `proceed` before anything that only the lease's holder may do.
+
+        Returns in plain words what came of it. Raises `UnavailableError`, after which it is tried again.
+        """
+
+
+@dataclass(slots=True)
+class Status:
+    """What an operator wants to know about an account (promise P7)."""
+
+    account: str
+    state: str = "starting"
+    last_success: datetime | None = None
+    last_result: str | None = None
+    last_error: str | None = None
+    failures: int = 0
+    """Failures since the last success."""
+
+
+class Poller:
+    """Runs a job until told to stop. The lease is kept between sweeps; other replicas stand by."""
+
+    def __init__(
+        self,
+        job: Job,
+        lease: Lease,
+        bookmarks: Bookmarks,
+        *,
+        standby_s: float = STANDBY_S,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.status = Status(job.account)
+        self._job = job
+        self._lease = lease
+        self._bookmarks = bookmarks
+        self._standby_s = standby_s
+        self._jitter = jitter
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll until `stop` is set; the sweep under way then ends unfinished, which loses nothing."""
+        running = asyncio.create_task(self._run())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            running.cancel()
+            results = await asyncio.gather(running, stopping, return_exceptions=True)
+            self.status.state = "stopped"
+        if isinstance(results[0], Exception):
+            raise results[0]
+
+    async def _run(self) -> None:
+        while True:
+            wait_s = self._standby_s
+            try:
+                async with self._lease.hold() as held:
+                    if held is None:
+                        self.status.state = "standby: another replica polls this account"
+                    else:
+                        await self._bookmarks.refresh()
+                        await self._poll(held)
+            except UnavailableError as error:
+                wait_s = self._failed(error)
+            await asyncio.sleep(wait_s)
+
+    async def _poll(self, held: Held) -> None:
+        while True:
+            self.status.state = "polling"
+            try:
+                held()
+                result = await self._job.sweep(held)
+            except LeaseLostError:
+                raise
+            except UnavailableError as error:
+                wait_s = self._failed(error)
+            else:
+                self._succeeded(result)
+                wait_s = self._job.interval_s * (0.9 + 0.2 * self._jitter())
+                self.status.state = "waiting for the next sweep"
+            await asyncio.sleep(wait_s)
+
+    def _succeeded(self, result: str) -> None:
+        status = self.status
+        log = logger.info if status.failures or result != status.last_result else logger.debug
+        status.last_success, status.last_result, status.failures = datetime.now(UTC), result, 0
+        log("account %s: %s", status.account, result)
+
+    def _failed(self, error: UnavailableError) -> float:
+        """Note the failure and return after how many seconds to try again."""
+        status = self.status
+        log = logger.warning if str(error) != status.last_error or not status.failures else logger.debug
+        status.failures += 1
+        status.last_error = str(error)
+        status.state = "waiting to try again"
+        wait_s = min(RETRY_MAX_S, RETRY_S * float(2 ** min(status.failures - 1, 10))) * (
+            0.5 + self._jitter() / 2
+        )
+        if isinstance(error, ProviderError) and error.wait_s is not None:
+            wait_s = max(wait_s, error.wait_s)
+        log("account %s: %s; next try in %.1f s", status.account, error, wait_s)
+        return wait_s
+
+
+async def run_all(pollers: list[Poller], stop: asyncio.Event) -> None:
+    """Run all pollers until `stop`; an unexpected error of one ends them all, so that it is noticed."""
+    with contextlib.suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as group:
+            for poller in pollers:
+                group.create_task(poller.run(stop))

@@ -1,0 +1,250 @@
+"""The publisher: what the connectors found goes to Kafka, and counts only once Kafka has acknowledged it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from connectors.account import Account
+from streams.deadletters import dead_letter
+from streams.errors import DataError, UnavailableError
+from streams.events import MAX_BYTES, CoverageEvent, Message, RejectedRecord, usage_events
+from streams.topics import DEADLETTERS, USAGE_EVENTS
+from streams.usage import UsageRecord
+
+logger = logging.getLogger(__name__)
+
+SEND_S: Final = 4.0
+"""Longest wait for Kafka: providers give a callback about 5 s (KORE's rule), and must still hear our 503."""
+
+SLICE: Final = 16
+"""Messages in flight for one caller: at most 8 MiB, and a lost lease stops a sweep after so many."""
+
+_STOP_S = 3.0
+
+Outgoing = tuple[str, Message]
+"""A topic and what goes there."""
+
+Proceed = Callable[[], None]
+"""Asked before each slice; raises where the caller may not publish any more."""
+
+
+def always() -> None:
+    """Let everything through: for publishers that hold no lease."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one callback or one poll came to."""
+
+    usage: dict[str, list[UsageRecord]] = field(default_factory=dict)
+    """Records of each tenant, in the order in which they came."""
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    ignored: int = 0
+    """Items that are no usage at all, such as a provider's test message."""
+
+    def add(self, tenant: str | None, record: UsageRecord, original: bytes) -> None:
+        """File a record under its tenant, or among the rejected where nobody owns it."""
+        if tenant is None:
+            detail = f"no rule of the account assigns SIM {record.sim} to a tenant"
+            self.reject(original, DataError("unknown-tenant", detail))
+        else:
+            self.usage.setdefault(tenant, []).append(record)
+
+    def reject(self, original: bytes, error: DataError) -> None:
+        """Set something aside for the dead letters."""
+        self.rejected.append(RejectedRecord(original, error))
+
+    @property
+    def accepted(self) -> int:
+        """Number of records that count."""
+        return sum(len(records) for records in self.usage.values())
+
+
+class Sender(Protocol):
+    """Sends messages and returns once all are acknowledged (or raises `UnavailableError`)."""
+
+    async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
+        """Send all, in order."""
+
+
+class Publisher:
+    """Sends through one producer, which is made anew after an error that it cannot survive.
+
+    `send` gives up after `SEND_S`. What it gave up on may still reach Kafka later: callers repeat it, and the
+    ledger's merge is idempotent, so a repetition changes nothing.
+    """
+
+    def __init__(self, make: Callable[[], AIOKafkaProducer]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._producer: AIOKafkaProducer | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect. Raises `UnavailableError`."""
+        await self._bounded(self._started())
+
+    async def stop(self) -> None:
+        """Send what is still waiting, for a few seconds at most, and disconnect."""
+        self._discard()
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+
+    async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
+        """Send all messages, a slice at a time, each acknowledged by all replicas before the next.
+
+        Raises `UnavailableError` after at most `SEND_S` without acknowledgement, and what `proceed` raises.
+        """
+        messages = iter(outgoing)
+        while piece := list(islice(messages, SLICE)):
+            proceed()
+            await self._bounded(self._send(piece))
+
+    async def _send(self, piece: list[Outgoing]) -> None:
+        producer = await self._started()
+        sent = []
+        for topic, message in piece:
+            future = await producer.send(topic, message.value, message.key, headers=message.headers)
+            future.add_done_callback(_look_at)
+            sent.append(future)
+        await asyncio.gather(*sent)
+
+    async def _bounded(self, work: Any) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await work
+        except TimeoutError:
+            raise UnavailableError(f"Kafka has not acknowledged within {SEND_S:g} s") from None
+        except (KafkaError, OSError) as error:
+            if not getattr(error, "retriable", False):
+                self._discard()
+            raise UnavailableError(f"Kafka does not take messages now ({type(error).__name__})") from None
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._lock:
+            if self._producer is None:
+                producer = self._make()
+                try:
+                    await producer.start()
+                except BaseException:
+                    self._stop_later(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _discard(self) -> None:
+        if self._producer is not None:
+            self._stop_later(self._producer)
+            self._producer = None
+
+    def _stop_later(self, producer: AIOKafkaProducer) -> None:
+        task = asyncio.create_task(_stop(producer))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+
+async def publish(
+    sender: Sender,
+    account: Account[Any],
+    batch: Batch,
+    *,
+    received_at: datetime,
+    origin: str,
+    proceed: Proceed = always,
+) -> None:
+    """Send a batch's usage events and dead letters; returns once all are acknowledged."""
+    await sender.send(_outgoing(account, batch, received_at, origin), proceed)
+    if batch.rejected:
+        reasons = sorted({rejected.error.reason for rejected in batch.rejected})
+        logger.warning(
+            "%d records of account %s went to the dead letters: %s",
+            len(batch.rejected),
+            account.name,
+            ", ".join(reasons),
+        )
+
+
+async def cover(
+    sender: Sender,
+    account: Account[Any],
+    start: datetime,
+    end: datetime,
+    *,
+    observed_at: datetime,
+    proceed: Proceed = always,
+) -> None:
+    """Tell every tenant of the account that it is complete over `[start, end)`.
+
+    Call it after `publish` has returned: the key is the tenant, as with usage, so Kafka keeps the order.
+    """
+    settings = account.settings
+    events = (
+        CoverageEvent(
+            tenant=tenant,
+            account=account.name,
+            provider=settings.provider,
+            source=settings.source,
+            start=start,
+            end=end,
+            observed_at=observed_at,
+        )
+        for tenant in settings.tenants
+    )
+    await sender.send(((USAGE_EVENTS, event.message()) for event in events), proceed)
+
+
+def _outgoing(account: Account[Any], batch: Batch, received_at: datetime, origin: str) -> Iterator[Outgoing]:
+    for tenant in sorted(batch.usage):
+        for event in usage_events(
+            batch.usage[tenant],
+            tenant=tenant,
+            account=account.name,
+            provider=account.settings.provider,
+            source=account.settings.source,
+            received_at=received_at,
+        ):
+            yield USAGE_EVENTS, event.message()
+    for rejected in batch.rejected:
+        for value, error in _parts(rejected):
+            yield (
+                DEADLETTERS,
+                dead_letter(
+                    value, error, origin=origin, failed_at=received_at, tenant=None, account=account.name
+                ),
+            )
+
+
+def _parts(rejected: RejectedRecord) -> Iterator[tuple[bytes, DataError]]:
+    """Cut what exceeds Kafka's message limit; the parts follow each other and say so."""
+    value, error = rejected.value, rejected.error
+    if len(value) <= MAX_BYTES:
+        yield value, error
+        return
+    count = -(-len(value) // MAX_BYTES)
+    for number in range(count):
+        detail = f"part {number + 1} of {count}: {error.detail}"
+        yield value[number * MAX_BYTES : (number + 1) * MAX_BYTES], DataError(error.reason, detail)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """A producer waits for its batches when it stops, which without a broker takes for ever."""
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await producer.stop()
+    except (TimeoutError, KafkaError, OSError) as error:
+        logger.info("producer did not stop cleanly: %s", type(error).__name__)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Mark the outcome as seen: a caller that gave up no longer asks for it."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,134 @@
+"""The callback receiver: takes what providers push, and answers 2xx only after Kafka has acknowledged it.
+
+========================================  ======  ====================================================
+what comes                                answer  what becomes of it
+========================================  ======  ====================================================
+an account that has no callbacks          404     nothing
+a wrong or missing secret                 401     nothing
+a body over the limit                     413     nothing; the provider has to send smaller batches
+a body that is no JSON array or object    200     one dead letter `malformed` with all of its bytes
+records, some of which cannot be used     200     the good ones count, the others are dead letters
+anything while Kafka does not answer      503     nothing; the provider sends it again (`Retry-After`)
+========================================  ======  ====================================================
+
+An unreadable body is answered with 200 because it stays unreadable however often it is sent, and a provider
+whose retries are exhausted stops its stream (emnify's status Error), which would hold up all behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from connectors.account import Account
+from connectors.publisher import Batch, Sender, publish
+from connectors.values import json_items
+from streams.errors import DataError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S: Final = 5
+"""Seconds after which a refused provider should come again: a broker's restart takes about that."""
+
+
+class CallbackHandler(Protocol):
+    """A provider's side of the callbacks of one account."""
+
+    @property
+    def account(self) -> Account[Any]:
+        """The account."""
+
+    def authorised(self, headers: Mapping[str, str]) -> bool:
+        """Whether the request proves to come from the provider; compares in constant time."""
+
+    def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
+        """File one item of a body in the batch. Raises `DataError` for one that cannot be used."""
+
+
+class Receiver:
+    """The ASGI application over the handlers of all accounts."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, CallbackHandler],
+        sender: Sender,
+        *,
+        body_limit: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._handlers = handlers
+        self._sender = sender
+        self._body_limit = body_limit
+        self._clock = clock
+        self.app = Starlette(
+            routes=[
+                Route("/callbacks/{account}", self._callback, methods=["POST", "PUT"]),
+                Route("/livez", self._livez),
+            ]
+        )
+
+    async def _livez(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _callback(self, request: Request) -> Response:
+        handler = self._handlers.get(request.path_params["account"])
+        if handler is None:
+            return _refusal(404, "no account of this name takes callbacks")
+        if not handler.authorised(request.headers):
+            logger.warning("callback for account %s with a wrong secret", handler.account.name)
+            return _refusal(401, "the secret is missing or wrong")
+        try:
+            body = await self._body(request)
+        except ClientDisconnect:
+            return _refusal(400, "the body broke off")
+        if body is None:
+            logger.warning("callback for account %s over %d bytes", handler.account.name, self._body_limit)
+            return _refusal(413, f"at most {self._body_limit} bytes: send smaller batches")
+        batch = normalised(handler, body)
+        origin = f"callback:{handler.account.name}"
+        try:
+            await publish(self._sender, handler.account, batch, received_at=self._clock(), origin=origin)
+        except UnavailableError as error:
+            logger.warning("callback for account %s refused: %s", handler.account.name, error)
+            return _refusal(503, "try again", {"Retry-After": str(RETRY_AFTER_S)})
+        counts = {"accepted": batch.accepted, "dead_lettered": len(batch.rejected), "ignored": batch.ignored}
+        return JSONResponse(counts)
+
+    async def _body(self, request: Request) -> bytes | None:
+        """Read the body, or give up as soon as it exceeds the limit, whatever its Content-Length says."""
+        announced = request.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._body_limit:
+            return None
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._body_limit:
+                return None
+        return bytes(body)
+
+
+def normalised(handler: CallbackHandler, body: bytes) -> Batch:
+    """Turn a body into a batch; what cannot be used is set aside in it with its original bytes."""
+    batch = Batch()
+    try:
+        items = json_items(body)
+    except DataError as error:
+        batch.reject(body, error)
+        return batch
+    for original, item in items:
+        try:
+            handler.normalise(original, item, batch)
+        except DataError as error:
+            batch.reject(original, error)
+    return batch
+
+
+def _refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"detail": detail}, status, headers=headers)

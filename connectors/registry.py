@@ -1,0 +1,121 @@
+"""The registry: finds the provider module of each account, so that adding a provider is adding a module.
+
+A provider is a module `connectors.<name>` with a `PROVIDER` in it; nothing else names it anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+import connectors
+from connectors.account import Account, AccountSettings
+from connectors.bookmarks import Bookmarks
+from connectors.http import HttpClient
+from connectors.poller import Job
+from connectors.publisher import Sender
+from connectors.receiver import CallbackHandler
+from streams.errors import ConfigError
+from streams.settings import Settings, config_error
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+_MODULE = re.compile(r"^[a-z][a-z0-9_]*$")
+
+
+def utc_now() -> datetime:
+    """Return the current instant."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """What a provider's job works with."""
+
+    http: HttpClient
+    sender: Sender
+    bookmarks: Bookmarks
+    public_url: str
+    """Address under which providers reach the callback receiver."""
+    clock: Callable[[], datetime] = utc_now
+
+
+class Provider(Protocol):
+    """What a provider module offers as `PROVIDER`."""
+
+    @property
+    def settings(self) -> type[AccountSettings]:
+        """The model of the account's table."""
+
+    def job(self, account: Account[Any], toolbox: Toolbox) -> Job | None:
+        """What is polled for this account, if anything."""
+
+    def callback(self, account: Account[Any]) -> CallbackHandler | None:
+        """What takes this account's callbacks, if it has any."""
+
+    async def check(self, account: Account[Any], http: HttpClient, public_url: str) -> str:
+        """Try the credentials and say in plain words what was found. Raises `ProviderError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A configured account and its provider."""
+
+    account: Account[Any]
+    provider: Provider
+
+
+def load_accounts(settings: Settings) -> list[Registered]:
+    """Check every account's table. Raises `ConfigError` naming `accounts.<name>.<key>`."""
+    return [_load(name, table, settings) for name, table in sorted(settings.accounts.items())]
+
+
+def callback_url(public_url: str, account: str) -> str:
+    """Return the address that an account's data stream has to call."""
+    return f"{public_url}/callbacks/{account}"
+
+
+def provider_names() -> list[str]:
+    """Return the names of all provider modules there are."""
+    found = (module.name for module in pkgutil.iter_modules(connectors.__path__) if not module.ispkg)
+    return sorted(name for name in found if _provider(name) is not None)
+
+
+def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered:
+    prefix = f"accounts.{name}"
+    if not _NAME.match(name):
+        raise ConfigError(
+            prefix, name, "want a name of lower-case letters, digits, '_', '-' and '.', at most 63"
+        )
+    wanted = table.get("provider")
+    provider = _provider(wanted) if isinstance(wanted, str) and _MODULE.match(wanted) else None
+    if provider is None:
+        raise ConfigError(f"{prefix}.provider", wanted, f"want one of: {', '.join(provider_names())}")
+    try:
+        checked = provider.settings.model_validate(table)
+    except ValidationError as error:
+        raise config_error(error, prefix) from None
+    for tenant in checked.tenants:
+        if tenant not in settings.tenants:
+            key = f"{prefix}.tenant" if checked.tenant is not None else f"{prefix}.assign"
+            raise ConfigError(
+                key, tenant, "not among the configured tenants: add it there, or correct it here"
+            )
+    return Registered(Account(name, checked), provider)
+
+
+def _provider(name: str) -> Provider | None:
+    try:
+        module = importlib.import_module(f"connectors.{name}")
+    except ModuleNotFoundError as error:
+        if error.name == f"connectors.{name}":
+            return None
+        raise
+    found: Provider | None = getattr(module, "PROVIDER", None)
+    return found

@@ -1,0 +1,135 @@
+"""Readers of the values that providers write: instants, exact decimals, volumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from typing import Annotated, Any, Final, NoReturn
+
+from pydantic import BeforeValidator
+
+from streams.errors import DataError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_PLACES: Final = 30
+_MAGNITUDE: Final = 18
+
+
+def micros(at: datetime) -> int:
+    """Return an instant in microseconds since the epoch, exactly."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def utc_text(at: datetime) -> str:
+    """Write an instant in UTC to the second, as KORE's parameters want it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _instant(value: object) -> object:
+    """Read `...Z`, `+0000`, `+00:00`, any number of fraction digits, or no zone, which means UTC."""
+    if not isinstance(value, str):
+        raise ValueError("want a time as text, such as 2025-05-09T10:00:00Z")
+    try:
+        parsed = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError("want a time such as 2025-05-09T10:00:00Z") from None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
+
+
+def _decimal(value: object) -> object:
+    """Read a number or its text; a binary float never gets here because JSON is parsed to `Decimal`."""
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise ValueError("want a number")
+    try:
+        number = Decimal(value)
+    except ArithmeticError:
+        raise ValueError("want a number") from None
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -_PLACES or number.adjusted() > _MAGNITUDE:
+        raise ValueError(f"want a finite number below 10^{_MAGNITUDE} with at most {_PLACES} decimal places")
+    return number
+
+
+InstantText = Annotated[datetime, BeforeValidator(_instant)]
+"""An instant in any form that the providers were seen to use (PROVIDERS 5.7)."""
+
+Exact = Annotated[Decimal, BeforeValidator(_decimal)]
+"""A number or its text, exact and bounded, so that arithmetic on it cannot explode."""
+
+
+def scaled(value: Decimal, factor: int) -> int:
+    """Return `value * factor` as a whole number; a half rounds away from zero.
+
+    Exact for emnify's six decimal places with a factor of 10^6. With 2^20 the rounding is at most half a
+    byte for each stated volume; total, rx and tx are rounded one by one, so rx + tx may miss total by one.
+    """
+    with localcontext() as context:
+        context.prec = 100
+        return int((value * factor).to_integral_value(ROUND_HALF_UP))
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON with exact decimals. Raises `ValueError` for anything that is not JSON, NaN included."""
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def json_items(body: bytes) -> list[tuple[bytes, Any]]:
+    """Split a body, which is one object or an array, into its items and their original bytes.
+
+    Raises `DataError` (`malformed`) where the body is neither.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError("malformed", f"body is not UTF-8 at byte {error.start}") from None
+    start = _skip(text, 0)
+    if text[start : start + 1] not in {"[", "{"}:
+        raise DataError("malformed", "body: want a JSON array of records, or one record as an object")
+    try:
+        if text[start] == "{":
+            return [(text.strip(_SPACE).encode(), parse_json(text.strip(_SPACE)))]
+        return list(_elements(text, start + 1))
+    except RecursionError:
+        raise DataError("malformed", "body is nested too deeply") from None
+    except ValueError as error:
+        raise DataError("malformed", f"body is not JSON: {error}") from None
+
+
+def _elements(text: str, at: int) -> Iterator[tuple[bytes, Any]]:
+    at = _skip(text, at)
+    if text[at : at + 1] == "]":
+        return _end(text, at + 1)
+    while True:
+        value, end = _DECODER.raw_decode(text, at)
+        yield text[at:end].encode(), value
+        at = _skip(text, end)
+        if text[at : at + 1] == "]":
+            return _end(text, at + 1)
+        if text[at : at + 1] != ",":
+            raise ValueError(f"want a comma or the end of the array at character {at}")
+        at = _skip(text, at + 1)
+
+
+def _end(text: str, at: int) -> None:
+    if _skip(text, at) != len(text):
+        raise ValueError(f"more text after the array at character {at}")
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_SPACE = " \t\r\n"
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
