@@ -52,7 +52,7 @@ def pack(keys: list[bytes], rows: list[Row]) -> bytes:
         ]
         for row in rows
     ]
-    body = orjson.dumps([list(tenants), list(contexts), packed])
+    body = orjson.dumps([list(tenants), [list(context) for context in contexts], packed])
     return _HEAD.pack(BLOCK_VERSION, len(keys)) + zstandard.compress(b"".join(keys) + body, 3)
 
 

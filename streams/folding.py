@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -132,7 +133,6 @@ class Folding:
                 value, error, origin=origin, failed_at=datetime.now(UTC), tenant=tenant, account=account
             )
         )
-        logger.warning("dead letter", extra={"reason": error.reason, "origin": origin, "tenant": tenant})
 
     async def run(self) -> None:
         """Flush whatever was gathered, `flush_ms` after its first event at the latest."""
@@ -168,6 +168,9 @@ class Folding:
         lost = {p for p, state in gathered.states.items() if not self.states.holds(p, state)}
         states = {p: state for p, state in sorted(gathered.states.items()) if p not in lost}
         writes = {partition: state.unsaved() for partition, state in states.items()}
+        if gathered.letters:
+            reasons = Counter(header(letter.headers, "ce_reason") for letter in gathered.letters)
+            logger.warning("dead letters", extra={"reasons": dict(reasons)})
         batches: list[Batch] = []
         outputs: list[tuple[int, str, Granularity, int, Message]] = []
         for partition, state in states.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from typing import Any
 
@@ -93,6 +94,7 @@ def run(settings: Settings) -> None:
         raise ConfigError("tenants", [], "name at least one tenant: every record of another is refused")
     cluster = asyncio.run(_preflight(settings))
     mode.loop.use("uvloop")
+    logging.getLogger("streams.tables").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="simusage-worker-") as data:
         app = build(settings, data, cluster)
         worker = faust.Worker(
