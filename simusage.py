@@ -98,7 +98,7 @@ def run(
         )
     from connectors.demo.demo import run_demo
 
-    _run(run_demo(data, seconds, log_json=log_json))
+    _run(run_demo(data.expanduser().resolve(), seconds, log_json=log_json))
 
 
 @app.command()
