@@ -1,0 +1,148 @@
+"""An independent oracle: a plain dictionary fold over the newest revisions, slow and obvious."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from streams.cells import Context
+from streams.events import UsageEvent
+from streams.ledger import row_of
+from streams.rollups import Rollups
+from streams.state import PartitionState
+from streams.usage import UsageRecord
+
+BASE = datetime(2026, 1, 30, tzinfo=UTC)
+"""Two days before a month ends, so that a few days of records cross hours, days and a month."""
+
+Sums = dict[str, int]
+
+
+def usage(identity: str = "cdr:1", revision: int = 1, total: int = 100, **fields: Any) -> UsageRecord:
+    """Return a record with sane defaults: data of one SIM, received half in each direction."""
+    body: dict[str, Any] = {
+        "semantics": "delta",
+        "start": BASE,
+        "end": BASE + timedelta(minutes=1),
+        "sim": "8988303000000000001",
+        "service": "data",
+        "rx": total // 2,
+        "tx": total - total // 2,
+        **fields,
+    }
+    return UsageRecord(identity=identity, revision=revision, total=total, **body)
+
+
+def event(*records: UsageRecord, tenant: str = "acme", account: str = "acc", **fields: Any) -> UsageEvent:
+    """Return a usage event received a day after `BASE`."""
+    body = {"provider": "emnify", "source": "push", "received_at": BASE + timedelta(days=4), **fields}
+    return UsageEvent(tenant=tenant, account=account, records=records, **body)
+
+
+def fresh_state(writer: str = "w") -> PartitionState:
+    """Return an empty partition state with the default horizon."""
+    return PartitionState(horizon=timedelta(days=35), writer=writer)
+
+
+@dataclass
+class Oracle:
+    """What every number must be."""
+
+    newest: dict[tuple[str, str, str], tuple[int, bytes, UsageEvent, UsageRecord]] = field(
+        default_factory=dict
+    )
+
+    def take(self, events: Iterable[UsageEvent]) -> Oracle:
+        """Fold events in."""
+        for each in events:
+            for record in each.records:
+                key = (each.tenant, each.account, record.identity)
+                payload = row_of(each.tenant, each.provider, each.account, record).canonical()
+                known = self.newest.get(key)
+                if known is None or (record.revision, payload) > known[:2]:
+                    self.newest[key] = (record.revision, payload, each, record)
+        return self
+
+    def cells(self) -> dict[tuple[str, datetime, Context], Sums]:
+        """Return the sums of every cell."""
+        cells: dict[tuple[str, datetime, Context], Sums] = {}
+        for _, _, each, record in self.newest.values():
+            if record.retracted:
+                continue
+            hour = record.start.replace(minute=0, second=0, microsecond=0)
+            context = row_of(each.tenant, each.provider, each.account, record).context
+            sums = cells.setdefault((each.tenant, hour, context), {})
+            for name, value in measured(record).items():
+                sums[name] = sums.get(name, 0) + value
+        return cells
+
+
+def measured(record: UsageRecord) -> Sums:
+    """Return what one record adds."""
+    directed = record.rx is not None and record.tx is not None
+    return {
+        "records": 1,
+        "rx": record.rx or 0 if directed else 0,
+        "tx": record.tx or 0 if directed else 0,
+        "total": record.total,
+        "undirected": 0 if directed else record.total,
+        "billed": record.billed or 0,
+        "billed_records": int(record.billed is not None),
+        "cost": int((record.cost or 0) * 10**10),
+        "cost_pending": int(record.cost_status == "pending"),
+        "cost_unknown": int(record.cost_status == "unknown"),
+    }
+
+
+def cells_of(state: PartitionState, tenants: Iterable[str]) -> dict[tuple[str, datetime, Context], Sums]:
+    """Return the cells that a state holds, in the oracle's form."""
+    found: dict[tuple[str, datetime, Context], Sums] = {}
+    for tenant in tenants:
+        rollups: Rollups = state.rollups(tenant)
+        for hour in rollups.hours():
+            at = datetime.fromtimestamp(hour * 3600, UTC)
+            for sim in rollups.sims(hour):
+                for context, measures in rollups.cells(hour, sim):
+                    found[tenant, at, context] = measures._asdict()
+    return found
+
+
+TENANTS = ("acme", "globex")
+SIMS = ("8988303000000000001", "8988303000000000002")
+
+
+@st.composite
+def records(draw: st.DrawFn) -> UsageRecord:
+    """Draw records that often share identity, revision, SIM and hour, so that they collide."""
+    total = draw(st.integers(0, 5))
+    start = BASE + timedelta(hours=draw(st.integers(0, 70)), minutes=draw(st.sampled_from([0, 59])))
+    cost = draw(st.sampled_from([None, "0.0000000001", "12.5"]))
+    return usage(
+        identity=f"id:{draw(st.integers(0, 6))}",
+        revision=draw(st.integers(0, 3)),
+        total=total,
+        rx=draw(st.sampled_from([None, total])),
+        tx=0,
+        start=start,
+        end=start + timedelta(seconds=draw(st.integers(0, 90))),
+        sim=draw(st.sampled_from(SIMS)),
+        service=draw(st.sampled_from(["data", "sms"])),
+        country=draw(st.sampled_from([None, "DE", "FR"])),
+        network=draw(st.sampled_from([None, "262-01", "208-01"])),
+        retracted=draw(st.sampled_from([False, False, False, True])),
+        billed=draw(st.sampled_from([None, 7])),
+        cost=cost,
+        currency=None if cost is None else draw(st.sampled_from(["EUR", "USD"])),
+        cost_status="unknown" if cost is None else draw(st.sampled_from(["complete", "pending"])),
+    )
+
+
+@st.composite
+def events(draw: st.DrawFn) -> UsageEvent:
+    """Draw events of two tenants and two accounts."""
+    drawn = draw(st.lists(records(), min_size=1, max_size=6))
+    return event(*drawn, tenant=draw(st.sampled_from(TENANTS)), account=draw(st.sampled_from(["a", "b"])))
