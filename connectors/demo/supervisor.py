@@ -21,7 +21,7 @@ BACKOFF_S = 0.5
 BACKOFF_CAP_S = 15.0
 STABLE_S = 60.0
 """A child that lived this long starts over with the shortest back-off."""
-GRACE_S = 8.0
+GRACE_S = 12.0
 """Between asking a child to end and making it: more than the longest clean stop of a role."""
 START_ATTEMPTS = 3
 BAD_CONFIGURATION = 2
