@@ -219,15 +219,16 @@ async def test_a_receiver_that_is_down_is_retried_without_end() -> None:
 
 
 async def test_a_receiver_that_does_not_answer_in_time_has_failed() -> None:
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    try:
-        url = f"http://127.0.0.1:{port}/usage"
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/usage"
         async with bench(emnify={"callback_url": url, "push_timeout_seconds": 0.05}) as it:
             await until(lambda: it.stream.failures >= 2, "two failures")
             assert it.stream.delivered == 0
-    finally:
-        silent.close()
 
 
 async def test_exhausted_retries_turn_the_stream_to_error_until_it_is_restarted() -> None:
