@@ -8,7 +8,7 @@ from typing import Annotated, Generic, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from streams.events import Source
-from streams.settings import secure_url
+from streams.settings import Secret, secure_url
 from streams.usage import TenantName
 
 
@@ -18,6 +18,9 @@ def _checked_address(url: str, info: ValidationInfo) -> str:
 
 Address = Annotated[str, AfterValidator(_checked_address)]
 """A provider's address; plain http outside loopback needs the account's `allow_plain_http`."""
+
+GivenSecret = Annotated[Secret, Field(min_length=1)]
+"""A secret that is not empty: an empty one would equal a header that is missing."""
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 

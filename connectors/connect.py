@@ -23,7 +23,7 @@ from connectors.poller import Poller, run_all
 from connectors.publisher import Publisher
 from connectors.receiver import Receiver
 from connectors.registry import Registered, Toolbox, load_accounts, utc_now
-from streams.errors import ConfigError
+from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics, make_producer
 from streams.settings import CallbackSettings, Settings, secure_url
 
@@ -78,7 +78,13 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     )
     toolbox = Toolbox(http=http, sender=publisher, bookmarks=bookmarks, public_url=public_url)
     try:
-        await publisher.start()
+        try:
+            await publisher.start()
+        except UnavailableError as error:
+            remedy = "set it to false where the broker has no idempotent producers (Tansu has none)"
+            raise ConfigError(
+                "kafka.idempotent_producer", settings.kafka.idempotent_producer, f"{error}: {remedy}"
+            ) from None
         await bookmarks.refresh()
         jobs = [entry.provider.job(entry.account, toolbox) for entry in accounts]
         handlers = [entry.provider.callback(entry.account) for entry in accounts]
@@ -122,9 +128,7 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
     polling = asyncio.create_task(run_all(parts.pollers, stop))
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait(
-            {serving, stopping} | ({polling} if parts.pollers else set()), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({serving, polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
         server.should_exit = True

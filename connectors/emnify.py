@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from connectors.account import Account, AccountSettings, Address, Traits
+from connectors.account import Account, AccountSettings, Address, GivenSecret, Traits
 from connectors.auth import Token, TokenCache, jwt_expiry
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.http import Call, Failure, HttpClient, ProviderError
@@ -21,7 +21,6 @@ from connectors.values import EPOCH, Exact, InstantText, micros, scaled
 from streams.errors import DataError
 from streams.events import describe
 from streams.iccid import canonical_iccid
-from streams.settings import Secret
 from streams.usage import UsageRecord
 
 DATA: Final = 5
@@ -42,11 +41,11 @@ class EmnifySettings(AccountSettings):
     source: Literal["push"] = "push"
     api_base: Address = "https://cdn.emnify.net"
     """Address of the API without its `/api/v1`."""
-    application_token: Secret
+    application_token: GivenSecret
     """Application token of the workspace."""
     callback_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = "X-Callback-Secret"
     """Name of the static header that the stream is configured with."""
-    callback_secret: Secret
+    callback_secret: GivenSecret
     """Value of that header."""
     mb_bytes: Literal[1_000_000, 1_048_576] = 1_000_000
     """Bytes of emnify's MB, which its documentation leaves open."""
@@ -66,7 +65,9 @@ EmnifyAccount = Account[EmnifySettings]
 class _Part(BaseModel):
     """A part of emnify's JSON: fields may be added at any time and are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, coerce_numbers_to_str=True
+    )
 
 
 class _TrafficType(_Part):
@@ -150,7 +151,8 @@ class EmnifyCallback:
         """Compare the static header with its secret, in constant time."""
         settings = self.account.settings
         given = headers.get(settings.callback_header, "")
-        return hmac.compare_digest(given.encode(), settings.callback_secret.get_secret_value().encode())
+        expected = settings.callback_secret.get_secret_value()
+        return hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode())
 
     def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
         """File one record; a stream that mixes in events has items that are no usage, which are counted."""

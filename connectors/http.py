@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from connectors.values import parse_json
 from streams.errors import UnavailableError
@@ -201,7 +202,7 @@ class HttpClient:
             outcome = outcome_of(status)
             if call.expired(status, body):
                 outcome = OUTCOMES[401]
-            detail = f"{status}{_said(body, token)}"
+            detail = f"{status}{_said(body, _secrets(call, token))}"
             if outcome.action is Action.REFRESH and tokens and token and not refreshed:
                 tokens.reject(token)
                 refreshed = True
@@ -223,7 +224,7 @@ class HttpClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._session.request(
             call.method,
-            call.url,
+            URL(call.url, encoded=True),
             params=call.params or None,
             json=call.json,
             data=call.form,
@@ -266,8 +267,14 @@ def _parsed(call: Call, body: bytes) -> Any:
         raise ProviderError(Failure.PROVIDER, f"{call.place} answers something that is not JSON") from None
 
 
-def _said(body: bytes, token: str | None) -> str:
-    """Return the provider's own short reason; free text is not shown because it may echo a request."""
+def _secrets(call: Call, token: str | None) -> list[str]:
+    """Return what was sent and must not be shown, should an answer repeat it."""
+    sent = [*(call.form or {}).values(), *(call.json.values() if isinstance(call.json, dict) else ())]
+    return [token or "", *(value for value in sent if isinstance(value, str))]
+
+
+def _said(body: bytes, secrets: list[str]) -> str:
+    """Return the provider's own short reason, unless it repeats a secret."""
     try:
         parsed = parse_json(body.decode("utf-8"))
     except ValueError:
@@ -275,8 +282,9 @@ def _said(body: bytes, token: str | None) -> str:
     if not isinstance(parsed, dict):
         return ""
     known = (parsed.get(key) for key in ("code", "error_code", "error_token", "error", "message"))
-    said = ", ".join(str(part)[:120] for part in known if isinstance(part, str | int))
-    return f" ({said})" if said and not (token and token in said) else ""
+    said = ", ".join(str(part) for part in known if isinstance(part, str | int))
+    leaks = any(secret and secret in said for secret in secrets)
+    return f" ({said[:200]})" if said and not leaks else ""
 
 
 def _error(

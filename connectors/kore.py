@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from connectors.account import Account, AccountSettings, Address, Traits
+from connectors.account import Account, AccountSettings, Address, GivenSecret, Traits
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen
 from connectors.http import HttpClient
@@ -25,7 +25,6 @@ from connectors.registry import Toolbox
 from connectors.values import EPOCH, Exact, InstantText, micros, utc_text
 from streams.errors import DataError
 from streams.events import describe
-from streams.settings import Secret
 from streams.usage import UsageRecord
 
 HOUR: Final = timedelta(hours=1)
@@ -51,7 +50,7 @@ class KoreSettings(AccountSettings):
     """Address of the token endpoint."""
     client_id: Annotated[str, Field(min_length=1)]
     """Id of the API client."""
-    client_secret: Secret
+    client_secret: GivenSecret
     """Secret of the API client."""
     poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
     """Seconds between sweeps."""
@@ -201,7 +200,7 @@ class KoreSweep:
         await bookmarks.put(
             self.account, Bookmark(covered_until=covered, last_observation=stamp.observation), proceed
         )
-        return f"read {utc_text(start)} to {utc_text(end)}, {changed} records changed"
+        return f"{(_hour_after(now) - start) // HOUR} hours read, {changed} records changed"
 
     def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does."""

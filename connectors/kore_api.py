@@ -50,7 +50,7 @@ class _Part(BaseModel):
 
 class _SimItem(_Part):
     sid: str
-    iccid: str
+    iccid: str = ""
     unique_name: str | None = None
     fleet_sid: str | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -144,7 +143,15 @@ class Poller:
 
 async def run_all(pollers: list[Poller], stop: asyncio.Event) -> None:
     """Run all pollers until `stop`; an unexpected error of one ends them all, so that it is noticed."""
-    with contextlib.suppress(asyncio.CancelledError):
-        async with asyncio.TaskGroup() as group:
-            for poller in pollers:
-                group.create_task(poller.run(stop))
+    tasks = [asyncio.create_task(poller.run(stop)) for poller in pollers]
+    if not tasks:
+        await stop.wait()
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

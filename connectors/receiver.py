@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 from connectors.account import Account
 from connectors.publisher import Batch, Sender, publish
-from connectors.values import json_items
+from connectors.values import check_escapes, json_items
 from streams.errors import DataError, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -124,9 +124,12 @@ def normalised(handler: CallbackHandler, body: bytes) -> Batch:
         return batch
     for original, item in items:
         try:
+            check_escapes(original.decode())
             handler.normalise(original, item, batch)
         except DataError as error:
             batch.reject(original, error)
+        except ValueError as error:
+            batch.reject(original, DataError("malformed", f"not JSON: {error}"))
     return batch
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Annotated, Any, Final, NoReturn
 
+import orjson
 from pydantic import BeforeValidator
 
 from streams.errors import DataError
@@ -34,9 +35,9 @@ def _instant(value: object) -> object:
         raise ValueError("want a time as text, such as 2025-05-09T10:00:00Z")
     try:
         parsed = datetime.fromisoformat(value.strip())
-    except ValueError:
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError("want a time such as 2025-05-09T10:00:00Z") from None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
 
 
 def _decimal(value: object) -> object:
@@ -74,9 +75,20 @@ def scaled(value: Decimal, factor: int) -> int:
 def parse_json(text: str) -> Any:
     """Parse JSON with exact decimals. Raises `ValueError` for anything that is not JSON, NaN included."""
     try:
-        return _DECODER.decode(text)
+        parsed = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    check_escapes(text)
+    return parsed
+
+
+def check_escapes(text: str) -> None:
+    """Refuse half of a surrogate pair, which Python's parser lets through and no event can carry.
+
+    Raises `ValueError`.
+    """
+    if "\\u" in text:
+        orjson.loads(text)
 
 
 def json_items(body: bytes) -> list[tuple[bytes, Any]]:
@@ -131,5 +143,12 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        raise ValueError(f"{text[:40]} is beyond all numbers") from None
+
+
 _SPACE = " \t\r\n"
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_float=_exact, parse_constant=_no_constant)

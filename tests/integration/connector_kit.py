@@ -1,0 +1,211 @@
+"""What the integration tests of the connectors share: simulators, settings, and what Kafka holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from connectors.connect import serve
+from connectors.simulators import Simulators, SimulatorSettings
+from streams.events import (
+    COVERAGE_TYPE,
+    USAGE_TYPE,
+    CoverageEvent,
+    UsageEvent,
+    decode_coverage,
+    decode_usage,
+    header,
+)
+from streams.settings import Settings
+from streams.topics import DEADLETTERS, USAGE_EVENTS
+from streams.usage import UsageRecord
+from tests.waiting import wait_until
+
+EMNIFY_TOKEN = "demo-emnify-application-token"
+CALLBACK_SECRET = "demo-emnify-callback-secret"
+
+
+@asynccontextmanager
+async def served(app: Starlette) -> AsyncIterator[str]:
+    """Serve an application, lifespan included, on a free port, and give its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none"))
+    # `_serve` leaves the signal handlers of the test runner alone.
+    task = asyncio.create_task(server._serve())
+    try:
+        await wait_until(lambda: server.started, description="the server to start")
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def simulators(**changes: Any) -> AsyncIterator[tuple[Simulators, str]]:
+    """Both providers, small and quick unless told otherwise."""
+    values = {"sims_per_tenant": 4, "history_hours": 30, "live_records_per_second": 5.0} | changes
+    made = Simulators(SimulatorSettings.model_validate(values))
+    async with served(made.app) as address:
+        yield made, address
+
+
+@asynccontextmanager
+async def connecting(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    """The connector role, running for the length of a block, in which it may not fail."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(settings, stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await task
+
+
+def secret_file(folder: Path, value: str) -> str:
+    """Keep a secret in a file and return the reference to it."""
+    path = folder / f"secret-{abs(hash(value))}"
+    path.write_text(value, encoding="utf-8")
+    return f"file:{path}"
+
+
+def emnify_table(folder: Path, address: str, assign: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """An emnify account's table; `assign` maps organisations to tenants."""
+    return {
+        "provider": "emnify",
+        "api_base": f"{address}/emnify",
+        "application_token": secret_file(folder, EMNIFY_TOKEN),
+        "callback_secret": secret_file(folder, CALLBACK_SECRET),
+        "assign": [{"organisation": name, "tenant": tenant} for name, tenant in assign.items()],
+        "watch_interval_s": 0.2,
+        "delivery_lag_s": 0,
+    } | changes
+
+
+def kore_table(folder: Path, address: str, tenant: str, **changes: Any) -> dict[str, Any]:
+    """A KORE account's table: acme's API client of the simulator, its usage owned by `tenant`."""
+    return {
+        "provider": "kore",
+        "api_base": f"{address}/kore/v1",
+        "token_url": f"{address}/kore/api-services/v1/auth/token",
+        "client_id": "demo-kore-acme",
+        "client_secret": secret_file(folder, "demo-kore-acme-secret"),
+        "tenant": tenant,
+        "poll_interval_s": 0.2,
+        "history_hours": 48,
+    } | changes
+
+
+def settings_of(
+    kafka: str, redis_url: str, tenants: Iterable[str], accounts: dict[str, dict[str, Any]], *, port: int = 0
+) -> Settings:
+    """Settings of the connector role with these accounts."""
+    return Settings.model_validate(
+        {
+            "tenants": tuple(tenants),
+            "kafka": {"bootstrap": kafka, "idempotent_producer": False},
+            "redis": {"url": SecretStr(redis_url)},
+            "callbacks": {
+                "port": port,
+                "public_url": f"http://127.0.0.1:{port}",
+                "body_limit_bytes": 4_000_000,
+            },
+            "accounts": accounts,
+        }
+    )
+
+
+@dataclass
+class Found:
+    """What the topics hold of some accounts, in the order of each partition."""
+
+    usage: list[UsageEvent] = field(default_factory=list)
+    coverage: list[CoverageEvent] = field(default_factory=list)
+    deadletters: list[tuple[str, bytes]] = field(default_factory=list)
+    sequence: list[UsageEvent | CoverageEvent] = field(default_factory=list)
+
+    @property
+    def newest(self) -> dict[tuple[str, str], UsageRecord]:
+        """The record with the highest revision of each tenant and identity."""
+        records: dict[tuple[str, str], UsageRecord] = {}
+        for event in self.usage:
+            for record in event.records:
+                held = records.get((event.tenant, record.identity))
+                if held is None or record.revision >= held.revision:
+                    records[event.tenant, record.identity] = record
+        return records
+
+
+async def read(kafka: str, accounts: Iterable[str]) -> Found:
+    """Read everything that the topics hold of these accounts now."""
+    wanted, found = set(accounts), Found()
+    async with AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False) as consumer:
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in (USAGE_EVENTS, DEADLETTERS)
+            for number in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
+        ]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    _take(found, wanted, record.topic, record.value, record.headers)
+    return found
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client.force_metadata_update()
+    consumer._client.add_topic(topic)
+    await consumer._client.force_metadata_update()
+    found: set[int] = consumer.partitions_for_topic(topic) or set()
+    return found
+
+
+def _take(found: Found, wanted: set[str], topic: str, value: bytes, headers: Any) -> None:
+    if topic == DEADLETTERS:
+        if header(headers, "ce_account") in wanted:
+            found.deadletters.append((header(headers, "ce_reason") or "", value))
+    elif header(headers, "ce_type") == USAGE_TYPE:
+        event, rejected = decode_usage(value)
+        assert not rejected
+        if event is not None and event.account in wanted:
+            found.usage.append(event)
+            found.sequence.append(event)
+    elif header(headers, "ce_type") == COVERAGE_TYPE:
+        coverage = decode_coverage(value)
+        if coverage.account in wanted:
+            found.coverage.append(coverage)
+            found.sequence.append(coverage)
+
+
+Cell = tuple[str, str, str, str, str | None, str | None, str]
+
+
+def cells_of(found: Found, names: dict[str, str]) -> dict[Cell, int]:
+    """Sum the newest records by the cells of the simulators' truth; `names` maps tenants to its names."""
+    cells: dict[Cell, int] = {}
+    for (tenant, _), record in found.newest.items():
+        hour = record.start.replace(minute=0, second=0, microsecond=0).isoformat().replace("+00:00", "Z")
+        kind = "kore" if record.semantics == "period_total" else "emnify"
+        key = (names[tenant], kind, hour, record.sim, record.country, record.network, record.service)
+        cells[key] = cells.get(key, 0) + record.total
+    return cells
+
+
+def truth_of(truth: dict[str, Any], accounts: set[str]) -> dict[Cell, int]:
+    """The same sums of these accounts, from the generator of the usage."""
+    fields = ("tenant", "provider", "hour", "sim", "country", "network", "service")
+    return {
+        tuple(cell[field] for field in fields): cell["total"]
+        for cell in truth["cells"]
+        if cell["account"] in accounts
+    }

@@ -1,0 +1,98 @@
+"""What the unit tests of the connectors share: the one fake, at the publisher's seam, and example data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from connectors.account import Account
+from connectors.emnify import EmnifySettings
+from connectors.kore import KoreSettings
+from connectors.publisher import Outgoing, Proceed, always
+from streams.errors import UnavailableError
+from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header
+from streams.topics import BOOKMARKS, DEADLETTERS, USAGE_EVENTS
+
+NOW = datetime(2025, 5, 9, 10, 30, tzinfo=UTC)
+SECRET = "callback-secret-of-the-tests"
+
+
+class MemorySender:
+    """Keeps what would go to Kafka; `down` makes it refuse, as a publisher without broker does."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.down = False
+
+    async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
+        messages = list(outgoing)
+        proceed()
+        if self.down:
+            raise UnavailableError("Kafka has not acknowledged within 4 s")
+        self.sent += messages
+
+    def on(self, topic: str) -> list[Message]:
+        return [message for name, message in self.sent if name == topic]
+
+    @property
+    def usage(self) -> list[UsageEvent]:
+        found = [decode_usage(message.value)[0] for message in self.on(USAGE_EVENTS) if not _covers(message)]
+        return [event for event in found if event is not None]
+
+    @property
+    def coverage(self) -> list[CoverageEvent]:
+        return [decode_coverage(message.value) for message in self.on(USAGE_EVENTS) if _covers(message)]
+
+    @property
+    def dead(self) -> list[tuple[str, bytes]]:
+        """Reason and original bytes of every dead letter."""
+        return [(header(m.headers, "ce_reason") or "", m.value) for m in self.on(DEADLETTERS)]
+
+    @property
+    def bookmarks(self) -> list[Message]:
+        return self.on(BOOKMARKS)
+
+
+def _covers(message: Message) -> bool:
+    return "coverage" in (header(message.headers, "ce_type") or "")
+
+
+def emnify_account(**changes: Any) -> Account[EmnifySettings]:
+    values = {
+        "provider": "emnify",
+        "application_token": SecretStr("application-token-of-the-tests"),
+        "callback_secret": SecretStr(SECRET),
+        "assign": [{"organisation": 42, "tenant": "acme"}, {"organisation": "Globex", "tenant": "globex"}],
+    } | changes
+    return Account("emnify-main", EmnifySettings.model_validate(values))
+
+
+def kore_account(**changes: Any) -> Account[KoreSettings]:
+    values = {
+        "provider": "kore",
+        "client_id": "client-of-the-tests",
+        "client_secret": SecretStr("client-secret-of-the-tests"),
+        "tenant": "acme",
+    } | changes
+    return Account("kore-acme", KoreSettings.model_validate(values))
+
+
+def cdr(**changes: Any) -> dict[str, Any]:
+    """A usage record as emnify's Data Streamer documents it."""
+    return {
+        "id": 4_900_000_000_000_000_001,
+        "traffic_type": {"id": 5, "description": "Data"},
+        "start_timestamp": "2025-05-09T10:00:00Z",
+        "end_timestamp": "2025-05-09T10:00:45.120Z",
+        "volume": {"total": 0.15, "rx": 0.1, "tx": 0.05},
+        "cost": 0.0006,
+        "currency": {"id": 1, "code": "EUR", "symbol": "€"},
+        "imsi": "901990000000001",
+        "sim": {"id": 700123, "iccid": "89883030000000000019", "msisdn": "423000000001"},
+        "endpoint": {"id": 501, "name": "meter-1", "tags": "metering, eu"},
+        "organisation": {"id": 42, "name": "Acme"},
+        "operator": {"id": 5, "name": "Op DE", "mnc": "07", "country": {"id": 74, "mcc": "262"}},
+    } | changes
