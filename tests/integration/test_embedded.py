@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis
 from tests.conftest import OwnBroker
+from tests.processes import runs
 from tests.waiting import wait_until_sync
 
 PARENT = """
@@ -101,18 +101,6 @@ def test_no_orphan_survives_a_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         children = [int(part) for part in parent.stdout.readline().split()]
         assert len(children) == 2
-        assert all(map(_runs, children))
+        assert all(map(runs, children))
         parent.send_signal(signal.SIGKILL)
-    wait_until_sync(lambda: not any(map(_runs, children)), description="broker and Redis are gone")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        # An orphan that nobody has reaped yet is dead all the same.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until_sync(lambda: not any(map(runs, children)), description="broker and Redis are gone")
