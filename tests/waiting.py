@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -15,6 +15,22 @@ _PAUSE = 0.02
 
 def _failure(timeout: float, description: str, last: object) -> AssertionError:
     return AssertionError(f"not within {timeout:g} s: {description or 'the condition'} (last seen: {last!r})")
+
+
+@overload
+async def wait_until(
+    predicate: Callable[[], Awaitable[T]],
+    timeout: float = ...,  # noqa: ASYNC109 - as below
+    description: str = ...,
+) -> T: ...
+
+
+@overload
+async def wait_until(
+    predicate: Callable[[], T],
+    timeout: float = ...,  # noqa: ASYNC109 - as below
+    description: str = ...,
+) -> T: ...
 
 
 async def wait_until(

@@ -1,0 +1,177 @@
+"""A broker, a Redis and worker processes of one test, and what they must agree on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from connectors.demo.embedded import spawn
+from streams import keys, topics
+from streams.cells import ZERO, Context, Measures, decode_cells, measures_from_json
+from streams.events import Message, UsageEvent
+from streams.kafka import ensure_topics, make_producer
+from streams.settings import Settings, load_settings
+from streams.windows import GRANULARITIES, Granularity, window_start
+from tests.oracle import TENANTS, Oracle, Sums
+from tests.waiting import wait_until
+
+PARTITIONS = 4
+
+Cells = dict[tuple[str, datetime, Context], Sums]
+
+
+@dataclass
+class Stack:
+    """One test's services. `worker()` starts a worker process; all end with the test."""
+
+    folder: Path
+    kafka: str
+    redis_url: str
+    idempotent: bool
+    tenants: tuple[str, ...] = TENANTS
+    oracle: Oracle = field(default_factory=Oracle)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Write the configuration and connect."""
+        self.config = self.folder / "simusage.toml"
+        self.config.write_text(
+            f"""
+            tenants = {list(self.tenants)}
+            [kafka]
+            bootstrap = "{self.kafka}"
+            partitions = {PARTITIONS}
+            idempotent_producer = {str(self.idempotent).lower()}
+            [redis]
+            url = "{self.redis_url}"
+            [worker]
+            session_timeout_s = 6
+            """
+        )
+        self.settings: Settings = load_settings(self.config)
+        self.redis = Redis.from_url(self.redis_url)
+        self._producer: AIOKafkaProducer | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the workers' logs go."""
+        return self.folder / "worker.log"
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker process."""
+        command = [sys.executable, "-m", "simusage", "worker", "--config", str(self.config)]
+        process = spawn(command, self.log, cwd=Path.cwd())
+        self.workers.append(process)
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End a worker as a crash would."""
+        process.kill()
+        process.wait()
+
+    async def send(self, message: Message) -> None:
+        """Publish one message to `usage.events.v1`."""
+        if self._producer is None:
+            await ensure_topics(self.settings)
+            self._producer = make_producer(self.settings)
+            await self._producer.start()
+        await self._producer.send_and_wait(
+            topics.USAGE_EVENTS, key=message.key, value=message.value, headers=message.headers
+        )
+
+    async def publish(self, events: Iterable[UsageEvent]) -> None:
+        """Publish usage events, and tell the oracle."""
+        for event in events:
+            await self.send(event.message())
+            self.oracle.take([event])
+
+    async def cells(self) -> Cells:
+        """Return every cell of the read model."""
+        found: Cells = {}
+        for tenant in self.tenants:
+            hours: list[Any] = await self.redis.zrange(keys.hours_key(tenant), 0, -1)
+            for hour in map(int, hours):
+                at = datetime.fromtimestamp(hour * 3600, UTC)
+                sims: dict[Any, Any] = await self.redis.hgetall(keys.cells_key(tenant, hour))
+                for sim, value in sims.items():
+                    for context, measures in decode_cells(sim.decode(), value):
+                        found[tenant, at, context] = measures._asdict()
+        return found
+
+    async def windows(self) -> dict[tuple[str, Granularity, int], Measures]:
+        """Return every window's total over kinds in the read model."""
+        found: dict[tuple[str, Granularity, int], Measures] = {}
+        for tenant in self.tenants:
+            for granularity in GRANULARITIES:
+                windows = await self.redis.hgetall(keys.windows_key(tenant, granularity))
+                for start, value in windows.items():
+                    total = ZERO
+                    for measures in orjson.loads(value)["totals"].values():
+                        total = total.plus(measures_from_json(measures))
+                    found[tenant, granularity, int(start)] = total
+        return found
+
+    async def exact(self) -> bool:
+        """Whether every cell and window equals the oracle's, and the read model says that it is whole."""
+        try:
+            return await self._exact()
+        except RedisError:
+            return False
+
+    async def _exact(self) -> bool:
+        for partition in range(PARTITIONS):
+            if await self.redis.hget(keys.partition_key(partition), "complete") != b"1":
+                return False
+        cells = self.oracle.cells()
+        return await self.cells() == cells and await self.windows() == windows_of(cells)
+
+    async def consume(
+        self, topic: str, enough: Callable[[list[ConsumerRecord]], bool]
+    ) -> list[ConsumerRecord]:
+        """Read a topic from its beginning until the records are enough (20 s at most)."""
+        consumer = AIOKafkaConsumer(
+            topic, bootstrap_servers=self.kafka, auto_offset_reset="earliest", group_id=None
+        )
+        await consumer.start()
+        try:
+            found: list[ConsumerRecord] = []
+
+            async def read() -> bool:
+                batches = await consumer.getmany(timeout_ms=200)
+                found.extend(record for records in batches.values() for record in records)
+                return enough(found)
+
+            await wait_until(read, timeout=20, description=f"enough records in {topic}")
+            return found
+        finally:
+            await consumer.stop()
+
+    async def close(self) -> None:
+        """End what was started."""
+        for process in self.workers:
+            if process.poll() is None:
+                self.kill(process)
+        if self._producer is not None:
+            await self._producer.stop()
+        await self.redis.aclose()
+
+
+def windows_of(cells: Cells) -> dict[tuple[str, Granularity, int], Measures]:
+    """Return the window totals that the cells sum to."""
+    found: dict[tuple[str, Granularity, int], Measures] = {}
+    for (tenant, hour, _), sums in cells.items():
+        for granularity in GRANULARITIES:
+            key = (tenant, granularity, int(window_start(hour, granularity).timestamp()))
+            found[key] = found.get(key, ZERO).plus(Measures(**sums))
+    return found
