@@ -16,8 +16,9 @@ from streams.rollups import Rollups
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 
-BASE = datetime(2026, 1, 30, tzinfo=UTC)
-"""Two days before a month ends, so that a few days of records cross hours, days and a month."""
+BASE = datetime(datetime.now(UTC).year, 1, 30, tzinfo=UTC)
+"""Two days before a month ends, so that a few days of records cross hours, days and a month; of this year,
+because the read model expires what is older than its retention."""
 
 Sums = dict[str, int]
 

@@ -1,0 +1,90 @@
+"""The read model's writer on a real Redis: fenced, absolute, repeatable."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+
+from streams import keys
+from streams.cells import decode_cells
+from streams.errors import ConfigError
+from streams.readmodel import ReadModel
+from streams.state import PartitionState, Touched
+from tests.oracle import BASE, event, fresh_state, usage
+
+HOUR = int(BASE.timestamp()) // 3600
+SIM = "8988303000000000001"
+
+
+def folded(total: int, offset: int, revision: int = 1) -> tuple[PartitionState, Touched]:
+    state = fresh_state()
+    state.fold_usage(event(usage(total=total, revision=revision)), offset)
+    return state, state.take_touched()
+
+
+async def bytes_of(redis: Redis) -> int:
+    value = await redis.hget(keys.cells_key("acme", HOUR), SIM)
+    assert isinstance(value, bytes)
+    ((_, measures),) = decode_cells(SIM, value)
+    return measures.total
+
+
+async def test_an_older_version_never_overwrites_a_newer_one(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    new, old = folded(5, 10), folded(3, 9)
+    assert await model.write(model.batch(0, *new, 10))
+    assert not await model.write(model.batch(0, *old, 9))
+    assert await bytes_of(redis) == 5
+
+
+async def test_repeating_a_batch_is_harmless(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    batch = model.batch(0, *folded(5, 10), 10)
+    assert await model.write(batch)
+    assert await model.write(batch)
+    assert await bytes_of(redis) == 5
+
+
+async def test_the_fences_of_two_partitions_are_their_own(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    assert await model.write(model.batch(1, *folded(6, 2), 2))
+
+
+async def test_what_was_moved_away_leaves_nothing_behind(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    state = fresh_state()
+    state.fold_usage(event(usage(revision=1)), 0)
+    assert await model.write(model.batch(0, state, state.take_touched(), 0))
+    assert await redis.exists(keys.cells_key("acme", HOUR))
+    state.fold_usage(event(usage(revision=2, retracted=True)), 1)
+    assert await model.write(model.batch(0, state, state.take_touched(), 1))
+    assert not await redis.exists(keys.cells_key("acme", HOUR))
+    assert await redis.zcard(keys.hours_key("acme")) == 0
+    assert await redis.hlen(keys.windows_key("acme", "month")) == 0
+
+
+async def test_cells_expire_when_their_hour_can_no_longer_be_queried(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    assert await model.write(model.batch(0, *folded(5, 1), 1))
+    assert 0 < await redis.ttl(keys.cells_key("acme", HOUR)) < 19 * 31 * 86400
+
+
+async def test_only_whole_and_at_the_same_version_is_in_step(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    assert not await model.in_step(0, -1)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    assert not await model.in_step(0, 10)
+    await model.end_refill(0)
+    assert await model.in_step(0, 10)
+    assert not await model.in_step(0, 11)
+    await model.begin_refill(0)
+    assert not await model.complete(0)
+
+
+async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    await model.claim(cluster="one", partitions=4)
+    await model.claim(cluster="one", partitions=4)
+    with pytest.raises(ConfigError, match="one"):
+        await model.claim(cluster="two", partitions=4)
