@@ -1,0 +1,266 @@
+"""What OpenAPI says of the query endpoint beyond FastAPI: parameters, errors, security, examples."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from streams.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
+from streams.query import DIMENSIONS, FILLS, MAX_FILTER_VALUES, MAX_LIMIT
+from streams.ranges import QUERY_GRANULARITIES
+from streams.tokens import CLIENT_ID, CLIENT_SECRET
+
+Json = dict[str, Any]
+
+DESCRIPTION: Final = """\
+Usage of cellular IoT SIMs of several providers. A credential is bound to one tenant and sees nothing else.
+
+All time is UTC and every range half-open: `from` counts, `to` does not. Volumes are integers, money is
+decimal text with its currency. `null` means that nothing is known, which is not zero. Errors are RFC 9457
+problems that name the parameter, the rule, what came and what would do.
+"""
+
+EXAMPLE_ROW: Final[Json] = {
+    "start": "2026-11-01T00:00:00Z",
+    "end": "2026-11-02T00:00:00Z",
+    "group": {"country": "DE"},
+    "records": 42,
+    "data": {
+        "rx_bytes": 700000,
+        "tx_bytes": 300000,
+        "undirected_bytes": 0,
+        "total_bytes": 1000000,
+        "billed_bytes": None,
+    },
+    "sms": {"rx_messages": 2, "tx_messages": 1, "undirected_messages": 0, "total_messages": 3},
+    "cost": [{"currency": "EUR", "amount": "0.1225"}],
+    "cost_status": "complete",
+    "active_sims": 7,
+    "coverage": 1.0,
+}
+
+EXAMPLE_ANSWER: Final[Json] = {
+    "tenant": "acme",
+    "from": "2026-11-01T00:00:00Z",
+    "to": "2026-11-02T00:00:00Z",
+    "granularity": "day",
+    "group_by": ["country"],
+    "filters": {"provider": ["emnify"]},
+    "rows": [EXAMPLE_ROW],
+    "watermark": {"acme-emnify": "2026-11-02T08:59:30Z"},
+    "next": None,
+}
+
+
+def _problem(
+    status: int,
+    code: str,
+    description: str,
+    detail: str,
+    *,
+    errors: list[Json] | None = None,
+    headers: Json | None = None,
+) -> Json:
+    example: Json = {
+        "type": TYPE_PREFIX + code,
+        "title": code.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "instance": "/v1/usage",
+        **({"errors": errors} if errors else {}),
+    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}}
+    return {"description": description, "content": content, **({"headers": headers} if headers else {})}
+
+
+def _header(description: str, schema: Json) -> Json:
+    return {"description": description, "schema": schema}
+
+
+UNAVAILABLE: Final = _problem(
+    503,
+    "rebuilding",
+    "Redis is away, or the read model is being rebuilt (never an empty or partial number)",
+    "The read model is being rebuilt: 2 of 8 partitions are not complete yet. Ask again soon.",
+    headers={"Retry-After": _header("Seconds", {"type": "integer", "example": RETRY_REBUILDING_S})},
+)
+UNAUTHENTICATED: Final = _problem(
+    401,
+    "unauthenticated",
+    "No credential, an unknown one, or two that contradict each other",
+    "no credentials were sent; want 'Authorization: Bearer TOKEN'",
+    headers={"WWW-Authenticate": _header("What is wanted", {"type": "string"})},
+)
+INVALID: Final = _problem(
+    422,
+    "misaligned",
+    "A parameter breaks a rule",
+    "from: want granularity=day needs from at the start of a UTC day; got 2026-11-01T10:00:00Z",
+    errors=[
+        {
+            "parameter": "from",
+            "code": "misaligned",
+            "rule": "granularity=day needs from at the start of a UTC day",
+            "got": "2026-11-01T10:00:00Z",
+            "try": "from=2026-11-01T00:00:00Z or from=2026-11-02T00:00:00Z",
+        }
+    ],
+)
+INTERNAL: Final = _problem(500, "internal-error", "A fault of ours", "The endpoint failed on this request.")
+
+
+def _parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": schema,
+        **more,
+    }
+
+
+def _instant(name: str, description: str, example: str) -> Json:
+    text = {"type": "string", "format": "date-time"}
+    schema = {"anyOf": [text, {"type": "string", "format": "date"}]}
+    return _parameter(name, description, schema, example=example)
+
+
+def _filter(name: str, description: str, pattern: str, example: str) -> Json:
+    schema = {
+        "type": "array",
+        "maxItems": MAX_FILTER_VALUES,
+        "items": {"type": "string", "pattern": pattern},
+    }
+    meaning = f"{description}. Repeatable: one of its values must match, and every filter that is given"
+    return _parameter(name, meaning, schema, style="form", explode=True, example=[example])
+
+
+USAGE_PARAMETERS: Final[list[Json]] = [
+    _instant(
+        "from",
+        "Start of the range, inclusive: an RFC 3339 instant, or a date (midnight UTC), on a boundary of the"
+        " granularity. Default: 30 days before the end",
+        "2026-11-01T00:00:00Z",
+    ),
+    _instant(
+        "to",
+        "End of the range, exclusive, on a boundary of the granularity. Now, and later instants off the"
+        " boundary, are rounded up to the end of their window. Default: now",
+        "2026-11-02T00:00:00Z",
+    ),
+    _parameter(
+        "granularity",
+        "Length of a row's window. `all` is one window over the range, on hour boundaries. At most 31 days by"
+        " hour, 18 months otherwise",
+        {"type": "string", "enum": list(QUERY_GRANULARITIES), "default": "day"},
+    ),
+    _parameter(
+        "group_by",
+        "Dimensions whose values get rows of their own, in this order",
+        {"type": "array", "items": {"type": "string", "enum": list(DIMENSIONS)}},
+        style="form",
+        explode=False,
+        example=["country"],
+    ),
+    _filter("provider", "Provider", "^[a-z][a-z0-9_]{0,31}$", "emnify"),
+    _filter("country", "ISO 3166 alpha-2 country; empty for unknown", "^([A-Z]{2})?$", "DE"),
+    _filter(
+        "network", "MCC-MNC of the visited network; empty for unknown", "^([0-9]{3}-[0-9]{2,3})?$", "262-01"
+    ),
+    _filter(
+        "sim", "ICCID of 19 digits, or of 20 with its check digit", "^[0-9]{19,20}$", "8988303000008013931"
+    ),
+    _parameter(
+        "fill",
+        "`none`: rows only where there is usage. `zero`: also windows without, up to now; not with group_by",
+        {"type": "string", "enum": list(FILLS), "default": "none"},
+    ),
+    _parameter(
+        "limit",
+        "Most rows of one page",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
+    ),
+    _parameter(
+        "cursor",
+        "`next` of the page before; it holds good for the same question of the same tenant only",
+        {"type": "string"},
+    ),
+]
+
+BEARER: Final = "bearer"
+SECURITY: Final[list[dict[str, list[str]]]] = [{BEARER: []}, {CLIENT_ID: [], CLIENT_SECRET: []}]
+
+USAGE: Final[Json] = {
+    "summary": "Usage over a range, by window and group",
+    "description": "Rows come ordered by start, then by group with absent values first.",
+    "tags": ["usage"],
+    "operation_id": "usage",
+    "responses": {
+        200: {
+            "description": "Rows of the effective range, which is stated",
+            "headers": {"Link": _header("The next page (rel=next), where there is one", {"type": "string"})},
+        },
+        401: UNAUTHENTICATED,
+        422: INVALID,
+        500: INTERNAL,
+        503: UNAVAILABLE,
+    },
+    "openapi_extra": {"parameters": USAGE_PARAMETERS, "security": SECURITY},
+}
+
+ALIVE: Final[Json] = {
+    "summary": "Whether the process answers",
+    "tags": ["health"],
+    "operation_id": "livez",
+}
+READY: Final[Json] = {
+    "summary": "Whether questions can be answered: Redis is there and the read model complete",
+    "tags": ["health"],
+    "operation_id": "readyz",
+    "responses": {503: UNAVAILABLE},
+}
+HEALTH: Final[Json] = {
+    "summary": "State in detail; always 200 while the process answers",
+    "tags": ["health"],
+    "operation_id": "healthz",
+}
+
+EXAMPLES: Final[dict[str, Json]] = {
+    "/v1/usage": EXAMPLE_ANSWER,
+    "/livez": {"status": "alive"},
+    "/readyz": {"status": "ready"},
+    "/healthz": {
+        "status": "ok",
+        "redis": {"reachable": True},
+        "read_model": {"partitions": 1, "complete": 1, "versions": {"0": 4711}, "problem": None},
+    },
+}
+"""Examples of the answers by path; FastAPI would leave their nulls out."""
+
+
+def complete_openapi(app: FastAPI) -> None:
+    """Give the application's OpenAPI its description, the problem's schema and the security schemes."""
+
+    def build() -> Json:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+            )
+            components = schema.setdefault("components", {})
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.setdefault("schemas", {}).update({**problem.pop("$defs", {}), "Problem": problem})
+            components["securitySchemes"] = {
+                BEARER: {"type": "http", "scheme": "bearer"},
+                CLIENT_ID: {"type": "apiKey", "in": "header", "name": CLIENT_ID},
+                CLIENT_SECRET: {"type": "apiKey", "in": "header", "name": CLIENT_SECRET},
+            }
+            for path, example in EXAMPLES.items():
+                content = schema["paths"][path]["get"]["responses"]["200"]["content"]
+                content["application/json"]["example"] = example
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign]

@@ -1,0 +1,169 @@
+"""Errors of the HTTP API: every one is RFC 9457 problem+json and says what would do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from streams.errors import SimusageError, UnavailableError
+from streams.ranges import Fault, InvalidQuestionError
+from streams.reader import RebuildingError
+from streams.tokens import CLIENT_ID, CLIENT_SECRET
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:simusage:problem:"
+
+RETRY_UNAVAILABLE_S: Final = 2
+RETRY_REBUILDING_S: Final = 5
+"""A read model is refilled within 30 s, a Redis that restarts is back sooner."""
+
+
+class ProblemError(BaseModel):
+    """One thing that is wrong with the request."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    parameter: str
+    code: Annotated[str, Field(description="Name of the rule, for programs")]
+    rule: Annotated[str, Field(description="What the parameter must satisfy")]
+    got: str
+    remedy: Annotated[str, Field(alias="try", description="What would do")]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str, Field(description=f"`{TYPE_PREFIX}` and the problem's name")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    instance: Annotated[str, Field(description="Path of the request")]
+    errors: list[ProblemError] = []
+
+
+class UnauthenticatedError(SimusageError):
+    """The request has no credential that is known."""
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the response of one problem."""
+    body: dict[str, object] = {
+        "type": TYPE_PREFIX + code,
+        "title": code.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+    }
+    if faults:
+        body["errors"] = [
+            {"parameter": f.parameter, "code": f.code, "rule": f.rule, "got": f.got, "try": f.remedy}
+            for f in faults
+        ]
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+    app.add_exception_handler(InvalidQuestionError, _invalid)
+    app.add_exception_handler(UnauthenticatedError, _unauthenticated)
+    app.add_exception_handler(RebuildingError, _rebuilding)
+    app.add_exception_handler(UnavailableError, _unavailable)
+    app.add_exception_handler(RequestValidationError, _unprocessable)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _internal)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidQuestionError)
+    codes = {fault.code for fault in error.faults}
+    code = codes.pop() if len(codes) == 1 else "invalid-parameters"
+    detail = "; ".join(f"{f.parameter}: want {f.rule}; got {f.got}; try {f.remedy}" for f in error.faults)
+    return problem(request, 422, code, detail, faults=error.faults)
+
+
+def _unauthenticated(request: Request, error: Exception) -> Response:
+    wrong = ', error="invalid_token"' if "authorization" in request.headers else ""
+    return problem(
+        request,
+        401,
+        "unauthenticated",
+        str(error),
+        headers={"WWW-Authenticate": f'Bearer realm="simusage"{wrong}'},
+    )
+
+
+def unauthenticated(request: Request) -> UnauthenticatedError:
+    """Return the error of a request whose credentials name no tenant; it never echoes them."""
+    sent = {"authorization", CLIENT_ID.lower(), CLIENT_SECRET.lower()} & set(request.headers)
+    wanted = f"'Authorization: Bearer TOKEN', or {CLIENT_ID} with {CLIENT_SECRET}"
+    if sent:
+        return UnauthenticatedError(
+            f"the credentials sent are not known, or contradict each other; want {wanted}"
+        )
+    return UnauthenticatedError(f"no credentials were sent; want {wanted}")
+
+
+def _rebuilding(request: Request, error: Exception) -> Response:
+    detail = f"The read model is being rebuilt: {error}. Ask again soon; nothing is lost."
+    return problem(request, 503, "rebuilding", detail, headers={"Retry-After": str(RETRY_REBUILDING_S)})
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    log.warning("read model unavailable", extra={"path": request.url.path, "reason": str(error)})
+    detail = "The read model does not answer now. Ask again soon; nothing is lost."
+    return problem(request, 503, "unavailable", detail, headers={"Retry-After": str(RETRY_UNAVAILABLE_S)})
+
+
+def _unprocessable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        Fault(
+            ".".join(str(part) for part in item["loc"][1:]) or "request",
+            "invalid-value",
+            str(item["msg"]),
+            str(item.get("input"))[:80],
+            "see /openapi.json",
+        )
+        for item in error.errors()
+    ]
+    return _invalid(request, InvalidQuestionError(faults))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = {
+        404: f"Nothing is at {request.url.path}; /openapi.json lists what is there.",
+        405: f"{request.method} is not possible here; the Allow header names what is.",
+    }.get(error.status_code, str(error.detail))
+    return problem(
+        request, error.status_code, phrase.lower().replace(" ", "-"), detail, headers=error.headers
+    )
+
+
+def _internal(request: Request, error: Exception) -> Response:
+    log.error("request failed", extra={"path": request.url.path, "error": type(error).__name__})
+    detail = "The endpoint failed on this request; the fault is ours and is in its log."
+    return problem(request, 500, "internal-error", detail)

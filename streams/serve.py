@@ -1,0 +1,89 @@
+"""The role `serve`: the query endpoint as a process that ends cleanly on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from streams.api import create_app
+from streams.errors import ConfigError
+from streams.reader import Reader, connect_redis
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 10
+"""Requests that run when the stop comes may finish; none takes longer than Redis' time limits allow."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `run`.
+
+        uvicorn would raise them again after the stop, so that a clean end looks like a kill.
+        """
+        yield
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends requests that still run.
+
+    Raises `ConfigError` when Redis does not answer at the start, or the address cannot be listened on.
+    """
+    async with connect_redis(settings.redis_url) as redis:
+        app = create_app(settings, redis)
+        await Reader(redis).check_start(settings.redis_url)
+        if not settings.serve.tokens:
+            log.warning("no token is configured under serve.tokens, so every question is answered 401")
+        with _listen(settings.serve.host, settings.serve.port) as listener:
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=STOP_WITHIN_S,
+                )
+            )
+            host, port = listener.getsockname()[:2]
+            log.info("query endpoint listens", extra={"url": f"http://{_bracketed(host)}:{port}"})
+            with _stopping(server):
+                await server.serve(sockets=[listener])
+    log.info("query endpoint stopped")
+
+
+@contextlib.contextmanager
+def _stopping(server: uvicorn.Server) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            "serve.host, serve.port", f"{_bracketed(host)}:{port}", f"cannot listen there: {error.strerror}"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,52 @@
+"""The generated documents are those of the code, and their examples are true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streams import generated
+from streams.answers import Alive, Health, Ready, UsageAnswer
+from streams.openapi import EXAMPLES
+from streams.query import PARAMETERS
+
+
+def test_documents_are_up_to_date() -> None:
+    """What is committed is what the code generates."""
+    assert generated.main(["--check"]) == 0
+
+
+def test_stale_documents_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check names what is out of date and the command that renews it; the command does."""
+    monkeypatch.setattr(generated, "DOCS", tmp_path / "docs")
+    assert generated.main(["--check"]) == 1
+    assert "openapi.json, usage-event.schema.json; run python -m streams.generated" in capsys.readouterr().err
+    assert generated.main([]) == 0
+    assert generated.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [("/v1/usage", UsageAnswer), ("/livez", Alive), ("/readyz", Ready), ("/healthz", Health)],
+)
+def test_examples_fit_their_models(
+    path: str, model: type[UsageAnswer] | type[Alive] | type[Ready] | type[Health]
+) -> None:
+    """An example that the endpoint could not give would mislead."""
+    assert model.model_validate(EXAMPLES[path])
+
+
+def test_every_parameter_is_documented() -> None:
+    """OpenAPI has the parameters that the parser knows, and no other."""
+    operation = generated.openapi_document()["paths"]["/v1/usage"]["get"]
+    assert tuple(parameter["name"] for parameter in operation["parameters"]) == PARAMETERS
+
+
+def test_event_schema_covers_both_events() -> None:
+    """Both kinds of event on the topic are described."""
+    schema = generated.event_schema()
+    assert {"UsageEvent", "CoverageEvent", "UsageRecord"} <= set(schema["$defs"])
+    assert len(schema["oneOf"]) == 2
