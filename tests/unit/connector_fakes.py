@@ -91,7 +91,7 @@ def cdr(**changes: Any) -> dict[str, Any]:
         "cost": 0.0006,
         "currency": {"id": 1, "code": "EUR", "symbol": "€"},
         "imsi": "901990000000001",
-        "sim": {"id": 700123, "iccid": "89883030000000000019", "msisdn": "423000000001"},
+        "sim": {"id": 700123, "iccid": "89883030000000000015", "msisdn": "423000000001"},
         "endpoint": {"id": 501, "name": "meter-1", "tags": "metering, eu"},
         "organisation": {"id": 42, "name": "Acme"},
         "operator": {"id": 5, "name": "Op DE", "mnc": "07", "country": {"id": 74, "mcc": "262"}},

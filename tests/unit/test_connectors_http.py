@@ -1,0 +1,273 @@
+"""The HTTP client: what becomes of every kind of answer, and that no secret shows."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import aiohttp
+import orjson
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.auth import Token, TokenCache, jwt_expiry
+from connectors.http import (
+    ATTEMPTS,
+    Action,
+    Call,
+    Failure,
+    HttpClient,
+    ProviderError,
+    outcome_of,
+    retry_after,
+)
+from tests.integration.connector_kit import served
+
+Scripted = tuple[int, bytes, dict[str, str]]
+
+GOOD: Scripted = (200, b'{"cost": 0.1}', {})
+
+
+@dataclass
+class Provider:
+    """Answers as scripted, the last answer for ever, and keeps the tokens that it was shown."""
+
+    answers: list[Scripted] = field(default_factory=lambda: [GOOD])
+    tokens: list[str] = field(default_factory=list)
+    address: str = ""
+
+    async def answer(self, request: Request) -> Response:
+        self.tokens.append(request.headers.get("authorization", ""))
+        status, body, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return Response(body, status, headers)
+
+
+@dataclass
+class Setup:
+    provider: Provider
+    http: HttpClient
+    waits: list[float]
+
+    def call(self) -> Call:
+        return Call("GET", f"{self.provider.address}/usage", {"PageToken": "page-secret"})
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    provider = Provider()
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    http = HttpClient(timeout_s=5, sleep=sleep, jitter=lambda: 1.0)
+    app = Starlette(routes=[Route("/usage", provider.answer, methods=["GET", "POST"])])
+    async with served(app) as provider.address:
+        yield Setup(provider, http, waits)
+        await http.close()
+
+
+@pytest.mark.parametrize(
+    ("result", "action", "failure"),
+    [
+        (302, Action.FAIL, Failure.CONFIG),
+        (400, Action.FAIL, Failure.PROVIDER),
+        (401, Action.REFRESH, Failure.CONFIG),
+        (403, Action.FAIL, Failure.CONFIG),
+        (404, Action.FAIL, Failure.CONFIG),
+        (408, Action.RETRY, Failure.TRANSIENT),
+        (418, Action.FAIL, Failure.PROVIDER),
+        (423, Action.RETRY, Failure.TRANSIENT),
+        (429, Action.WAIT, Failure.TRANSIENT),
+        (500, Action.RETRY, Failure.TRANSIENT),
+        (503, Action.WAIT, Failure.TRANSIENT),
+        (599, Action.RETRY, Failure.TRANSIENT),
+        (304, Action.FAIL, Failure.PROVIDER),
+        (TimeoutError(), Action.RETRY, Failure.TRANSIENT),
+        (ConnectionResetError(), Action.RETRY, Failure.TRANSIENT),
+        (aiohttp.ServerDisconnectedError(), Action.RETRY, Failure.TRANSIENT),
+        (aiohttp.ClientPayloadError(), Action.RETRY, Failure.TRANSIENT),
+        (aiohttp.InvalidURL("x"), Action.FAIL, Failure.CONFIG),
+    ],
+)
+def test_the_table_of_outcomes(result: int | Exception, action: Action, failure: Failure) -> None:
+    """Every status and exception leads to one action and concerns somebody."""
+    outcome = outcome_of(result)
+    assert (outcome.action, outcome.failure) == (action, failure)
+
+
+def test_a_programming_error_is_not_an_outcome() -> None:
+    """It must not be retried away."""
+    with pytest.raises(KeyError):
+        outcome_of(KeyError("ours"))
+
+
+async def test_decimals_of_an_answer_are_exact(setup: Setup) -> None:
+    """Money and volumes never become floats."""
+    assert (await setup.http.call(setup.call())).body == {"cost": Decimal("0.1")}
+
+
+async def test_what_passes_is_tried_again_with_growing_waits(setup: Setup) -> None:
+    """Back-off doubles; a success ends it."""
+    setup.provider.answers = [(500, b"", {}), (502, b"", {}), (408, b"", {}), GOOD]
+    await setup.http.call(setup.call())
+    assert setup.waits == [0.5, 1.0, 2.0]
+
+
+async def test_the_provider_says_when_to_come_back(setup: Setup) -> None:
+    """`Retry-After` counts instead of our own back-off."""
+    setup.provider.answers = [(429, b"", {"Retry-After": "7"}), GOOD]
+    await setup.http.call(setup.call())
+    assert setup.waits == [7.0]
+
+
+async def test_a_long_wait_is_left_to_the_poller(setup: Setup) -> None:
+    """It shows as the account's state instead of holding a request open."""
+    setup.provider.answers = [(429, b"", {"Retry-After": "300"})]
+    with pytest.raises(ProviderError, match="asks for fewer requests") as caught:
+        await setup.http.call(setup.call())
+    assert caught.value.wait_s == 300
+    assert setup.waits == []
+
+
+async def test_endless_trouble_ends_with_an_error(setup: Setup) -> None:
+    """It names the place and the status, never the query."""
+    setup.provider.answers = [(500, b'{"message": "sorry"}', {})]
+    with pytest.raises(ProviderError) as caught:
+        await setup.http.call(setup.call())
+    assert len(setup.provider.tokens) == ATTEMPTS
+    assert caught.value.failure is Failure.TRANSIENT
+    assert f"GET {setup.provider.address}/usage has an internal error: 500 (sorry)" == str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [(400, b"", {}), (403, b"{}", {}), (404, b"x", {}), (302, b"", {})])
+async def test_what_cannot_get_better_is_not_tried_again(setup: Setup, answer: Scripted) -> None:
+    """One request, one error."""
+    setup.provider.answers = [answer]
+    with pytest.raises(ProviderError):
+        await setup.http.call(setup.call())
+    assert len(setup.provider.tokens) == 1
+
+
+async def test_an_address_where_nobody_listens_is_transient(setup: Setup) -> None:
+    """Whoever is away may come back."""
+    with pytest.raises(ProviderError, match="cannot be reached") as caught:
+        await setup.http.call(Call("GET", "http://127.0.0.1:9/"))
+    assert caught.value.failure is Failure.TRANSIENT
+
+
+async def test_an_answer_that_is_not_json_is_the_providers_fault(setup: Setup) -> None:
+    """A proxy's page of HTML, for example."""
+    setup.provider.answers = [(200, b"<html>", {})]
+    with pytest.raises(ProviderError, match="not JSON") as caught:
+        await setup.http.call(setup.call())
+    assert caught.value.failure is Failure.PROVIDER
+
+
+async def test_secrets_show_neither_in_errors_nor_in_logs(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even where a provider repeats what it was sent."""
+    caplog.set_level("DEBUG")
+    setup.provider.answers = [(401, b'{"message": "client the-secret is unknown"}', {})]
+    call = Call("POST", setup.call().url, form={"client_secret": "the-secret"})
+    with pytest.raises(ProviderError) as caught:
+        await setup.http.call(call)
+    assert "401" in str(caught.value)
+    assert "the-secret" not in f"{caught.value}{caught.value!r}{call}{caplog.text}"
+
+
+class Logins:
+    """A login that gives a new token each time, valid for a minute of the test's clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.count = 0
+
+    async def __call__(self) -> Token:
+        self.count += 1
+        return Token(f"token-{self.count}", self.now + 60)
+
+    def clock(self) -> float:
+        return self.now
+
+
+async def test_a_rejected_token_is_replaced_once(setup: Setup) -> None:
+    """The request is repeated with a new token, without waiting."""
+    setup.provider.answers = [(401, b"", {}), GOOD]
+    await setup.http.call(setup.call(), TokenCache(Logins()))
+    assert setup.provider.tokens == ["Bearer token-1", "Bearer token-2"]
+    assert setup.waits == []
+
+
+async def test_credentials_that_stay_rejected_are_a_matter_of_configuration(setup: Setup) -> None:
+    """Two tokens are enough to know."""
+    setup.provider.answers = [(401, b"", {})]
+    with pytest.raises(ProviderError, match="does not accept the credentials") as caught:
+        await setup.http.call(setup.call(), TokenCache(Logins()))
+    assert caught.value.failure is Failure.CONFIG
+    assert len(setup.provider.tokens) == 2
+
+
+async def test_a_token_is_renewed_before_it_ends() -> None:
+    """A tenth of its life before, and not with every request."""
+    logins = Logins()
+    tokens = TokenCache(logins, clock=logins.clock)
+    assert [await tokens.get(), await tokens.get()] == ["token-1", "token-1"]
+    logins.now += 55
+    assert await tokens.get() == "token-2"
+
+
+async def test_a_late_rejection_keeps_the_newer_token() -> None:
+    """Two requests may have carried the old one."""
+    logins = Logins()
+    tokens = TokenCache(logins, clock=logins.clock)
+    old = await tokens.get()
+    tokens.reject(old)
+    new = await tokens.get()
+    tokens.reject(old)
+    assert await tokens.get() == new
+
+
+def test_tokens_do_not_show() -> None:
+    """Their text has no value in it."""
+    assert "the-secret" not in repr(Token("the-secret", None))
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [({"exp": 1_746_784_800}, 1_746_784_800.0), ({}, None), ([], None), ({"exp": "x"}, None)],
+)
+def test_the_life_of_a_jwt_is_read_from_it(claims: object, expected: float | None) -> None:
+    """It is not hard-coded."""
+    payload = base64.urlsafe_b64encode(orjson.dumps(claims)).decode().rstrip("=")
+    assert jwt_expiry(f"head.{payload}.signature") == expected
+
+
+@pytest.mark.parametrize("token", ["", "opaque", "a.b", "a.!!.c", "a.YWJj.c", "a.ä.c"])
+def test_other_tokens_have_no_life_that_can_be_read(token: str) -> None:
+    """They are used until the provider rejects them."""
+    assert jwt_expiry(token) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("120", 120.0),
+        ("99999999999999999999", 86_400.0),
+        ("soon", None),
+        ("-5", None),
+        ("Fri, 09 May 2025 10:30:30 GMT", 30.0),
+        ("Fri, 09 May 2025 10:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | None) -> None:
+    """Both forms of RFC 9110, bounded by a day."""
+    assert retry_after(value, datetime(2025, 5, 9, 10, 30, tzinfo=UTC)) == expected
