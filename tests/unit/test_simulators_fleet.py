@@ -88,6 +88,7 @@ def test_ids_are_unique_fit_64_bits_and_some_exceed_what_a_double_holds() -> Non
     assert len(set(ids)) == len(ids)
     assert all(0 < number < 2**63 for number in ids)
     assert any(int(float(number)) != number for number in ids)
+    assert any(number >= 2**62 for number in ids), "neighbouring doubles are 1024 apart there"
     assert any(number < 2**53 for number in ids)
 
 

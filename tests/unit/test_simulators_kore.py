@@ -10,7 +10,7 @@ import pytest
 
 from connectors.simulators import Simulators
 from connectors.simulators.fleet import NETWORKS
-from tests.unit.simulator_harness import SetClock, all_pages, client_of, kore_client, settings_with
+from tests.unit.simulator_harness import NOW, SetClock, all_pages, client_of, kore_client, settings_with
 
 USAGE = "/kore/v1/UsageRecords"
 TOKEN = "/kore/api-services/v1/auth/token"
@@ -69,7 +69,7 @@ async def test_credentials_in_json_or_of_another_grant_are_a_bad_request() -> No
 
 @pytest.mark.parametrize("path", ["UsageRecords", "Sims", "Networks", "Fleets"])
 async def test_an_expired_token_is_forbidden_on_every_resource(path: str) -> None:
-    settings, clock = settings_with(), SetClock()
+    settings, clock = settings_with(), SetClock(NOW.replace(microsecond=0))
     async with client_of(Simulators(settings, clock)) as client:
         await kore_client(client, settings)
         clock.forward(seconds=3599)
@@ -278,13 +278,21 @@ async def test_usage_belongs_to_the_fleet_of_its_time_while_the_listing_shows_th
         params = ALL_HOURS | {"Group": "fleet", "Granularity": "hour", "Sim": "acme-device-00001"}
         rows = await all_pages(client, USAGE, "usage_records", **params)
         listed = (await all_pages(client, "/kore/v1/Sims", "sims"))[0]
-        by_name = await all_pages(client, USAGE, "usage_records", **TWO_DAYS | {"Fleet": "acme-meters"})
+        moved = {"Sim": "acme-device-00001", "Granularity": "hour"} | ALL_HOURS
+        filtered = {
+            fleet: await all_pages(client, USAGE, "usage_records", Fleet=fleet, **moved)
+            for fleet in ("acme-meters", "acme-trackers")
+        }
     newest_first = [row["fleet_sid"] for row in rows]
     assert listed["unique_name"] == "acme-device-00001"
     assert newest_first[0] == listed["fleet_sid"] != newest_first[-1]
     changes = sum(a != b for a, b in pairwise(newest_first))
     assert changes == 1
-    assert by_name[0]["fleet_sid"] == listed["fleet_sid"]
+    for of_fleet in filtered.values():
+        [sid] = {row["fleet_sid"] for row in of_fleet}
+        by_hour = {row["period"]["start_time"]: row["data_total"] for row in of_fleet if row["data_total"]}
+        grouped = {row["period"]["start_time"]: row["data_total"] for row in rows if row["fleet_sid"] == sid}
+        assert by_hour == grouped != {}
 
 
 async def test_one_sims_total_over_more_than_a_day_shows_the_widened_period() -> None:
