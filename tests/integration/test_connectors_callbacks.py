@@ -1,0 +1,119 @@
+"""Callbacks over real HTTP and a real broker: refusals, partly bad batches, and a broker that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from connectors.connect import connector
+from connectors.publisher import SEND_S
+from connectors.registry import load_accounts
+from streams.kafka import ensure_topics
+from tests.conftest import OwnBroker
+from tests.integration.connector_kit import CALLBACK_SECRET, emnify_table, read, served, settings_of
+from tests.unit.connector_fakes import cdr
+from tests.waiting import wait_until
+
+HEADERS = {"X-Callback-Secret": CALLBACK_SECRET}
+
+
+class Receiving:
+    """A receiver in front of a broker, and a provider that pushes to it."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def push(self, body: Any, headers: dict[str, str] = HEADERS) -> tuple[int, dict[str, str]]:
+        async with self._session.post(self._url, data=body, headers=headers) as response:
+            await response.read()
+            return response.status, dict(response.headers)
+
+
+@asynccontextmanager
+async def receiving(kafka: str, redis_url: str, folder: Path, account: str) -> AsyncIterator[Receiving]:
+    table = emnify_table(folder, "http://127.0.0.1:9", {"Acme": "acme"})
+    settings = settings_of(kafka, redis_url, ["acme"], {account: table})
+    await ensure_topics(settings)
+    async with (
+        connector(settings, load_accounts(settings)) as parts,
+        served(parts.receiver.app) as address,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Receiving(session, f"{address}/callbacks/{account}")
+
+
+def body_of(*records: dict[str, Any]) -> bytes:
+    return json.dumps(records).encode()
+
+
+async def test_only_what_counts_reaches_kafka(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
+) -> None:
+    """401 and 413 leave nothing behind; of a partly bad batch the good part counts, the rest is kept."""
+    account = unique_name("emnify")
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(80):
+            yield b" " * 65_536
+
+    bad, stranger = cdr(id=2, start_timestamp="soon"), cdr(id=3, organisation={"id": 9, "name": "Nobody"})
+    async with receiving(kafka_bootstrap, redis_url, tmp_path, account) as provider:
+        assert (await provider.push(body_of(cdr()), {"X-Callback-Secret": "wrong"}))[0] == 401
+        assert (await provider.push(endless()))[0] == 413
+        assert (await provider.push(body_of(cdr(id=1), bad, stranger)))[0] == 200
+        assert (await provider.push(b"<html>"))[0] == 200
+    found = await read(kafka_bootstrap, [account])
+    assert [record.identity for event in found.usage for record in event.records] == ["cdr:1"]
+    assert sorted(found.deadletters) == sorted(
+        [
+            ("malformed", json.dumps(bad).encode()),
+            ("malformed", b"<html>"),
+            ("unknown-tenant", json.dumps(stranger).encode()),
+        ]
+    )
+
+
+async def test_a_large_batch_is_cut_into_events(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
+) -> None:
+    """emnify's default of 3000 records in one push; all are there when the push is answered."""
+    account = unique_name("emnify")
+    async with receiving(kafka_bootstrap, redis_url, tmp_path, account) as provider:
+        assert (await provider.push(io.BytesIO(body_of(*(cdr(id=number) for number in range(3000))))))[
+            0
+        ] == 200
+        found = await read(kafka_bootstrap, [account])
+    assert len(found.newest) == 3000
+    assert all(len(event.records) <= 500 for event in found.usage)
+
+
+async def test_callbacks_wait_for_kafka(
+    own_broker: Callable[[], OwnBroker], redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
+) -> None:
+    """Without a broker the provider is asked to come again, in time; afterwards the same push is taken."""
+    account, broker, loop = unique_name("emnify"), own_broker(), asyncio.get_running_loop()
+    await asyncio.to_thread(broker.start)
+    async with receiving(broker.address, redis_url, tmp_path, account) as provider:
+        assert (await provider.push(body_of(cdr(id=1))))[0] == 200
+        await asyncio.to_thread(broker.kill)
+        began = loop.time()
+        status, headers = await provider.push(body_of(cdr(id=2)))
+        assert (status, int(headers["Retry-After"]) > 0) == (503, True)
+        assert loop.time() - began < SEND_S + 1
+        await asyncio.to_thread(broker.start)
+        await ensure_topics(settings_of(broker.address, redis_url, [], {}))
+
+        async def taken() -> bool:
+            return (await provider.push(body_of(cdr(id=2))))[0] == 200
+
+        await wait_until(taken, 30, "the push to be taken again")
+        found = await read(broker.address, [account])
+    assert {record.identity for event in found.usage for record in event.records} == {"cdr:2"}
