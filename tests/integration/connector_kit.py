@@ -25,6 +25,7 @@ from streams.events import (
     decode_usage,
     header,
 )
+from streams.kafka import ensure_topics
 from streams.settings import Settings
 from streams.topics import DEADLETTERS, USAGE_EVENTS
 from streams.usage import UsageRecord
@@ -61,6 +62,8 @@ async def simulators(**changes: Any) -> AsyncIterator[tuple[Simulators, str]]:
 async def connecting(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
     """The connector role, running for the length of a block, in which it may not fail."""
     stop = asyncio.Event()
+    # A test that reads a topic before the role has created it would create it with too few partitions.
+    await ensure_topics(settings)
     task = asyncio.create_task(serve(settings, stop))
     try:
         yield task
@@ -147,10 +150,11 @@ async def read(kafka: str, accounts: Iterable[str]) -> Found:
     """Read everything that the topics hold of these accounts now."""
     wanted, found = set(accounts), Found()
     async with AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False) as consumer:
+        await consumer.topics()
         partitions = [
             TopicPartition(topic, number)
             for topic in (USAGE_EVENTS, DEADLETTERS)
-            for number in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
+            for number in consumer.partitions_for_topic(topic) or ()
         ]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -159,14 +163,6 @@ async def read(kafka: str, accounts: Iterable[str]) -> Found:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
                     _take(found, wanted, record.topic, record.value, record.headers)
-    return found
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer._client.force_metadata_update()
-    consumer._client.add_topic(topic)
-    await consumer._client.force_metadata_update()
-    found: set[int] = consumer.partitions_for_topic(topic) or set()
     return found
 
 
