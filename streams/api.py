@@ -22,6 +22,7 @@ from streams.pages import read_page
 from streams.problems import install_handlers, unauthenticated
 from streams.query import parse_usage_query
 from streams.reader import Reader, RebuildingError, connect_redis
+from streams.rows import AccountCoverage
 from streams.settings import Settings
 from streams.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
 
@@ -64,7 +65,24 @@ def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock =
     return app
 
 
+def configured_accounts(settings: Settings) -> dict[str, dict[str, AccountCoverage]]:
+    """Return the accounts that may bring usage, by tenant, as not covered at all.
+
+    One that has never reported is unknown to the read model, and must not look like one that has nothing to
+    report. The tables are the provider modules' to check, so here they are read with indulgence.
+    """
+    accounts: dict[str, dict[str, AccountCoverage]] = {}
+    for name, table in settings.accounts.items():
+        rules = table.get("assign", ())
+        owners = [table, *(rule for rule in rules if isinstance(rule, dict))]
+        for tenant in {owner["tenant"] for owner in owners if isinstance(owner.get("tenant"), str)}:
+            accounts.setdefault(tenant, {})[name] = AccountCoverage(str(table.get("provider", "")), ())
+    return accounts
+
+
 def _add_usage(app: FastAPI, settings: Settings, reader: Reader, tokens: Tokens, clock: Clock) -> None:
+    configured = configured_accounts(settings)
+
     @app.get("/v1/usage", response_model=UsageAnswer, **USAGE)
     async def usage(request: Request) -> Response:
         headers = request.headers
@@ -78,8 +96,11 @@ def _add_usage(app: FastAPI, settings: Settings, reader: Reader, tokens: Tokens,
         query = parse_usage_query(
             tenant, items, now=now, retention_months=settings.retention.aggregate_months
         )
-        page = await read_page(reader, query, now)
-        answer = usage_answer(query, page, await reader.coverage(tenant), now)
+        async with reader.complete():
+            page = await read_page(reader, query, now)
+            covered = await reader.coverage(tenant)
+        accounts = {**configured.get(tenant, {}), **covered}
+        answer = usage_answer(query, page, accounts, now)
         response = _json(answer)
         response.headers["Cache-Control"] = "private, no-cache"
         if answer["next"] is not None:

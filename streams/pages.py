@@ -16,14 +16,12 @@ from streams.windows import hour_number, hour_start
 async def read_page(reader: Reader, query: UsageQuery, now: datetime) -> Page:
     """Return the page of rows that the question asks for at the instant `now`.
 
-    Raises `RebuildingError` while the read model is not complete and `UnavailableError` while Redis is away.
+    The caller frames it by `Reader.complete`. Raises `UnavailableError` while Redis is away.
     """
     first, end = hour_number(first_start(query)), hour_number(query.end)
-    async with reader.complete():
-        hours = await reader.hours(query.tenant, first, end)
-        if query.plain:
-            return await _from_windows(reader, query, hours, now)
-        return await _from_cells(reader, query, hours, now)
+    hours = await reader.hours(query.tenant, first, end)
+    read = _from_windows if query.plain else _from_cells
+    return await read(reader, query, hours, now)
 
 
 async def _from_cells(reader: Reader, query: UsageQuery, hours: list[int], now: datetime) -> Page:

@@ -29,6 +29,7 @@ from streams.ranges import (
     check_range,
     resolve_range,
     rfc3339,
+    shown,
     window_of,
 )
 from streams.windows import window_start
@@ -157,7 +158,7 @@ def _read_cursor(
         "cursor",
         "invalid-cursor",
         "a cursor comes from the answer to this very question and tenant",
-        _shown(text),
+        shown(text),
         "repeat the question without cursor, or follow the answer's Link",
     )
     try:
@@ -177,10 +178,10 @@ def _read_cursor(
 
 def _unknown(name: str) -> Fault:
     return Fault(
-        _shown(name),
+        shown(name),
         "unknown-parameter",
         "only documented parameters",
-        _shown(name),
+        shown(name),
         "one of " + ", ".join(PARAMETERS),
     )
 
@@ -191,7 +192,7 @@ def _is_repeated(name: str, values: list[str]) -> bool:
 
 def _repeated(name: str, values: list[str]) -> Fault:
     return Fault(
-        name, "repeated", f"{name} is given once", f"{len(values)} times", f"{name}={_shown(values[0])}"
+        name, "repeated", f"{name} is given once", f"{len(values)} times", f"{name}={shown(values[0])}"
     )
 
 
@@ -202,7 +203,7 @@ def _choice(
     if text in choices:
         return text
     remedy = f"{name}={default}" if text.lower() not in choices else f"{name}={text.lower()}"
-    faults.append(Fault(name, "unknown-value", "one of " + ", ".join(choices), _shown(text), remedy))
+    faults.append(Fault(name, "unknown-value", "one of " + ", ".join(choices), shown(text), remedy))
     return default
 
 
@@ -211,7 +212,7 @@ def _group_by(values: list[str], faults: list[Fault]) -> tuple[Dimension, ...]:
     wrong = [name for name in names if name not in DIMENSIONS]
     if wrong:
         rule = "names out of " + ", ".join(DIMENSIONS) + ", separated by commas"
-        faults.append(Fault("group_by", "unknown-value", rule, _shown(wrong[0]), "group_by=provider,country"))
+        faults.append(Fault("group_by", "unknown-value", rule, shown(wrong[0]), "group_by=provider,country"))
         return ()
     return cast(tuple[Dimension, ...], tuple(dict.fromkeys(names)))
 
@@ -227,7 +228,7 @@ def _filter(name: Dimension, values: list[str], faults: list[Fault]) -> tuple[st
             wanted.add(_FORMS[name](value))
         except ValueError as error:
             rule, remedy = error.args
-            faults.append(Fault(name, "invalid-value", rule, _shown(value), remedy))
+            faults.append(Fault(name, "invalid-value", rule, shown(value), remedy))
     return tuple(value or None for value in sorted(wanted))
 
 
@@ -239,7 +240,7 @@ def _provider(value: str) -> str:
 
 def _country(value: str) -> str:
     if value and not re.fullmatch(r"[A-Z]{2}", value, re.ASCII):
-        example = value.upper() if re.fullmatch(r"[a-z]{2}", value.lower(), re.ASCII) else "DE"
+        example = value.lower().upper() if re.fullmatch(r"[a-z]{2}", value.lower(), re.ASCII) else "DE"
         raise ValueError("ISO 3166 alpha-2 in capitals, or empty for unknown", f"country={example}")
     return value
 
@@ -274,9 +275,5 @@ def _limit(given: Mapping[str, list[str]], faults: list[Fault]) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
         return int(text)
     remedy = f"limit={MAX_LIMIT}"
-    faults.append(Fault("limit", "out-of-range", f"an integer from 1 to {MAX_LIMIT}", _shown(text), remedy))
+    faults.append(Fault("limit", "out-of-range", f"an integer from 1 to {MAX_LIMIT}", shown(text), remedy))
     return MAX_LIMIT
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -70,6 +70,11 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def shown(text: str) -> str:
+    """Return what came in a length that an error may repeat."""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def parse_instant(text: str) -> datetime:
     """Read an RFC 3339 instant, or a bare date as midnight UTC.
 
@@ -180,7 +185,7 @@ def _instant(
         return parse_instant(text)
     except ValueError as error:
         example = rfc3339(window_start(now, window_of(granularity)))
-        faults.append(Fault(parameter, "invalid-instant", str(error), text, f"{parameter}={example}"))
+        faults.append(Fault(parameter, "invalid-instant", str(error), shown(text), f"{parameter}={example}"))
         return None
 
 

@@ -71,7 +71,7 @@ def connect_redis(url: str) -> Redis:
             max_connections=64,
             timeout=2,
             socket_connect_timeout=2,
-            socket_timeout=5,
+            socket_timeout=3,
             protocol=2,
             # One retry at once finds the pool's connections that a restart of Redis has cut.
             retry=Retry(NoBackoff(), 1),

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import orjson
@@ -37,7 +37,16 @@ def pair(tenant: str) -> dict[str, str]:
     return {"CF-Access-Client-Id": f"{tenant}.access", "CF-Access-Client-Secret": f"{tenant}-secret"}
 
 
-def settings(redis_url: str, *, port: int = 0) -> Settings:
+ACCOUNTS: Final[dict[str, dict[str, Any]]] = {
+    "shared": {
+        "provider": "emnify",
+        "assign": [{"tag": "a", "tenant": "acme"}, {"tag": "z", "tenant": "zebra"}],
+    },
+    "own": {"provider": "kore", "tenant": "acme"},
+}
+
+
+def settings(redis_url: str, *, port: int = 0, accounts: dict[str, dict[str, Any]] | None = None) -> Settings:
     """A configuration with a bearer token and a header pair for each tenant."""
     tokens = tuple(
         TokenSettings(
@@ -52,6 +61,7 @@ def settings(redis_url: str, *, port: int = 0) -> Settings:
         tenants=TENANTS,
         redis=RedisSettings(url=SecretStr(redis_url)),
         serve=ServeSettings(port=port, tokens=tokens),
+        accounts=accounts or {},
     )
 
 
@@ -63,9 +73,11 @@ async def client_of(app: FastAPI, headers: dict[str, str] | None = None) -> Asyn
         yield client
 
 
-def app_of(redis_url: str, redis: Redis | None = None) -> FastAPI:
+def app_of(
+    redis_url: str, redis: Redis | None = None, *, accounts: dict[str, dict[str, Any]] | None = None
+) -> FastAPI:
     """The application at the instant `NOW`."""
-    return create_app(settings(redis_url), redis, clock=lambda: NOW)
+    return create_app(settings(redis_url, accounts=accounts), redis, clock=lambda: NOW)
 
 
 def cell(

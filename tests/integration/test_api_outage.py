@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from connectors.demo.embedded import EmbeddedRedis, free_port
 from streams import keys
 from streams.errors import ConfigError
+from streams.reader import Reader, RebuildingError
 from streams.serve import run
 from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of, settings
 from tests.waiting import wait_until
@@ -86,6 +87,17 @@ async def test_an_incomplete_model_gives_no_number(redis: Redis, redis_url: str,
         "versions": {"0": 7, "1": 7},
         "problem": None,
     }
+
+
+async def test_a_model_that_is_emptied_while_it_is_read_gives_no_number(redis: Redis) -> None:
+    """Completeness is looked at again after the reads, so that what vanished meanwhile is noticed."""
+    await filled(redis)
+    reader = Reader(redis)
+    with pytest.raises(RebuildingError, match="empty"):
+        async with reader.complete():
+            assert await reader.hours("acme", 0, 2**31)
+            await redis.flushdb()
+            assert not await reader.hours("acme", 0, 2**31)
 
 
 async def test_start_without_redis_names_address_and_remedy() -> None:

@@ -16,7 +16,7 @@ from streams.events import CoverageEvent, UsageEvent
 from streams.readmodel import ReadModel as Writer
 from streams.state import PartitionState
 from streams.usage import UsageRecord
-from tests.integration.api_kit import NOW, SIMS, ReadModel, app_of, bearer, cell, client_of, rows_of
+from tests.integration.api_kit import ACCOUNTS, NOW, SIMS, ReadModel, app_of, bearer, cell, client_of, rows_of
 
 DAY = "from=2026-11-20&to=2026-11-21"
 
@@ -222,6 +222,22 @@ async def test_coverage_is_the_lowest_of_the_accounts_that_matter(
     assert {row["group"]["provider"]: row["coverage"] for row in grouped} == {"emnify": 1.0, "kore": 0.499988}
     filtered = rows_of(await api.get(f"/v1/usage?{DAY}&provider=emnify"))
     assert [row["coverage"] for row in filtered] == [1.0]
+
+
+async def test_an_account_that_never_reported_is_not_covered(
+    model: ReadModel, redis: Redis, redis_url: str
+) -> None:
+    """A configured account without any coverage has a null watermark and lowers the coverage to 0."""
+    await model.cover("acme", "shared", "emnify", ("2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z"))
+    async with client_of(app_of(redis_url, redis, accounts=ACCOUNTS), bearer("acme")) as api:
+        response = await api.get(f"/v1/usage?{DAY}&fill=zero")
+        emnify = await api.get(f"/v1/usage?{DAY}&fill=zero&provider=emnify")
+    assert response.json()["watermark"] == {"shared": "2026-11-21T00:00:00Z", "own": None}
+    assert [row["coverage"] for row in rows_of(response)] == [0.0]
+    assert [row["coverage"] for row in rows_of(emnify)] == [1.0]
+    async with client_of(app_of(redis_url, redis, accounts=ACCOUNTS), bearer("zebra")) as api:
+        theirs = await api.get("/v1/usage")
+    assert theirs.json()["watermark"] == {"shared": None}
 
 
 async def test_coverage_of_the_current_window_ends_now(model: ReadModel, api: httpx.AsyncClient) -> None:

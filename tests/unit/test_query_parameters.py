@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streams.query import MAX_LIMIT, Position, UsageQuery, parse_usage_query
-from streams.ranges import InvalidQuestionError
+from streams.query import MAX_LIMIT, PARAMETERS, Position, UsageQuery, parse_usage_query
+from streams.ranges import Fault, InvalidQuestionError, align_up, window_of
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, tzinfo=UTC)
 
@@ -109,6 +111,27 @@ def test_long_input_is_not_echoed_whole() -> None:
     with pytest.raises(InvalidQuestionError) as caught:
         ask("country=" + "x" * 5000)
     assert len(caught.value.faults[0].got) == 80
+
+
+words = st.one_of(
+    st.text(max_size=200), st.datetimes().map(lambda at: at.isoformat() + "Z"), st.integers().map(str)
+)
+
+
+@given(st.lists(st.tuples(st.one_of(st.sampled_from(PARAMETERS), st.text(max_size=8)), words), max_size=5))
+def test_any_input_is_a_question_or_a_refusal(items: list[tuple[str, str]]) -> None:
+    """Whatever comes, the outcome is an aligned range or faults that name rule and remedy."""
+    faults: tuple[Fault, ...] = ()
+    try:
+        query = parse_usage_query("acme", items, now=NOW, retention_months=18)
+    except InvalidQuestionError as error:
+        faults = error.faults
+    else:
+        assert query.start < query.end
+        assert all(align_up(at, window_of(query.granularity)) == at for at in (query.start, query.end))
+        return
+    assert faults
+    assert all(fault.rule and fault.remedy and len(fault.got) <= 80 for fault in faults)
 
 
 QUESTION = "granularity=hour&group_by=country&provider=kore"
