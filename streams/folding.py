@@ -75,6 +75,7 @@ class Folding:
         self._unwritten: dict[int, Touched] = {}
         self._flushing = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._written: dict[int, int] = {}
         self._redis_away = False
 
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
@@ -154,7 +155,7 @@ class Folding:
         async with self._flushing:
             # Step 1.
             gathered, self._gathered = self._gathered, Gathered()
-            if not gathered.events:
+            if not gathered.states:
                 return
             try:
                 async with asyncio.timeout(BROKEN_AFTER_SECONDS):
@@ -190,7 +191,7 @@ class Folding:
         pending += [await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters]
         await _all(pending)
         for batch in batches:
-            states[batch.partition].durable = batch.version
+            states[batch.partition].saved(batch.version)
 
         # Step 3.
         pending = []
@@ -201,7 +202,7 @@ class Folding:
 
         # Step 4.
         for batch in batches:
-            await self._write(batch)
+            states[batch.partition].published(whole=await self._write(batch))
 
         # Step 5.
         for event in gathered.events:
@@ -215,18 +216,21 @@ class Folding:
         )
         return sent
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, batch: Batch) -> bool:
         try:
-            if not await self._model.write(batch):
-                logger.warning(
-                    "this worker's write is refused: a newer owner of the partition has written",
-                    extra={"partition": batch.partition, "version": batch.version},
-                )
+            written = await self._model.write(batch)
         except (RedisError, OSError) as error:
             self._note_redis(error)
-        else:
-            self._note_redis(None)
-            self._unwritten[batch.partition] = Touched()
+            return False
+        self._note_redis(None)
+        self._unwritten.pop(batch.partition, None)
+        self._written[batch.partition] = batch.version
+        if not written:
+            logger.warning(
+                "this worker's write is refused: a newer owner of the partition has written",
+                extra={"partition": batch.partition, "version": batch.version},
+            )
+        return written
 
     def _note_redis(self, error: BaseException | None) -> None:
         if error is not None and not self._redis_away:
@@ -237,19 +241,25 @@ class Folding:
 
     async def mind_read_model(self, cluster: str) -> None:
         """Keep Redis whole: claim it, and refill every partition of ours that it does not hold completely."""
-        checked: set[int] = set()
+        checked: dict[int, PartitionState] = {}
         while True:
             try:
                 await self._model.claim(cluster=cluster, partitions=self._settings.kafka.partitions)
-                checked &= self._settled()
                 for partition in self._settled():
                     state = self.states.state_of(partition)
-                    if partition in checked:
-                        whole = await self._model.complete(partition)
-                    else:
-                        whole = await self._model.in_step(partition, state.durable)
-                    if whole or await self._refill(partition, state):
-                        checked.add(partition)
+                    known = checked.get(partition) is state
+                    floor = self._written.get(partition, -1) if known else state.floor
+                    if not await self._model.holds(partition, floor):
+                        checked.pop(partition, None)
+                        known = False
+                        if not await self._refill(partition, state):
+                            continue
+                    if not known:
+                        state.verified()
+                        checked[partition] = state
+                        # What recovery touched has to be published, events or not.
+                        self._gathered.states.setdefault(partition, state)
+                        self._wake.set()
                 self._note_redis(None)
             except ConfigError as error:
                 die(str(error))
@@ -270,6 +280,7 @@ class Folding:
             if not await self._refill_part(partition, state, left):
                 return False
             await self._model.end_refill(partition)
+            self._written[partition] = state.durable
         seconds = round(time.monotonic() - started, 3)
         logger.info(
             "read model filled", extra={"partition": partition, "hours": len(parts), "seconds": seconds}

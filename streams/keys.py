@@ -8,6 +8,7 @@ key                             type     content
 ==============================  =======  ==========================================================
 `su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number)
 `su1:partition:{p}`             hash     `version` (last folded offset), `complete` (1 once all is there)
+`su1:tenants:{p}`               set      tenants that the partition's owner has written
 `su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> `encode_cells` of that SIM and hour
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
@@ -30,6 +31,11 @@ META = f"{PREFIX}:meta"
 def partition_key(partition: int) -> str:
     """Fence and completeness of one partition's part of the read model."""
     return f"{PREFIX}:partition:{partition}"
+
+
+def tenants_key(partition: int) -> str:
+    """Tenants that the partition's owner has written."""
+    return f"{PREFIX}:tenants:{partition}"
 
 
 def cells_key(tenant: str, hour: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from streams.aggregate import read_model_value
 from streams.cells import encode_cells
 from streams.errors import ConfigError
 from streams.state import PartitionState, Touched
+from streams.windows import GRANULARITIES
 
 OPERATIONS_A_CALL = 2_000
 """Writes of one script call: Redis serves nobody else meanwhile, and 2 000 take a few milliseconds."""
@@ -34,6 +36,7 @@ while at <= #ARGV do
   local op = ARGV[at]
   if op == 'set' then redis.call('HSET', ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   elseif op == 'del' then redis.call('HDEL', ARGV[at + 1], ARGV[at + 2])
+  elseif op == 'tag' then redis.call('SADD', ARGV[at + 1], ARGV[at + 2])
   elseif op == 'add' then redis.call('ZADD', ARGV[at + 1], ARGV[at + 2], ARGV[at + 2])
   elseif op == 'rem' then redis.call('ZREM', ARGV[at + 1], ARGV[at + 2])
   elseif op == 'end' then redis.call('EXPIREAT', ARGV[at + 1], ARGV[at + 2])
@@ -44,7 +47,7 @@ return 1
 """
 
 Operation = tuple[str, str, str, bytes]
-"""`set key field value`, `del key field`, `add`/`rem` key member, `end key epoch`; unused parts are empty."""
+"""`set key field value`, `del key field`, `add`, `rem` or `tag` key member, `end key epoch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class ReadModel:
     async def claim(self, *, cluster: str, partitions: int) -> None:
         """Say whose read model this is. Raises `ConfigError` if it belongs to another Kafka cluster."""
         stored = await self._redis.hget(keys.META, "cluster")
-        known = stored.decode() if isinstance(stored, bytes) else stored
-        if known is not None and known != cluster:
+        known = cluster if stored is None else _text(stored)
+        if known != cluster:
             raise ConfigError(
                 "redis.url",
                 f"a read model of Kafka cluster {known}",
@@ -104,18 +107,17 @@ class ReadModel:
             )
         await self._redis.hset(keys.META, mapping={"cluster": cluster, "partitions": str(partitions)})
 
-    async def in_step(self, partition: int, version: int) -> bool:
-        """Whether Redis holds all of the partition at exactly this version."""
-        complete, stored = await self._redis.hmget(keys.partition_key(partition), "complete", "version")
-        return complete == b"1" and stored is not None and int(stored) == version
-
-    async def complete(self, partition: int) -> bool:
-        """Whether Redis says that it holds all of the partition."""
-        return bool(await self._redis.hget(keys.partition_key(partition), "complete") == b"1")
+    async def holds(self, partition: int, version: int) -> bool:
+        """Whether Redis holds all of the partition, and that at this version or a later one."""
+        complete, stored = await self._redis.hmget(keys.partition_key(partition), ["complete", "version"])
+        return complete == b"1" and int(stored if stored is not None else -1) >= version
 
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Snapshot what was touched, without awaiting; `version` is what the changelog holds by then."""
-        return Batch(partition, version, operations_of(state, touched, self._keep))
+        operations = operations_of(state, touched, self._keep)
+        key = keys.tenants_key(partition)
+        operations += [("tag", key, tenant, b"") for tenant in sorted(touched.tenants())]
+        return Batch(partition, version, operations)
 
     async def write(self, batch: Batch) -> bool:
         """Apply a batch; returns whether the fence let it through."""
@@ -127,12 +129,26 @@ class ReadModel:
         return True
 
     async def begin_refill(self, partition: int) -> None:
-        """Tell readers that the partition's part is not whole."""
+        """Tell readers that the partition's part is not whole, then forget it: it may hold vacated places."""
         await self._redis.hset(keys.partition_key(partition), "complete", "0")
+        for member in await self._redis.smembers(keys.tenants_key(partition)):
+            tenant = _text(member)
+            members: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
+            hours = [int(member) for member in members]
+            for at in range(0, len(hours), OPERATIONS_A_CALL):
+                await self._redis.unlink(
+                    *(keys.cells_key(tenant, hour) for hour in hours[at : at + OPERATIONS_A_CALL])
+                )
+            windows = (keys.windows_key(tenant, granularity) for granularity in GRANULARITIES)
+            await self._redis.unlink(keys.hours_key(tenant), keys.coverage_key(tenant), *windows)
 
     async def end_refill(self, partition: int) -> None:
         """Tell readers that the partition's part is whole."""
         await self._redis.hset(keys.partition_key(partition), "complete", "1")
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

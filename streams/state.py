@@ -28,14 +28,21 @@ FUTURE_LIMIT = timedelta(hours=24)
 """A record that starts later than this after its receipt is a broken clock, not usage."""
 
 _VERSION = "version"
+_VACATED = "vacated"
 _COVERAGE = "coverage/"
+
+Place = tuple[str, int, str]
+"""A SIM-hour: tenant, hour number, canonical ICCID."""
+
+NEVER = 2**62
+"""No read model can be so far: whatever it holds must be written anew."""
 
 
 @dataclass(slots=True)
 class Touched:
     """What has to be published again: SIM-hours (with all windows above them) and accounts, by tenant."""
 
-    sims: set[tuple[str, int, str]] = field(default_factory=set)
+    sims: set[Place] = field(default_factory=set)
     accounts: set[tuple[str, str]] = field(default_factory=set)
 
     def update(self, other: Touched) -> None:
@@ -48,8 +55,9 @@ class Touched:
         hours = {(tenant, hour) for tenant, hour, _ in self.sims}
         return {(tenant, *window) for tenant, hour in hours for window in windows_of(hour)}
 
-    def __bool__(self) -> bool:
-        return bool(self.sims or self.accounts)
+    def tenants(self) -> set[str]:
+        """Return the tenants of all of them."""
+        return {tenant for tenant, _, _ in self.sims} | {tenant for tenant, _ in self.accounts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class PartitionState:
         self._log = BlockLog(writer)
         self._unsaved: dict[bytes, None] = {}
         self._unsaved_accounts: set[tuple[str, str]] = set()
+        self._vacated: set[Place] = set()
+        self._publishing: set[Place] = set()
         self._rollups: dict[str, Rollups] = {}
         self._covered: dict[tuple[str, str], Covered] = {}
         self.ledger = Ledger()
@@ -75,6 +85,10 @@ class PartitionState:
         """Source offset up to which everything is folded in."""
         self.durable = -1
         """Source offset up to which the changelog holds everything."""
+        self.floor = -1
+        """Lowest version of a read model that the replay after a recovery brings up to date by itself."""
+        self._in_step = False
+        self._verified = False
         self.touched = Touched()
 
     def fold_usage(self, event: UsageEvent, offset: int) -> list[RejectedRecord]:
@@ -92,8 +106,13 @@ class PartitionState:
             before, after, loser = self._merge(key, row, changes)
             if loser is not None:
                 rejected.append(_conflict(record, row, loser))
-            for touched in (after,) if before is None else (before, after):
-                self.touched.sims.add((event.tenant, touched.hour, touched.context.sim))
+            place = (event.tenant, after.hour, after.context.sim)
+            self.touched.sims.add(place)
+            if before is not None:
+                left = (event.tenant, before.hour, before.context.sim)
+                if left != place:
+                    self._vacated.add(left)
+                    self.touched.sims.add(left)
             self._unsaved[key] = None
         self._apply(event.tenant, changes)
         return rejected
@@ -114,27 +133,55 @@ class PartitionState:
     def unsaved(self) -> list[Write]:
         """Return the changelog records, in order, that make all that was folded durable.
 
-        The version comes last: whoever recovers it has everything that it stands for.
+        Vacated places come first: a kill may fall between any two records, and once the ledger holds a
+        correction, its replay no longer shows the place that it left. The version comes last: whoever
+        recovers it has everything that it stands for.
         """
-        writes = self._log.write(self._unsaved, self.ledger.__getitem__) if self._unsaved else []
+        self._publishing |= self._vacated
+        self._vacated = set()
+        writes: list[Write] = []
+        if self._publishing:
+            writes.append((_VACATED, orjson.dumps(sorted(self._publishing))))
+        if self._unsaved:
+            writes += self._log.write(self._unsaved, self.ledger.__getitem__)
         for account in sorted(self._unsaved_accounts):
             covered = self._covered[account]
             body = [*account, covered.provider, covered.intervals]
             writes.append((_COVERAGE + "/".join(account), orjson.dumps(body)))
-        writes.append((_VERSION, str(self.version).encode()))
+        self.floor = self.durable if self._in_step else NEVER
+        writes.append((_VERSION, orjson.dumps([self.version, self.floor])))
         self._unsaved.clear()
         self._unsaved_accounts.clear()
         return writes
 
+    def saved(self, version: int) -> None:
+        """Note that the changelog holds everything up to this version."""
+        self.durable = version
+
+    def published(self, *, whole: bool) -> None:
+        """Note whether the read model took everything that was made durable so far."""
+        self._in_step = whole and self._verified
+        if whole:
+            self._publishing = set()
+
+    def verified(self) -> None:
+        """Note that the read model holds this partition but for what the replay touches again."""
+        self._verified = self._in_step = True
+
     def load(self, name: str, value: bytes | None) -> None:
         """Take in one changelog record during recovery, in any order and any number of times."""
         if name == _VERSION:
-            self.version = max(self.version, int(value or b"-1"))
-            self.durable = max(self.durable, int(value or b"-1"))
+            version, floor = orjson.loads(value or b"[-1, -1]")
+            if version >= self.durable:
+                self.version = max(self.version, version)
+                self.durable, self.floor = version, floor
+        elif name == _VACATED:
+            for tenant, hour, sim in orjson.loads(value or b"[]"):
+                self._publishing.add((tenant, hour, sim))
+                self.touched.sims.add((tenant, hour, sim))
         elif name.startswith(_COVERAGE):
-            if value is not None:
-                tenant, account, provider, intervals = orjson.loads(value)
-                self._cover((tenant, account), provider, [(start, end) for start, end in intervals])
+            tenant, account, provider, intervals = orjson.loads(value or b"[]")
+            self._cover((tenant, account), provider, [(start, end) for start, end in intervals])
         elif value is None:
             self._log.loaded(name, None)
         else:

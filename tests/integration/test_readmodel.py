@@ -70,16 +70,27 @@ async def test_cells_expire_when_their_hour_can_no_longer_be_queried(redis: Redi
     assert 0 < await redis.ttl(keys.cells_key("acme", HOUR)) < 19 * 31 * 86400
 
 
-async def test_only_whole_and_at_the_same_version_is_in_step(redis: Redis) -> None:
+async def test_only_what_is_whole_and_late_enough_is_held(redis: Redis) -> None:
     model = ReadModel(redis, aggregate_months=18)
-    assert not await model.in_step(0, -1)
+    assert not await model.holds(0, -1)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
-    assert not await model.in_step(0, 10)
+    assert not await model.holds(0, 10)
     await model.end_refill(0)
-    assert await model.in_step(0, 10)
-    assert not await model.in_step(0, 11)
+    assert await model.holds(0, 10)
+    assert await model.holds(0, 9)
+    assert not await model.holds(0, 11)
+
+
+async def test_a_refill_begins_with_nothing(redis: Redis) -> None:
+    """What is filled anew may have vacated places that nobody remembers."""
+    model = ReadModel(redis, aggregate_months=18)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    await model.end_refill(0)
     await model.begin_refill(0)
-    assert not await model.complete(0)
+    assert not await model.holds(0, -1)
+    assert not await redis.exists(
+        keys.cells_key("acme", HOUR), keys.hours_key("acme"), keys.windows_key("acme", "day")
+    )
 
 
 async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:
