@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis
@@ -29,6 +30,10 @@ sys.stdin.read()
 
 
 async def _round_trip(bootstrap: str, topic: str, value: bytes) -> bytes | None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+    await admin.close()
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         await producer.send_and_wait(topic, value, key=b"acme", headers=[("ce_id", b"1")])
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
