@@ -100,6 +100,7 @@ def run(settings: Settings) -> None:
         worker = faust.Worker(
             app, loglevel="WARN", override_logging=False, redirect_stdouts=False, quiet=True, daemon=True
         )
+        worker.spinner = None  # it writes terminal codes between the lines of the log
         worker.execute_from_commandline()
 
 
