@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
@@ -16,6 +17,7 @@ from streams.events import Message
 from streams.topics import BOOKMARKS
 
 _READ_S: Final = 10.0
+_STOP_S: Final = 3.0
 _PARTITION = TopicPartition(BOOKMARKS, 0)
 
 Micros = Annotated[int, Field(ge=0, lt=2**63)]
@@ -73,7 +75,7 @@ class Bookmarks:
         """Disconnect."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await consumer.stop()
+            await _stop(consumer)
 
     async def _read_to_end(self) -> None:
         if self._consumer is None:
@@ -83,7 +85,7 @@ class Bookmarks:
                 consumer.assign([_PARTITION])
                 await consumer.seek_to_beginning(_PARTITION)
             except BaseException:
-                await consumer.stop()
+                await _stop(consumer)
                 raise
             self._consumer = consumer
         end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
@@ -102,6 +104,13 @@ class Bookmarks:
             raise ConfigError(
                 BOOKMARKS, account, "its bookmark was written by another version: upgrade this process"
             ) from None
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Leave within seconds, broker or not."""
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(_STOP_S):
+            await consumer.stop()
 
 
 def next_observation(bookmark: Bookmark | None, now_us: int) -> int:

@@ -29,6 +29,9 @@ from streams.settings import CallbackSettings, Settings, secure_url
 
 logger = logging.getLogger(__name__)
 
+CHATTER_S: Final = 30.0
+"""aiokafka says the same several times a second while a broker is away; once in this time is enough."""
+
 REDIS_TIMEOUT_S: Final = 3.0
 """A silent Redis must be noticed well before a lease ends."""
 
@@ -50,6 +53,8 @@ async def run(settings: Settings) -> None:
     Raises `ConfigError` at the start where the configuration, the broker or Redis is wrong.
     """
     stop = asyncio.Event()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
     with _signals(stop):
         await serve(settings, stop)
 
@@ -110,6 +115,24 @@ def public_address(callbacks: CallbackSettings) -> str:
         return secure_url(callbacks.public_url, allow_plain=callbacks.allow_plain_http)
     except ValueError as error:
         raise ConfigError("callbacks.public_url", callbacks.public_url, str(error)) from None
+
+
+class Sparing(logging.Filter):
+    """Lets each kind of message of aiokafka through once in `CHATTER_S`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        kind = record.name, str(record.msg)
+        if record.created < self._next.get(kind, 0.0):
+            return False
+        self._next[kind] = record.created + CHATTER_S
+        return True
 
 
 async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -> None:

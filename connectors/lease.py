@@ -13,6 +13,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from connectors.tasks import end
 from streams.errors import UnavailableError
 from streams.keys import lease_key
 
@@ -90,8 +91,7 @@ class Lease:
         try:
             yield held
         finally:
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
+            await end([renewal])
             with contextlib.suppress(RedisError, OSError):
                 await self._eval(_RELEASE, token)
 

@@ -14,6 +14,7 @@ from connectors.bookmarks import Bookmarks
 from connectors.http import ProviderError
 from connectors.lease import Held, Lease, LeaseLostError
 from connectors.publisher import Proceed
+from connectors.tasks import end
 from streams.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -82,12 +83,10 @@ class Poller:
         try:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
-            running.cancel()
-            results = await asyncio.gather(running, stopping, return_exceptions=True)
+            await end([stopping, running])
             self.status.state = "stopped"
-        if isinstance(results[0], Exception):
-            raise results[0]
+        if not running.cancelled():
+            running.result()
 
     async def _run(self) -> None:
         while True:
@@ -150,8 +149,6 @@ async def run_all(pollers: list[Poller], stop: asyncio.Event) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
     for task in done:
         task.result()

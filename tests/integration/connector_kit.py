@@ -150,12 +150,8 @@ async def read(kafka: str, accounts: Iterable[str]) -> Found:
     """Read everything that the topics hold of these accounts now."""
     wanted, found = set(accounts), Found()
     async with AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False) as consumer:
-        await consumer.topics()
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in (USAGE_EVENTS, DEADLETTERS)
-            for number in consumer.partitions_for_topic(topic) or ()
-        ]
+        counts = {USAGE_EVENTS: Settings().kafka.partitions, DEADLETTERS: 1}
+        partitions = [TopicPartition(topic, number) for topic in counts for number in range(counts[topic])]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
