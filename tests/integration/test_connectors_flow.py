@@ -113,7 +113,7 @@ def covered_after_usage(found: Found, account: str) -> bool:
 async def test_sims_of_nobody_are_dead_letters(
     kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names
 ) -> None:
-    """An organisation without a rule, and a KORE account whose SIM listing lacks a SIM that has usage."""
+    """An organisation without a rule does not hold up the others."""
     fleet, port = Fleet(unique_name), free_port()
     callback = f"http://127.0.0.1:{port}/callbacks/{fleet.emnify}"
     async with simulators(emnify={"callback_url": callback, "push_interval_seconds": 0.1}) as (_, address):
