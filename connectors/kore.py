@@ -8,29 +8,25 @@ so every sweep reads a trailing window again and publishes what has changed (PRO
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from connectors.account import Account, AccountSettings, Address, GivenSecret, Traits
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen
 from connectors.http import HttpClient
 from connectors.kore_api import KoreApi, Network, Sim
+from connectors.kore_rows import HOUR, Stamp, hour_after, hour_of, hour_of_row, raw_row, text_of, usage_record
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
-from connectors.values import EPOCH, Exact, InstantText, micros, utc_text
+from connectors.values import EPOCH, micros
 from streams.errors import DataError
-from streams.events import describe
 from streams.usage import UsageRecord
 
-HOUR: Final = timedelta(hours=1)
-
-RETENTION: Final = timedelta(days=547)
-"""KORE keeps 18 months and refuses an older StartTime (83605); a day less than the shortest 18 months."""
+RETENTION: Final = timedelta(days=545)
+"""KORE keeps 18 months and refuses an older StartTime (83605); the shortest 18 months have 546 days."""
 
 INVENTORY_AGE: Final = timedelta(hours=1)
 """After this SIMs and networks are read again even where no row asks for it: SIMs change their fleet."""
@@ -56,7 +52,7 @@ class KoreSettings(AccountSettings):
     """Seconds between sweeps."""
     reread_hours: Annotated[int, Field(ge=1, le=24 * 62)] = 48
     """Trailing hours that every sweep reads again, for late usage and late money."""
-    history_hours: Annotated[int, Field(ge=1, le=547 * 24)] = 72
+    history_hours: Annotated[int, Field(ge=1, le=545 * 24)] = 72
     """Hours that the very first sweep reads."""
     chunk_hours: Annotated[int, Field(ge=1, le=LONGEST_CHUNK_HOURS)] = 24
     """Hours of one request; what is read of a chunk and network is held in memory until published."""
@@ -68,82 +64,8 @@ class KoreSettings(AccountSettings):
 
 KoreAccount = Account[KoreSettings]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Period(_Part):
-    start_time: InstantText
-    end_time: InstantText
-
-
-class _Dated(_Part):
-    period: _Period
-
-
-class _Row(_Dated):
-    sim_sid: Annotated[str, Field(min_length=1, max_length=64)]
-    network_sid: Annotated[str, Field(min_length=1, max_length=64)]
-    data_upload: int | None = None
-    data_download: int | None = None
-    data_total: int
-    data_total_billed: Exact | None = None
-    billed_unit: str | None = None
-
-
 _NOBODY: Final = Sim("", "", None, None)
 """Stands for the SIM of a row without one, which does not pass the check of the row's shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """When a sweep looked: what it finds replaces everything that was observed earlier."""
-
-    observation: int
-    """Microseconds; the revision of the sweep's records."""
-    at: datetime
-    billing: timedelta
-    """How long after a period's end its money may still grow."""
-
-
-def usage_record(row: object, stamp: Stamp, sim: Sim, network: Network | None) -> UsageRecord:
-    """Normalise one row of `Granularity=hour&Group=sim&Network=...`. Raises `DataError` (`malformed`).
-
-    The row is the total of its hour and replaces what was read of the same hour before. Money is `pending`
-    without a unit, which is how KORE marks it, and until `stamp.billing` after the hour's end, because parts
-    of it are billed earlier.
-    """
-    try:
-        checked = _Row.model_validate(row)
-    except ValidationError as error:
-        raise DataError("malformed", describe(error)) from None
-    start, end = checked.period.start_time, checked.period.end_time
-    if end - start != HOUR or micros(start) % 3_600_000_000:
-        raise DataError("malformed", f"period: got {utc_text(start)} to {utc_text(end)}; want one UTC hour")
-    cost = checked.data_total_billed if checked.billed_unit is not None else None
-    complete = cost is not None and stamp.at >= end + stamp.billing
-    try:
-        return UsageRecord(
-            identity=f"total:hour:{utc_text(start)}:{checked.sim_sid}:{checked.network_sid}",
-            revision=stamp.observation,
-            semantics="period_total",
-            start=start,
-            end=end,
-            sim=sim.iccid,
-            service="data",
-            total=checked.data_total,
-            rx=checked.data_download,
-            tx=checked.data_upload,
-            cost=cost,
-            currency=checked.billed_unit if cost is not None else None,
-            cost_status="complete" if complete else "pending",
-            fleet=sim.fleet,
-            country=network.country if network else None,
-            network=network.code if network else None,
-        )
-    except ValidationError as error:
-        raise DataError("malformed", describe(error)) from None
 
 
 class KoreSweep:
@@ -189,7 +111,7 @@ class KoreSweep:
         self._changes.forget_before(start)
         await self._read_inventory(now)
         changed = 0
-        for low, high in _chunks(start, _hour_after(now), timedelta(hours=settings.chunk_hours)):
+        for low, high in _chunks(start, hour_after(now), timedelta(hours=settings.chunk_hours)):
             changed += await self._read(low, high, stamp, proceed)
         # Step 3.
         end = now.replace(microsecond=0)
@@ -200,7 +122,7 @@ class KoreSweep:
         await bookmarks.put(
             self.account, Bookmark(covered_until=covered, last_observation=stamp.observation), proceed
         )
-        return f"{(_hour_after(now) - start) // HOUR} hours read, {changed} records changed"
+        return f"{(hour_after(now) - start) // HOUR} hours read, {changed} records changed"
 
     def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does."""
@@ -210,7 +132,7 @@ class KoreSweep:
         else:
             covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
             start = min(covered, now - timedelta(hours=settings.reread_hours))
-        return _hour_of(max(start, now - RETENTION))
+        return hour_of(max(start, now - RETENTION))
 
     async def _read(self, low: datetime, high: datetime, stamp: Stamp, proceed: Proceed) -> int:
         """Read one chunk and publish what has changed in it; returns the number of changed statements."""
@@ -243,13 +165,17 @@ class KoreSweep:
         """
         found: dict[str, tuple[Seen, bytes, UsageRecord | DataError]] = {}
         for row in rows:
-            original = _raw(row)
+            original = raw_row(row)
             try:
                 record = await self._record(row, stamp)
                 payload = record.model_dump_json(exclude={"revision"}).encode()
                 found[record.identity] = seen(record.start, record.identity, payload), original, record
             except DataError as error:
-                found[original.hex()] = seen(_hour(row, high - HOUR), original.hex(), b""), original, error
+                found[original.hex()] = (
+                    seen(hour_of_row(row, high - HOUR), original.hex(), b""),
+                    original,
+                    error,
+                )
         batch, read = Batch(), []
         for item, original, result in found.values():
             if not self._changes.is_new(item):
@@ -263,7 +189,7 @@ class KoreSweep:
         return batch, read
 
     async def _record(self, row: object, stamp: Stamp) -> UsageRecord:
-        sims, networks = _text(row, "sim_sid"), _text(row, "network_sid")
+        sims, networks = text_of(row, "sim_sid"), text_of(row, "network_sid")
         if sims not in self._sims or networks not in self._networks:
             await self._read_inventory(stamp.at, needed=True)
         sim = self._sims.get(sims)
@@ -307,32 +233,6 @@ def kore_api(account: KoreAccount, http: HttpClient) -> KoreApi:
         client_secret=settings.client_secret,
         page_size=settings.page_size,
     )
-
-
-def _raw(row: object) -> bytes:
-    """Return a row as KORE wrote it, but for white space: numbers keep their exact text."""
-    return orjson.dumps(row, default=lambda number: orjson.Fragment(str(number)))
-
-
-def _text(row: object, key: str) -> str:
-    value = row.get(key) if isinstance(row, dict) else None
-    return value if isinstance(value, str) else ""
-
-
-def _hour(row: object, otherwise: datetime) -> datetime:
-    """Return the hour that a row speaks of, where it can be read."""
-    try:
-        return _hour_of(_Dated.model_validate(row).period.start_time)
-    except (ValidationError, OverflowError):
-        return otherwise
-
-
-def _hour_of(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)
-
-
-def _hour_after(at: datetime) -> datetime:
-    return _hour_of(at) + HOUR
 
 
 def _chunks(start: datetime, end: datetime, size: timedelta) -> Iterator[tuple[datetime, datetime]]:

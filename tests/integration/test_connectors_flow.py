@@ -116,7 +116,7 @@ async def test_sims_of_nobody_are_dead_letters(
     """An organisation without a rule does not hold up the others."""
     fleet, port = Fleet(unique_name), free_port()
     callback = f"http://127.0.0.1:{port}/callbacks/{fleet.emnify}"
-    async with simulators(emnify={"callback_url": callback, "push_interval_seconds": 0.1}) as (_, address):
+    async with simulators(emnify={"callback_url": callback, "batch_size": 500}) as (_, address):
         table = emnify_table(tmp_path, address, {"1001": fleet.acme})
         settings = settings_of(kafka_bootstrap, redis_url, fleet.tenants, {fleet.emnify: table}, port=port)
         async with connecting(settings):

@@ -10,8 +10,8 @@ import pytest
 
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, seen
-from connectors.kore import Stamp, usage_record
 from connectors.kore_api import Network, Sim, token_expired
+from connectors.kore_rows import Stamp, usage_record
 from streams.errors import DataError
 from streams.usage import UsageRecord
 

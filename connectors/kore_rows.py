@@ -1,0 +1,120 @@
+"""A row of KORE's UsageRecords, and what it becomes here (PROVIDERS 2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from connectors.kore_api import Network, Sim
+from connectors.values import Exact, InstantText, micros, utc_text
+from streams.errors import DataError
+from streams.events import describe
+from streams.usage import UsageRecord
+
+HOUR: Final = timedelta(hours=1)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Period(_Part):
+    start_time: InstantText
+    end_time: InstantText
+
+
+class _Dated(_Part):
+    period: _Period
+
+
+class _Row(_Dated):
+    sim_sid: Annotated[str, Field(min_length=1, max_length=64)]
+    network_sid: Annotated[str, Field(min_length=1, max_length=64)]
+    data_upload: int | None = None
+    data_download: int | None = None
+    data_total: int
+    data_total_billed: Exact | None = None
+    billed_unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a sweep looked: what it finds replaces everything that was observed earlier."""
+
+    observation: int
+    """Microseconds; the revision of the sweep's records."""
+    at: datetime
+    billing: timedelta
+    """How long after a period's end its money may still grow."""
+
+
+def usage_record(row: object, stamp: Stamp, sim: Sim, network: Network | None) -> UsageRecord:
+    """Normalise one row of `Granularity=hour&Group=sim&Network=...`. Raises `DataError` (`malformed`).
+
+    The row is the total of its hour and replaces what was read of the same hour before. Money is `pending`
+    without a unit, which is how KORE marks it, and until `stamp.billing` after the hour's end, because parts
+    of it are billed earlier.
+    """
+    try:
+        checked = _Row.model_validate(row)
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+    start, end = checked.period.start_time, checked.period.end_time
+    if end - start != HOUR or micros(start) % 3_600_000_000:
+        raise DataError("malformed", f"period: got {utc_text(start)} to {utc_text(end)}; want one UTC hour")
+    cost = checked.data_total_billed if checked.billed_unit is not None else None
+    complete = cost is not None and stamp.at >= end + stamp.billing
+    try:
+        return UsageRecord(
+            identity=f"total:hour:{utc_text(start)}:{checked.sim_sid}:{checked.network_sid}",
+            revision=stamp.observation,
+            semantics="period_total",
+            start=start,
+            end=end,
+            sim=sim.iccid,
+            service="data",
+            total=checked.data_total,
+            rx=checked.data_download,
+            tx=checked.data_upload,
+            cost=cost,
+            currency=checked.billed_unit if cost is not None else None,
+            cost_status="complete" if complete else "pending",
+            fleet=sim.fleet,
+            country=network.country if network else None,
+            network=network.code if network else None,
+        )
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+
+
+def raw_row(row: object) -> bytes:
+    """Return a row as KORE wrote it, but for white space: numbers keep their exact text."""
+    return orjson.dumps(row, default=lambda number: orjson.Fragment(str(number)))
+
+
+def text_of(row: object, key: str) -> str:
+    """Return a row's text under a key, or an empty one."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def hour_of_row(row: object, otherwise: datetime) -> datetime:
+    """Return the hour that a row speaks of, where it can be read."""
+    try:
+        return hour_of(_Dated.model_validate(row).period.start_time)
+    except (ValidationError, OverflowError):
+        return otherwise
+
+
+def hour_of(at: datetime) -> datetime:
+    """Return the start of the UTC hour."""
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def hour_after(at: datetime) -> datetime:
+    """Return the end of the UTC hour."""
+    return hour_of(at) + HOUR
