@@ -165,7 +165,7 @@ class Asker:
         """Stop usage, wait until every account says that it is complete beyond that, and return the truth.
 
         Coverage travels behind the usage that it speaks of, so once the watermark has passed the moment at
-        which the last push was acknowledged, nothing may be missing: the caller compares once, without waiting.
+        which the last push was acknowledged, nothing may be missing: the caller compares at once.
         """
         self.simulators("/control/pause", "POST")
         wait_until_sync(
