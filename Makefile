@@ -11,6 +11,10 @@ PYTHON ?=
 bin := .venv/bin
 ready := .venv/.ready
 
+# The brokers of the tests (see tests/conftest.py). Apache Kafka needs Java 17 and Maven; without them the tests
+# say so and run on the embedded one.
+export SIMUSAGE_TEST_KAFKA ?= embedded,apache
+
 # A `python3.12` on PATH may be a shim of a version that is not installed, and a distribution's Python may lack
 # venv: each candidate is tried, not only found.
 define FIND_PYTHON
@@ -40,7 +44,13 @@ run: $(ready) ## Run the whole product here; options pass through: make run ARGS
 
 .PHONY: test
 test: $(ready) ## Run the tests; options pass through: make test ARGS="-k ledger"
+	@case $$SIMUSAGE_TEST_KAFKA in *apache*) $(bin)/python -m tests.apache || true ;; esac
 	@exec $(bin)/python -m pytest $(ARGS)
+
+.PHONY: chaos
+chaos: $(ready) ## Run the chaos suite alone; the long form: make chaos ARGS=--long
+	@case $$SIMUSAGE_TEST_KAFKA in *apache*) $(bin)/python -m tests.apache || true ;; esac
+	@exec $(bin)/python -m pytest tests/chaos $(ARGS)
 
 .PHONY: check
 check: $(ready) ## Check format, lint, types and that the generated files are up to date

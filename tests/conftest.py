@@ -1,6 +1,7 @@
 """The fixtures that bring real servers: one Kafka-compatible broker and one Redis a session.
 
-`SIMUSAGE_TEST_KAFKA` chooses the broker: `embedded` (default), `docker`, or the host:port of a running one.
+`SIMUSAGE_TEST_KAFKA` chooses the broker: `embedded` (default), `apache` (from Maven artifacts), `docker`, or
+the host:port of a running one. Several, separated by commas: each test that needs a broker runs once on each.
 `SIMUSAGE_TEST_REDIS` chooses Redis: `embedded` (default), `docker`, or the URL of a running one, whose
 database the tests empty. Nothing here is faked, so that a green test speaks of the real thing.
 """
@@ -19,6 +20,8 @@ import pytest
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis
+from tests import apache
+from tests.apache import ApacheBroker
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.1"
 REDIS_IMAGE = "redis:7.4"
@@ -45,6 +48,16 @@ class OwnBroker(Protocol):
 def embedded_kafka(folder: Path) -> Iterator[str]:
     """The broker out of the wheel."""
     broker = EmbeddedBroker(folder).start()
+    try:
+        yield broker.address
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def apache_kafka(folder: Path) -> Iterator[str]:
+    """Apache Kafka from its Maven artifacts."""
+    broker = ApacheBroker(folder).start()
     try:
         yield broker.address
     finally:
@@ -81,17 +94,35 @@ def docker_redis(_folder: Path) -> Iterator[str]:
 
 Backend = Callable[[Path], AbstractContextManager[str]]
 
-KAFKA_BACKENDS: dict[str, Backend] = {"embedded": embedded_kafka, "docker": docker_kafka}
+KAFKA_BACKENDS: dict[str, Backend] = {
+    "embedded": embedded_kafka,
+    "apache": apache_kafka,
+    "docker": docker_kafka,
+}
 REDIS_BACKENDS: dict[str, Backend] = {"embedded": embedded_redis, "docker": docker_redis}
 
-OWN_BROKERS: dict[str, Callable[[Path], OwnBroker]] = {"embedded": EmbeddedBroker}
+OWN_BROKERS: dict[str, Callable[[Path], OwnBroker]] = {"embedded": EmbeddedBroker, "apache": ApacheBroker}
 """The backends of which a test can have a broker of its own; the others are shared."""
 
+ASKED_FOR = os.environ.get("SIMUSAGE_TEST_KAFKA", "embedded").split(",")
 
-@pytest.fixture(scope="session")
-def kafka_backend() -> str:
+WITHOUT_APACHE = apache.missing() if "apache" in ASKED_FOR and len(ASKED_FOR) > 1 else None
+"""Why the tests do without Apache Kafka, though they were to run on it beside another broker."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not tested; `.ci/run` fails on this line."""
+    if WITHOUT_APACHE is not None:
+        terminalreporter.write_line(f"APACHE KAFKA WAS NOT TESTED: {WITHOUT_APACHE}", red=True, bold=True)
+
+
+@pytest.fixture(
+    scope="session", params=[name for name in ASKED_FOR if WITHOUT_APACHE is None or name != "apache"]
+)
+def kafka_backend(request: pytest.FixtureRequest) -> str:
     """Name of the chosen broker backend, or the address of a running broker."""
-    return os.environ.get("SIMUSAGE_TEST_KAFKA", "embedded")
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,11 @@ async def test_a_large_batch_is_cut_into_events(
 
 
 async def test_callbacks_wait_for_kafka(
-    own_broker: Callable[[], OwnBroker], redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
+    own_broker: Callable[[], OwnBroker],
+    kafka_backend: str,
+    redis_url: str,
+    tmp_path: Path,
+    unique_name: Callable[..., str],
 ) -> None:
     """Without a broker the provider is asked to come again, in time; afterwards the same push is taken."""
     account, broker, loop = unique_name("emnify"), own_broker(), asyncio.get_running_loop()
@@ -116,4 +120,6 @@ async def test_callbacks_wait_for_kafka(
 
         await wait_until(taken, 30, "the push to be taken again")
         found = await read(broker.address, [account])
-    assert {record.identity for event in found.usage for record in event.records} == {"cdr:2"}
+    # The embedded broker keeps nothing over a restart.
+    kept = set() if kafka_backend == "embedded" else {"cdr:1"}
+    assert {record.identity for event in found.usage for record in event.records} == kept | {"cdr:2"}
