@@ -35,9 +35,9 @@ _INTRODUCTION: Final = """\
 Generated from the settings models by `make generate`; `make check` fails when it is out of date. A complete,
 commented file to copy is [`config/simusage.example.toml`](../config/simusage.example.toml).
 
-One TOML file (`--config FILE`, or the variable `SIMUSAGE_CONFIG`) serves the roles `connect`, `worker`, `serve`
-and `check`. Everything is checked at the start: an unknown key, a wrong value or a secret that cannot be found
-ends the process with exit code 2 and a line that names the key, what was found and what would do.
+One TOML file (`--config FILE`, or the variable `SIMUSAGE_CONFIG`) serves the roles `connect`, `worker`,
+`serve` and `check`. Everything is checked at the start: an unknown key, a wrong value or a secret that cannot
+be found ends the process with exit code 2 and a line that names the key, what came and what would do.
 
 * **Environment.** Every key can be set by a variable named after its path, with double underscores:
   `SIMUSAGE_KAFKA__BOOTSTRAP`, `SIMUSAGE_SERVE__PORT`. The variable wins over the file.
