@@ -1,0 +1,206 @@
+"""docs/asyncapi.yaml is true: topics as they are created, messages as the code makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from connectors.bookmarks import Bookmark
+from streams.aggregate import AGGREGATE_TYPE, aggregate_message
+from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
+from streams.errors import DataError
+from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
+from streams.settings import KafkaSettings, RetentionSettings
+from streams.state import PartitionState
+from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, USAGE_EVENTS, all_topics
+from streams.usage import UsageRecord
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
+EVENTS: dict[str, Any] = orjson.loads((DOCS / "usage-event.schema.json").read_bytes())
+NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+
+BASE = "https://simusage.invalid/docs/"
+REGISTRY: Registry[Any] = Registry().with_resources(
+    [
+        (BASE + "asyncapi.yaml", DRAFT202012.create_resource(DOCUMENT)),
+        (BASE + "usage-event.schema.json", DRAFT202012.create_resource(EVENTS)),
+    ]
+)
+
+
+def check(pointer: str, value: Any) -> None:
+    """Hold a value against one schema of the document."""
+    schema = {"$ref": f"{BASE}asyncapi.yaml#{pointer}"}
+    Draft202012Validator(schema, registry=REGISTRY, format_checker=FormatChecker()).validate(value)
+
+
+def channel(topic: str) -> dict[str, Any]:
+    """Return the channel of a topic."""
+    (found,) = (each for each in DOCUMENT["channels"].values() if each["address"] == topic)
+    body: dict[str, Any] = found
+    return body
+
+
+def check_message(topic: str, name: str, message: Message) -> None:
+    """Hold headers, key and value of a message against what the document says of it on this topic."""
+    pointer = f"/components/messages/{name}"
+    assert channel(topic)["messages"][name] == {"$ref": f"#{pointer}"}
+    documented = DOCUMENT["components"]["messages"][name]
+    check(f"{pointer}/bindings/kafka/key", message.key.decode())
+    if "headers" in documented:
+        check(f"{pointer}/headers", {key: value.decode() for key, value in message.headers})
+    else:
+        assert message.headers == []
+    payload = f"{pointer}/payload"
+    if documented.get("contentType", DOCUMENT["defaultContentType"]) == "application/json":
+        check(
+            payload + "/schema" if "schema" in documented["payload"] else payload, orjson.loads(message.value)
+        )
+
+
+def usage_event() -> UsageEvent:
+    """Return an event whose records differ in what they state: directions, money, place, service."""
+    common: dict[str, Any] = {"revision": 1, "start": NOW, "end": NOW + timedelta(minutes=1)}
+    whole = UsageRecord(
+        identity="cdr:1",
+        semantics="delta",
+        sim="8988303000000000001",
+        service="data",
+        total=30,
+        rx=10,
+        tx=20,
+        billed=1024,
+        cost=Decimal("0.0000000001"),
+        currency="EUR",
+        cost_status="complete",
+        endpoint="7",
+        fleet="north",
+        tags=("a", "b"),
+        country="DE",
+        network="262-01",
+        rat="LTE",
+        **common,
+    )
+    bare = UsageRecord(
+        identity="cdr:2",
+        semantics="period_total",
+        sim="8988303000000000002",
+        service="sms",
+        total=1,
+        **common,
+    )
+    return UsageEvent(
+        tenant="acme",
+        account="main",
+        provider="emnify",
+        source="push",
+        received_at=NOW,
+        records=(whole, bare),
+    )
+
+
+def coverage_event() -> CoverageEvent:
+    """Return a coverage event."""
+    return CoverageEvent(
+        tenant="acme",
+        account="main",
+        provider="kore",
+        source="poll",
+        start=NOW,
+        end=NOW + timedelta(hours=1),
+        observed_at=NOW,
+    )
+
+
+def aggregates() -> list[Message]:
+    """Return the aggregates of those records, and the one of a window that was emptied again."""
+    state = PartitionState(horizon=timedelta(days=35), writer="w")
+    state.fold_usage(usage_event(), 7)
+    messages = [
+        aggregate_message(
+            tenant, granularity, start, state.version, state.rollups(tenant).groups(granularity, start)
+        )
+        for tenant, granularity, start in state.touched.windows()
+    ]
+    assert len(messages) == 3
+    return [*messages, aggregate_message("acme", "hour", 0, 8, {})]
+
+
+def test_topics_are_those_that_are_created() -> None:
+    """Names, partitions, cleanup and retention, with the defaults of the settings."""
+    created = {topic.name: topic for topic in all_topics(RetentionSettings().horizon_days + 7)}
+    assert {each["address"] for each in DOCUMENT["channels"].values()} == set(created)
+    for name, topic in created.items():
+        binding = channel(name)["bindings"]["kafka"]
+        assert binding["partitions"] == (topic.partitions or KafkaSettings().partitions)
+        configuration = binding["topicConfiguration"]
+        assert ",".join(configuration["cleanup.policy"]) == topic.config["cleanup.policy"]
+        assert str(configuration["retention.ms"]) == topic.config["retention.ms"]
+
+
+def test_usage_and_coverage_are_as_described() -> None:
+    """Key, headers and value of both events of the topic."""
+    check_message(USAGE_EVENTS, "usageRecorded", usage_event().message())
+    check_message(USAGE_EVENTS, "coverageObserved", coverage_event().message())
+
+
+def test_aggregates_are_as_described() -> None:
+    """Of an hour, a day and a month, and of a window without anything."""
+    for message in aggregates():
+        check_message(AGGREGATES, "aggregateUpdated", message)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("origin", ["callback:main", "poll:main", "usage.events.v1/3/17"])
+@pytest.mark.parametrize(("tenant", "account"), [("acme", "main"), (None, "main"), (None, None)])
+def test_dead_letters_are_as_described(
+    reason: str, origin: str, tenant: str | None, account: str | None
+) -> None:
+    """With every reason and origin, with and without tenant and account."""
+    error = DataError(reason, "x" * 2000)
+    letter = dead_letter(b"\xff", error, origin=origin, failed_at=NOW, tenant=tenant, account=account)
+    check_message(DEADLETTERS, "deadLetter", letter)
+
+
+def test_every_reason_is_described_and_no_other() -> None:
+    """A reader who switches over them misses none."""
+    schema = DOCUMENT["components"]["schemas"]["deadLetterHeaders"]
+    assert schema["properties"]["ce_reason"]["enum"] == list(REASONS)
+
+
+@pytest.mark.parametrize("bookmark", [Bookmark(), Bookmark(covered_until=1, last_observation=2)])
+def test_bookmarks_are_as_described(bookmark: Bookmark) -> None:
+    """A fresh one and one that has moved."""
+    check_message(BOOKMARKS, "bookmark", Message(b"kore-acme", bookmark.model_dump_json().encode(), []))
+
+
+def test_the_names_are_the_types_of_the_events() -> None:
+    """A subscriber tells messages apart by `ce_type`."""
+    messages = DOCUMENT["components"]["messages"]
+    names = {message["name"] for message in messages.values() if "headers" in message}
+    assert names == {USAGE_TYPE, COVERAGE_TYPE, AGGREGATE_TYPE, DEADLETTER_TYPE}
+
+
+def test_a_wrong_message_is_noticed() -> None:
+    """The checks above can fail: in the key, a header, the value of either kind of schema."""
+    usage, aggregate = usage_event().message(), aggregates()[0]
+    wrong = [
+        (USAGE_EVENTS, "usageRecorded", Message(b"Not A Tenant", usage.value, usage.headers)),
+        (USAGE_EVENTS, "usageRecorded", Message(usage.key, usage.value, usage.headers[1:])),
+        (USAGE_EVENTS, "usageRecorded", coverage_event().message()),
+        (USAGE_EVENTS, "usageRecorded", Message(usage.key, b'{"records": []}', usage.headers)),
+        (AGGREGATES, "aggregateUpdated", Message(aggregate.key, b"{}", aggregate.headers)),
+    ]
+    for topic, name, message in wrong:
+        with pytest.raises(ValidationError):
+            check_message(topic, name, message)
