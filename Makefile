@@ -52,6 +52,10 @@ chaos: $(ready) ## Run the chaos suite alone; the long form: make chaos ARGS=--l
 	@case $$SIMUSAGE_TEST_KAFKA in *apache*) $(bin)/python -m tests.apache || true ;; esac
 	@exec $(bin)/python -m pytest tests/chaos $(ARGS)
 
+.PHONY: bench
+bench: $(ready) ## Measure the worker, write docs/benchmarks.*; make bench ARGS="--quick ingest_fat"
+	@exec $(bin)/python -m tests.benchmarks $(ARGS)
+
 .PHONY: check
 check: $(ready) ## Check format, lint, types and that the generated files are up to date
 	@$(bin)/ruff format --check .

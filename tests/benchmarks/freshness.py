@@ -1,0 +1,292 @@
+"""Freshness: from a provider's callback to the query that shows it, through all real roles.
+
+Open loop: 100 callbacks of 50 records a second, each due at a fixed time whatever became of those before. A
+fifth of them belongs to the probed tenant, and their last record is a probe of a single byte; all other
+volumes are whole megabytes. So the tenant's total tells how many probes are in it, and a query of the
+ordinary kind (`GET /v1/usage`, the tenant's total) repeated every 10 ms finds the first answer with each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+
+from connectors.demo.embedded import free_port
+from streams.iccid import luhn_digit
+from tests.benchmarks.figures import Result
+from tests.benchmarks.load import COUNTRIES, NETWORKS_A_COUNTRY, Load, account_of
+from tests.benchmarks.machine import Meter, cores
+from tests.benchmarks.services import Rig, say
+
+CALLBACKS_A_SECOND = 100
+RECORDS_A_CALLBACK = 50
+PROBED_EVERY = 5
+ASK_EVERY_S = 0.01
+WARM_UP_S = 5.0
+READY_WITHIN_S = 60.0
+LAST_WITHIN_S = 30.0
+MB = 1_000_000
+
+SECRET = "benchmark-callback-secret"
+BELONGS_TO = ("freshness_p50_ms", "freshness_p99_ms", "callback_accepted_p99_ms", "query_p99_ms")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen, in seconds of the monotonic clock."""
+
+    accepted: list[float] = field(default_factory=list)
+    """When each probe's callback was accepted, in that order."""
+    answers: list[tuple[float, int]] = field(default_factory=list)
+    """When an answer first showed so many probes."""
+    waits: list[float] = field(default_factory=list)
+    """How long after it was due each callback was accepted."""
+    query_times: list[float] = field(default_factory=list)
+    refused: int = 0
+    unanswered: int = 0
+
+    def freshness(self, since: float) -> list[float]:
+        """Return each probe's way into an answer; one that never got there took for ever."""
+        found = []
+        answers = iter(self.answers)
+        at, shown = next(answers, (float("inf"), 2**62))
+        for number, accepted in enumerate(sorted(self.accepted), start=1):
+            while shown < number:
+                at, shown = next(answers, (float("inf"), 2**62))
+            if accepted >= since:
+                found.append(max(at - accepted, 0.0))
+        return found
+
+
+async def freshness(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
+    """Run all roles under the open loop and measure."""
+    callbacks, query = free_port(), free_port()
+    rig.settings = rig.configure(_tables(rig, callbacks, query))
+    everywhere = set().union(*cores())
+    for role in ("worker", "connect", "serve"):
+        rig.start(role, on=everywhere)
+    seen = Seen()
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=200)) as session:
+        if not await _ready(session, rig, callbacks, query):
+            why = rig.died() or f"the roles are not ready after {READY_WITHIN_S:.0f} s"
+            return [Result(name, None, why) for name in BELONGS_TO]
+        say(f"all roles ready; {CALLBACKS_A_SECOND * RECORDS_A_CALLBACK} records/s for {seconds:.0f} s")
+        asking = asyncio.create_task(_ask(session, query, load.tenants[0], seen))
+        begun = time.monotonic()
+        sending = asyncio.create_task(_send_all(session, callbacks, load, seen, WARM_UP_S + seconds))
+        await asyncio.sleep(WARM_UP_S)
+        meter = Meter({**rig.pids(), "load and probes": os.getpid()})
+        seen.query_times.clear()
+        await asyncio.sleep(seconds)
+        shares = meter.shares()
+        query_times = list(seen.query_times)
+        await sending
+        await _shown(seen)
+        asking.cancel()
+    return _results(seen, begun + WARM_UP_S, query_times, shares, rig.died())
+
+
+def _results(
+    seen: Seen, since: float, query_times: list[float], shares: dict[str, float], died: str | None
+) -> list[Result]:
+    fresh = seen.freshness(since)
+    lost = sum(value == float("inf") for value in fresh)
+    notes = [f"{len(fresh)} probes"]
+    notes += [f"{lost} of them never shown"] if lost else []
+    notes += [f"{seen.refused} callbacks refused"] if seen.refused else []
+    notes += [f"{seen.unanswered} queries without an answer"] if seen.unanswered else []
+    notes += [died] if died else []
+    note = "; ".join(notes)
+    p50, p99 = _percentile(fresh, 0.50), _percentile(fresh, 0.99)
+    say(f"freshness p50 {p50} ms, p99 {p99} ms, {note}")
+    say("CPU: " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items()))
+    return [
+        Result("freshness_p50_ms", p50, note, shares),
+        Result("freshness_p99_ms", p99, note, shares),
+        Result(
+            "callback_accepted_p99_ms",
+            _percentile(seen.waits, 0.99),
+            f"{len(seen.waits)} callbacks, p50 {_percentile(seen.waits, 0.5) or 0:.1f} ms",
+        ),
+        Result(
+            "query_p99_ms",
+            _percentile(query_times, 0.99),
+            f"{len(query_times)} queries in turn, p50 {_percentile(query_times, 0.5) or 0:.1f} ms",
+        ),
+    ]
+
+
+def _percentile(seconds: list[float], share: float) -> float | None:
+    """Return the nearest-rank percentile in milliseconds; `None` where that one never came."""
+    if not seconds:
+        return None
+    value = sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * share))]
+    return None if value == float("inf") else value * 1000
+
+
+async def _ready(session: aiohttp.ClientSession, rig: Rig, callbacks: int, query: int) -> bool:
+    places = [f"http://127.0.0.1:{callbacks}/livez", f"http://127.0.0.1:{query}/readyz"]
+    deadline = time.monotonic() + READY_WITHIN_S
+    while places and time.monotonic() < deadline and rig.died() is None:
+        try:
+            async with session.get(places[0]) as response:
+                if response.status == 200:
+                    places.pop(0)
+                    continue
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.1)
+    return not places
+
+
+async def _send_all(
+    session: aiohttp.ClientSession, port: int, load: Load, seen: Seen, seconds: float
+) -> None:
+    bodies = callback_bodies(load)
+    under_way: set[asyncio.Task[None]] = set()
+    begun = time.monotonic()
+    for number in range(int(seconds * CALLBACKS_A_SECOND)):
+        due = begun + number / CALLBACKS_A_SECOND
+        tenant, body = next(bodies)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        url = f"http://127.0.0.1:{port}/callbacks/{account_of(tenant)}"
+        task = asyncio.create_task(_send(session, url, body, due, seen, probe=tenant == load.tenants[0]))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+    if under_way:
+        await asyncio.wait(under_way)
+
+
+async def _send(
+    session: aiohttp.ClientSession, url: str, body: bytes, due: float, seen: Seen, *, probe: bool
+) -> None:
+    try:
+        async with session.post(url, data=body, headers={"X-Callback-Secret": SECRET}) as response:
+            await response.read()
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError):
+        status = 0
+    now = time.monotonic()
+    if status != 200:
+        seen.refused += 1
+        return
+    seen.waits.append(now - due)
+    if probe:
+        seen.accepted.append(now)
+
+
+async def _ask(session: aiohttp.ClientSession, port: int, tenant: str, seen: Seen) -> None:
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    url = f"http://127.0.0.1:{port}/v1/usage"
+    parameters = {"from": start.strftime("%Y-%m-%dT%H:%M:%SZ"), "granularity": "all"}
+    headers = {"Authorization": f"Bearer {_token(tenant)}"}
+    due = time.monotonic()
+    known = 0
+    while True:
+        begun = time.monotonic()
+        try:
+            async with session.get(url, params=parameters, headers=headers) as response:
+                body = await response.json() if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            body = None
+        now = time.monotonic()
+        if body is None:
+            seen.unanswered += 1
+        else:
+            seen.query_times.append(now - begun)
+            shown = sum(row["data"]["total_bytes"] for row in body["data"]) % MB
+            if shown > known:
+                known = shown
+                seen.answers.append((now, shown))
+        due = max(due + ASK_EVERY_S, now)
+        await asyncio.sleep(due - now)
+
+
+async def _shown(seen: Seen) -> None:
+    deadline = time.monotonic() + LAST_WITHIN_S
+    while time.monotonic() < deadline:
+        if seen.answers and seen.answers[-1][1] >= len(seen.accepted):
+            return
+        await asyncio.sleep(0.1)
+
+
+def callback_bodies(load: Load) -> Iterator[tuple[str, bytes]]:
+    """Yield tenants and bodies as emnify's Data Streamer sends them, stamped with the present time."""
+    tenants = load.tenants
+    sims = [_sim(number) for number in range(load.spec.sims)]
+    operators = [
+        f'"operator":{{"id":{mnc},"name":"{country} {mnc}","mnc":"{mnc:02d}",'
+        f'"country":{{"id":{mcc},"mcc":"{mcc}","name":"{country}"}}}},'
+        for country, mcc in COUNTRIES
+        for mnc in range(1, NETWORKS_A_COUNTRY + 1)
+    ]
+    cdr = 1
+    for number in range(2**62):
+        probed = number % PROBED_EVERY == 0
+        owner = 0 if probed else 1 + number % (len(tenants) - 1)
+        now = datetime.now(UTC)
+        end = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        start = (now - timedelta(seconds=45)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        parts = []
+        for place in range(RECORDS_A_CALLBACK):
+            sim = (cdr * len(tenants) + owner) % len(sims)
+            probe = probed and place == RECORDS_A_CALLBACK - 1
+            rx, tx = ("0.000001", "0") if probe else (f"{cdr % 7}.000000", f"{cdr % 3 + 1}.000000")
+            total = "0.000001" if probe else f"{cdr % 7 + cdr % 3 + 1}.000000"
+            parts.append(
+                f'{{"id":{cdr},"traffic_type":{{"id":5,"description":"Data"}},"start_timestamp":"{start}",'
+                f'"end_timestamp":"{end}","volume":{{"total":{total},"rx":{rx},"tx":{tx}}},"cost":0,'
+                f'"currency":{{"id":1,"code":"EUR","symbol":"E"}},"imsi_id":{sim},{operators[sim * 7 % 32]}'
+                f"{sims[sim]}"
+            )
+            cdr += 1
+        yield tenants[owner], f"[{','.join(parts)}]".encode()
+
+
+def _sim(number: int) -> str:
+    iccid = f"8988303{number:012d}"
+    return (
+        f'"imsi":"90143{number:010d}","sim":{{"id":{number},"iccid":"{iccid}{luhn_digit(iccid)}",'
+        f'"msisdn":"4236{number:011d}","production_date":"2021-01-01T00:00:00Z"}},'
+        f'"endpoint":{{"id":{50_000_000 + number},"name":"device {number}","ip_address":"10.0.0.1",'
+        f'"tags":"eu,metering","imei":"35{number:014d}","balance":null}},'
+        f'"organisation":{{"id":7,"name":"Fleet"}},'
+        f'"tariff":{{"id":1,"name":"Plan A","ratezone":{{"id":2,"name":"Zone 2"}}}}}}'
+    )
+
+
+def _token(tenant: str) -> str:
+    return f"benchmark-token-of-{tenant}"
+
+
+def _tables(rig: Rig, callbacks: int, query: int) -> str:
+    secret = _kept(rig.folder, "callback-secret", SECRET)
+    parts = [
+        f'[callbacks]\nport = {callbacks}\npublic_url = "http://127.0.0.1:{callbacks}"\n',
+        f"[serve]\nport = {query}\n",
+    ]
+    for tenant in rig.tenants:
+        reference = _kept(rig.folder, f"bearer-{tenant}", _token(tenant))
+        parts.append(f'[[serve.tokens]]\ntenant = "{tenant}"\nbearer = "{reference}"\n')
+    for tenant in rig.tenants:
+        # Nobody answers at the provider's address: its stream status is not what is measured.
+        parts.append(
+            f'[accounts.{account_of(tenant)}]\nprovider = "emnify"\ntenant = "{tenant}"\n'
+            f'api_base = "http://127.0.0.1:9"\napplication_token = "{secret}"\n'
+            f'callback_secret = "{secret}"\nwatch_interval_s = 3600\n'
+        )
+    return "\n".join(parts)
+
+
+def _kept(folder: Path, name: str, value: str) -> str:
+    path = folder / name
+    path.write_text(value, encoding="utf-8")
+    return f"file:{path}"
