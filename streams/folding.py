@@ -147,7 +147,8 @@ class Folding:
         """Make durable, publish, acknowledge.
 
         1. Snapshot: what the gathered events changed, encoded before anything is awaited.
-        2. Changelog of the state, and dead letters: wait until Kafka has acknowledged them all.
+        2. Dead letters, then the changelog of the state: wait until Kafka has acknowledged each. Letters
+           first, because a state that is durable does not meet a conflict again when its event is replayed.
         3. Windowed tables and `usage.aggregates.v1`: wait likewise.
         4. Read model: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
@@ -185,10 +186,10 @@ class Folding:
                 outputs.append((partition, tenant, granularity, start, message))
 
         # Step 2.
+        await _all([await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters])
         pending: list[Awaitable[Any]] = []
         for partition, records in writes.items():
             pending += await self.states.write(partition, records)
-        pending += [await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters]
         await _all(pending)
         for batch in batches:
             states[batch.partition].saved(batch.version)
@@ -255,6 +256,9 @@ class Folding:
                         if not await self._refill(partition, state):
                             continue
                     if not known:
+                        logger.info(
+                            "partition taken over", extra={"partition": partition, "version": state.version}
+                        )
                         state.verified()
                         checked[partition] = state
                         # What recovery touched has to be published, events or not.
