@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from streams.cells import COST_SCALE, ZERO, Measures, measures_to_json
+from streams.contexts import Group
 from streams.events import SCHEMA_VERSION, Headers, Message
-from streams.rollups import Group, Groups
+from streams.rollups import Groups
 from streams.usage import COST_PLACES
 from streams.windows import Granularity, window_end
 

@@ -12,120 +12,119 @@ successor's blocks.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import orjson
 import zstandard
 
-from streams.cells import Context, measures_from_json, measures_to_json
 from streams.errors import DataError
 from streams.events import MAX_BYTES
-from streams.ledger import Row
+from streams.index import I64
+from streams.ledger import STATEMENT, Table
 
 BLOCK_VERSION = 1
 FANOUT = 16
 FINAL_LEVEL = 2
-ROWS_A_BLOCK = 4_000
-
-_HEAD = struct.Struct("<BI")
-_DIGEST = 16
+ROWS_A_BLOCK = 16_000
 
 Write = tuple[str, bytes | None]
-"""A changelog record: name and block, or name and `None` for a tombstone."""
+"""A changelog record: name and value, or name and `None` for a tombstone."""
+
+_DIGESTS = ("low", "high")
+_NARROW: tuple[type[np.unsignedinteger[Any]], ...] = (np.uint8, np.uint16, np.uint32, np.uint64)
 
 
-def pack(keys: list[bytes], rows: list[Row]) -> bytes:
-    """Encode rows and their digests as one block."""
-    tenants: dict[str, int] = {}
-    contexts: dict[Context, int] = {}
-    packed = [
-        [
-            tenants.setdefault(row.tenant, len(tenants)),
-            contexts.setdefault(row.context, len(contexts)),
-            row.revision,
-            row.start,
-            row.end,
-            row.semantics,
-            row.retracted,
-            *measures_to_json(row.measures),
-        ]
-        for row in rows
-    ]
-    body = orjson.dumps([list(tenants), [list(context) for context in contexts], packed])
-    return _HEAD.pack(BLOCK_VERSION, len(keys)) + zstandard.compress(b"".join(keys) + body, 3)
+def pack(table: Table) -> bytes:
+    """Encode statements; `context` must hold lasting names. Columns are stored at their narrowest width."""
+    order = np.lexsort((table["start"], table["context"]))
+    head: dict[str, list[object]] = {}
+    parts = [np.ascontiguousarray(table[name][order]).tobytes() for name in _DIGESTS]
+    for name in STATEMENT:
+        if name in _DIGESTS:
+            continue
+        # Differences wrap around 64 bits alike for signed columns and for contexts' unsigned names.
+        column = table[name][order].astype(_wide(name))
+        low = column.min()
+        shifted = column.view(np.uint64) - low.view(np.uint64)
+        top = int(shifted.max())
+        narrow = np.dtype(next(kind for kind in _NARROW if top <= np.iinfo(kind).max))
+        head[name] = [int(low), narrow.str]
+        parts.append(shifted.astype(narrow).tobytes())
+    header = orjson.dumps([len(order), head])
+    body = len(header).to_bytes(4, "little") + header + b"".join(parts)
+    return bytes([BLOCK_VERSION]) + zstandard.compress(body, 1)
 
 
-def unpack(block: bytes) -> Iterator[tuple[bytes, Row]]:
+def unpack(block: bytes) -> Table:
     """Decode a block. Raises `DataError` for a schema version that this release does not know."""
-    version, count = _HEAD.unpack_from(block)
-    if version != BLOCK_VERSION:
-        raise DataError("malformed", f"ledger block of schema version {version}; this release reads 1")
-    plain = zstandard.decompress(block[_HEAD.size :])
-    body = count * _DIGEST
-    tenants, raw_contexts, rows = orjson.loads(plain[body:])
-    contexts = [Context._make((*c[:5], tuple(c[5]), *c[6:])) for c in raw_contexts]
-    for index, (tenant, context, revision, start, end, semantics, retracted, *measures) in enumerate(rows):
-        yield (
-            plain[index * _DIGEST : (index + 1) * _DIGEST],
-            Row(
-                tenants[tenant],
-                revision,
-                start,
-                end,
-                semantics,
-                retracted,
-                contexts[context],
-                measures_from_json(measures),
-            ),
-        )
+    if block[0] != BLOCK_VERSION:
+        raise DataError("malformed", f"ledger block of schema version {block[0]}; this release reads 1")
+    body = zstandard.decompress(block[1:])
+    size = int.from_bytes(body[:4], "little")
+    count, head = orjson.loads(body[4 : 4 + size])
+    table: Table = {}
+    at = 4 + size
+    for name in _DIGESTS:
+        table[name] = np.frombuffer(body, np.uint64, count, at)
+        at += count * 8
+    for name, (low, narrow) in head.items():
+        column = np.frombuffer(body, narrow, count, at)
+        at += column.nbytes
+        wide = _wide(name)
+        table[name] = (column.astype(np.uint64) + np.array(low, wide).view(np.uint64)).view(wide)
+    return table
+
+
+def _wide(name: str) -> type[np.int64 | np.uint64]:
+    return np.uint64 if name == "context" else np.int64
 
 
 class BlockLog:
     """Which blocks are live and which rows they hold; decides what a flush writes."""
 
-    def __init__(self, writer: str) -> None:
+    def __init__(self, writer: int, statements: Callable[[I64], Table]) -> None:
         self._writer = writer
+        self._statements = statements
         self._sequence = 0
-        self._blocks: list[dict[str, list[bytes]]] = [{} for _ in range(FINAL_LEVEL)]
+        self._blocks: list[dict[str, I64]] = [{} for _ in range(FINAL_LEVEL)]
 
-    def loaded(self, name: str, keys: list[bytes] | None) -> None:
+    def loaded(self, name: str, rows: I64 | None) -> None:
         """Note a block seen during recovery, or its tombstone (`None`)."""
         level = int(name.split("/", 1)[0])
         if level == FINAL_LEVEL:
             return
-        if keys is None:
+        if rows is None:
             self._blocks[level].pop(name, None)
         else:
-            self._blocks[level][name] = keys
+            self._blocks[level][name] = rows
 
-    def write(self, keys: Iterable[bytes], row: Callable[[bytes], Row]) -> list[Write]:
+    def write(self, rows: I64) -> list[Write]:
         """Return the changelog records that make these rows durable, in the order to send them."""
         writes: list[Write] = []
-        self._put(0, list(keys), row, writes)
+        self._put(0, rows, writes)
         for level in range(FINAL_LEVEL):
             blocks = self._blocks[level]
             if len(blocks) >= FANOUT:
-                self._put(level + 1, list(dict.fromkeys(k for b in blocks.values() for k in b)), row, writes)
+                self._put(level + 1, np.unique(np.concatenate(list(blocks.values()))), writes)
                 writes.extend((name, None) for name in blocks)
                 blocks.clear()
         return writes
 
-    def _put(self, level: int, keys: list[bytes], row: Callable[[bytes], Row], writes: list[Write]) -> None:
-        for at in range(0, len(keys), ROWS_A_BLOCK):
-            self._put_block(level, keys[at : at + ROWS_A_BLOCK], row, writes)
+    def _put(self, level: int, rows: I64, writes: list[Write]) -> None:
+        for at in range(0, len(rows), ROWS_A_BLOCK):
+            self._put_block(level, rows[at : at + ROWS_A_BLOCK], writes)
 
-    def _put_block(
-        self, level: int, keys: list[bytes], row: Callable[[bytes], Row], writes: list[Write]
-    ) -> None:
-        block = pack(keys, [row(key) for key in keys])
-        if len(block) > MAX_BYTES and len(keys) > 1:
-            middle = len(keys) // 2
-            self._put_block(level, keys[:middle], row, writes)
-            self._put_block(level, keys[middle:], row, writes)
+    def _put_block(self, level: int, rows: I64, writes: list[Write]) -> None:
+        block = pack(self._statements(rows))
+        if len(block) > MAX_BYTES and len(rows) > 1:
+            middle = len(rows) // 2
+            self._put_block(level, rows[:middle], writes)
+            self._put_block(level, rows[middle:], writes)
             return
         self._sequence += 1
         name = f"{level}/{self._writer}/{self._sequence}"
         if level < FINAL_LEVEL:
-            self._blocks[level][name] = keys
+            self._blocks[level][name] = rows
         writes.append((name, block))

@@ -23,8 +23,9 @@ from redis.exceptions import RedisError
 from streams import topics
 from streams.aggregate import aggregate_message
 from streams.deadletters import dead_letter
+from streams.decoding import decode
 from streams.errors import ConfigError, DataError
-from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, decode_usage, header
+from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, header
 from streams.readmodel import Batch, ReadModel
 from streams.settings import Settings
 from streams.state import PartitionState, Touched
@@ -62,7 +63,7 @@ class Folding:
         self.states = StateTable(
             app,
             name="state",
-            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.token_hex(4)),
+            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.randbits(32)),
         )
         keep = timedelta(days=31 * settings.retention.aggregate_months)
         self.windows: dict[Granularity, WindowTable] = {
@@ -105,18 +106,18 @@ class Folding:
                 raise DataError("malformed", f"ce_type: got {kind!r}; want {USAGE_TYPE} or {COVERAGE_TYPE}")
         except DataError as error:
             state.skip(message.offset)
-            self._reject(event, value, error, None, None)
+            self._letter(value, error, _origin(event), None, None)
 
     def _fold_usage(self, state: PartitionState, event: EventT[Any], value: bytes) -> None:
-        usage, rejected = decode_usage(value)
+        usage, rejected = decode(value)
         tenant = account = None
         if usage is not None:
             tenant, account = usage.tenant, usage.account
             self._known(tenant, account)
             self._gathered.records += len(usage.records)
-            rejected += state.fold_usage(usage, event.message.offset)
+            rejected += state.take(usage, event.message.offset, _origin(event))
         for record in rejected:
-            self._reject(event, record.value, record.error, tenant, account)
+            self._letter(record.value, record.error, _origin(event), tenant, account)
 
     def _known(self, tenant: str, account: str) -> None:
         if tenant not in self._tenants:
@@ -124,16 +125,13 @@ class Folding:
                 "unknown-tenant", f"tenant {tenant!r} of account {account!r} is not among `tenants`"
             )
 
-    def _reject(
-        self, event: EventT[Any], value: bytes, error: DataError, tenant: str | None, account: str | None
+    def _letter(
+        self, value: bytes, error: DataError, origin: str, tenant: str | None, account: str | None
     ) -> None:
-        message = event.message
-        origin = f"{message.topic}/{message.partition}/{message.offset}"
-        self._gathered.letters.append(
-            dead_letter(
-                value, error, origin=origin, failed_at=datetime.now(UTC), tenant=tenant, account=account
-            )
+        letter = dead_letter(
+            value, error, origin=origin, failed_at=datetime.now(UTC), tenant=tenant, account=account
         )
+        self._gathered.letters.append(letter)
 
     async def run(self) -> None:
         """Flush whatever was gathered, `flush_ms` after its first event at the latest."""
@@ -146,7 +144,7 @@ class Folding:
     async def flush(self) -> None:
         """Make durable, publish, acknowledge.
 
-        1. Snapshot: what the gathered events changed, encoded before anything is awaited.
+        1. Merge and snapshot: what the gathered events changed, encoded before anything is awaited.
         2. Dead letters, then the changelog of the state: wait until Kafka has acknowledged each. Letters
            first, because a state that is durable does not meet a conflict again when its event is replayed.
         3. Windowed tables and `usage.aggregates.v1`: wait likewise.
@@ -155,6 +153,9 @@ class Folding:
         """
         async with self._flushing:
             # Step 1.
+            for state in self._gathered.states.values():
+                for lost in state.merge():
+                    self._letter(lost.record.value, lost.record.error, lost.origin, lost.tenant, lost.account)
             gathered, self._gathered = self._gathered, Gathered()
             if not gathered.states:
                 return
@@ -180,8 +181,8 @@ class Folding:
             touched = self._unwritten.setdefault(partition, Touched())
             touched.update(fresh)
             batches.append(self._model.batch(partition, state, touched, state.version))
-            for tenant, granularity, start in sorted(fresh.windows()):
-                groups = state.rollups(tenant).groups(granularity, start)
+            for tenant, granularity, start in sorted(state.windows(fresh)):
+                groups = state.rollups.groups((tenant, granularity, start))
                 message = aggregate_message(tenant, granularity, start, state.version, groups)
                 outputs.append((partition, tenant, granularity, start, message))
 
@@ -203,7 +204,7 @@ class Folding:
 
         # Step 4.
         for batch in batches:
-            states[batch.partition].published(whole=await self._write(batch))
+            states[batch.partition].published(whole=await self._write(batch, states[batch.partition]))
 
         # Step 5.
         for event in gathered.events:
@@ -217,7 +218,7 @@ class Folding:
         )
         return sent
 
-    async def _write(self, batch: Batch) -> bool:
+    async def _write(self, batch: Batch, state: PartitionState) -> bool:
         try:
             written = await self._model.write(batch)
         except (RedisError, OSError) as error:
@@ -226,7 +227,9 @@ class Folding:
         self._note_redis(None)
         self._unwritten.pop(batch.partition, None)
         self._written[batch.partition] = batch.version
-        if not written:
+        if written:
+            state.contexts.tell(batch.told)
+        else:
             logger.warning(
                 "this worker's write is refused: a newer owner of the partition has written",
                 extra={"partition": batch.partition, "version": batch.version},
@@ -274,6 +277,7 @@ class Folding:
     async def _refill(self, partition: int, state: PartitionState) -> bool:
         started = time.monotonic()
         await self._model.begin_refill(partition)
+        state.contexts.forget_told()
         parts = list(state.everything())
         for part in parts:
             async with self._flushing:
@@ -287,20 +291,29 @@ class Folding:
             self._written[partition] = state.durable
         seconds = round(time.monotonic() - started, 3)
         logger.info(
-            "read model filled", extra={"partition": partition, "hours": len(parts), "seconds": seconds}
+            "read model filled", extra={"partition": partition, "parts": len(parts), "seconds": seconds}
         )
         return True
 
     async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
         if partition not in self._settled() or not self.states.holds(partition, state):
             return False
-        return await self._model.write(self._model.batch(partition, state, part, state.durable))
+        batch = self._model.batch(partition, state, part, state.durable)
+        written = await self._model.write(batch)
+        if written:
+            state.contexts.tell(batch.told)
+        return written
 
     def _settled(self) -> set[int]:
         # During a rebalance and the recovery that ends it, a state may be half read.
         if self._app.rebalancing or self._app.unassigned:
             return set()
         return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS}
+
+
+def _origin(event: EventT[Any]) -> str:
+    message = event.message
+    return f"{message.topic}/{message.partition}/{message.offset}"
 
 
 def _headers(raw: Any) -> Headers:

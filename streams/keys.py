@@ -9,7 +9,8 @@ key                             type     content
 `su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number)
 `su1:partition:{p}`             hash     `version` (last folded offset), `complete` (1 once all is there)
 `su1:tenants:{p}`               set      tenants that the partition's owner has written
-`su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> `encode_cells` of that SIM and hour
+`su1:contexts:{tenant}`         hash     public id -> dimensions as JSON (`streams.cells.context_value`)
+`su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> the SIM's cells (rows of `CELL_BYTES`)
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
@@ -41,6 +42,11 @@ def tenants_key(partition: int) -> str:
 def cells_key(tenant: str, hour: int) -> str:
     """Cells of one tenant and hour number, a field for each SIM."""
     return f"{PREFIX}:cells:{tenant}:{hour}"
+
+
+def contexts_key(tenant: str) -> str:
+    """Dimensions of the tenant's contexts by public id."""
+    return f"{PREFIX}:contexts:{tenant}"
 
 
 def hours_key(tenant: str) -> str:

@@ -1,155 +1,245 @@
-"""The ledger: the newest revision of every identity. Its merge is the only place where usage changes state.
+"""The ledger: the newest revision of every identity, in columns. Only its merge changes usage.
 
-The merge is commutative, associative and idempotent (promise P1): rows of one identity are ordered by
-`(revision, canonical bytes)` and the greatest counts, whatever the order or repetition of arrival.
+The merge is commutative, associative and idempotent (promise P1): statements of one identity are ordered by
+`(revision, canonical bytes)` and the greatest counts, whatever the order, batching or repetition of arrival.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
-from streams.cells import COST_SCALE, ZERO, Context, Measures
-from streams.usage import UsageRecord
+from streams.cells import COLUMNS, COST_SCALE, Context
+from streams.index import I64, U64, Bools, Columns, Index
+from streams.sums import WIDTH, Matrix
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECONDS_AN_HOUR = 3_600_000_000
+HOUR_US = 3_600_000_000
+
+DIRECTED, BILLED, PENDING, UNKNOWN, RETRACTED, PERIOD_TOTAL = (1 << bit for bit in range(6))
+"""Flags of a statement: it gave rx and tx, gave a billed volume, its cost is pending or unknown, …"""
+
+PAYLOAD: dict[str, npt.DTypeLike] = {
+    "start": np.int64,
+    "end": np.int64,
+    "context": np.uint32,
+    "flags": np.uint8,
+    "rx": np.int64,
+    "tx": np.int64,
+    "total": np.int64,
+    "billed": np.int64,
+    "cost": np.int64,
+}
+"""What a statement says: instants in microseconds since the epoch, volumes, cost in 10^-10."""
+
+STATEMENT: dict[str, npt.DTypeLike] = {"low": np.uint64, "high": np.uint64, "revision": np.int64, **PAYLOAD}
+"""A statement with its identity's 128-bit digest and its revision."""
+
+Table = dict[str, npt.NDArray[Any]]
+"""Statements in columns of one length."""
 
 
-class Row(NamedTuple):
-    """One statement as the ledger keeps it; `start` and `end` are microseconds since the epoch."""
+def digest_prefix(tenant: str, account: str) -> bytes:
+    """Return the part of an identity's digest that one event's records share, length-prefixed.
 
-    tenant: str
-    revision: int
+    A plain join would let two identities meet.
+    """
+    parts = (tenant.encode(), account.encode())
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def digest(prefix: bytes, identity: str) -> bytes:
+    """Return the 16 bytes under which the ledger knows an identity.
+
+    A cryptographic hash, because identities come from outside and collisions of a fast one can be crafted.
+    """
+    return hashlib.blake2b(prefix + identity.encode(), digest_size=16).digest()
+
+
+class Payload(NamedTuple):
+    """What a statement says, one value a column of `PAYLOAD`."""
+
     start: int
     end: int
-    semantics: str
-    retracted: bool
-    context: Context
-    measures: Measures
+    context: int
+    flags: int
+    rx: int
+    tx: int
+    total: int
+    billed: int
+    cost: int
 
-    @property
-    def hour(self) -> int:
-        """The hour number in which the row counts: where it starts (KORE's rule)."""
-        return self.start // _MICROSECONDS_AN_HOUR
-
-    def canonical(self) -> bytes:
+    def canonical(self, context: Context) -> bytes:
         """Return the bytes that decide between two payloads of one revision, alike on every replica."""
-        return orjson.dumps(
-            [
-                self.start,
-                self.end,
-                self.semantics,
-                self.retracted,
-                *self.context,
-                *(str(measure) for measure in self.measures),
-            ]
-        )
+        numbers = [str(value) for value in (*self[:2], *self[3:])]
+        return orjson.dumps([*numbers, *context])
 
 
-class Merge(NamedTuple):
-    """What a merge did: the row that counted before, the one that counts now, and a conflict's loser."""
+def payload_at(table: Table | Columns, row: int) -> Payload:
+    """Return one statement's payload."""
+    return Payload(*(int(table[name][row]) for name in PAYLOAD))
 
-    before: Row | None
-    after: Row
-    loser: Row | None
+
+def measure(table: Table) -> Matrix:
+    """Return what each statement adds, as rows of measures; a retracted one adds nothing."""
+    flags = table["flags"]
+    counted = (flags & RETRACTED) == 0
+    directed = (flags & DIRECTED) != 0
+    total = table["total"]
+    values = {
+        "records": counted,
+        "billed_records": (flags & BILLED) != 0,
+        "cost_pending": (flags & PENDING) != 0,
+        "cost_unknown": (flags & UNKNOWN) != 0,
+        "rx": table["rx"],
+        "tx": table["tx"],
+        "total": total,
+        "undirected": np.where(directed, 0, total),
+        "billed": table["billed"],
+        "cost_units": table["cost"] // COST_SCALE,
+        "cost_parts": table["cost"] % COST_SCALE,
+    }
+    matrix = np.empty((len(flags), WIDTH), np.int64)
+    for position, name in enumerate(COLUMNS):
+        np.multiply(values[name], counted, out=matrix[:, position], casting="unsafe")
+    return matrix
+
+
+def cell_keys(table: Table) -> U64:
+    """Return each statement's cell: its context and the hour in which it starts (KORE's rule)."""
+    hours = (table["start"] // HOUR_US).astype(np.uint64)
+    return table["context"].astype(np.uint64) << np.uint64(32) | hours
+
+
+@dataclass(slots=True)
+class Conflict:
+    """Two payloads of one revision of one identity: where the loser stands, in the batch or in the ledger."""
+
+    position: int
+    """Position in the batch of the statement that met the other one."""
+    loser: Payload
+    incoming_lost: bool
+
+
+@dataclass(slots=True)
+class Merge:
+    """What a merge did. Cell keys tell where; differences what to add there."""
+
+    rows: I64
+    """Ledger rows that were touched, changed or not."""
+    keys: U64
+    differences: Matrix
+    touched: U64
+    vacated: U64
+    conflicts: list[Conflict]
 
 
 class Ledger:
-    """Rows by digest of tenant, account and identity. In memory; durable through the changelog blocks."""
+    """Statements by identity. In memory; durable through the changelog blocks."""
 
-    def __init__(self) -> None:
-        self._rows: dict[bytes, Row] = {}
+    def __init__(self, context: Callable[[int], Context]) -> None:
+        self._context = context
+        self._columns = Columns(**STATEMENT)
+        self._index = Index()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._columns)
 
-    def __getitem__(self, key: bytes) -> Row:
-        return self._rows[key]
+    def table(self, rows: I64) -> Table:
+        """Return the statements of rows."""
+        return {name: self._columns[name][rows] for name in STATEMENT}
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows that count, in no order."""
-        yield from self._rows.values()
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that columns and index take."""
+        return self._columns.nbytes + self._index.nbytes
 
-    def merge(self, key: bytes, row: Row) -> Merge:
-        """Let the row compete with the known one of its identity."""
-        known = self._rows.get(key)
-        if known is None:
-            self._rows[key] = row
-            return Merge(None, row, None)
-        if row.revision < known.revision:
-            return Merge(known, known, None)
-        if row.revision == known.revision:
-            if row == known:
-                return Merge(known, known, None)
-            if row.canonical() < known.canonical():
-                return Merge(known, known, row)
-            self._rows[key] = row
-            return Merge(known, row, known)
-        self._rows[key] = row
-        return Merge(known, row, None)
+    def merge(self, batch: Table) -> Merge:
+        """Let the statements compete with each other and with the known ones of their identities."""
+        conflicts: list[Conflict] = []
+        chosen = self._newest(batch, conflicts)
+        table = {name: column[chosen] for name, column in batch.items()}
+        rows = self._find(table)
+        known = np.flatnonzero(rows >= 0)
+        wins = self._wins(
+            {name: column[known] for name, column in table.items()}, rows[known], chosen[known], conflicts
+        )
+        replacing = known[wins]
+        fresh = np.flatnonzero(rows < 0)
+        rows[fresh] = self._columns.extend(len(fresh))
 
+        before = self.table(rows[replacing])
+        accepted = np.concatenate((fresh, replacing))
+        for name in STATEMENT:
+            self._columns[name][rows[accepted]] = table[name][accepted]
+        new_low = table["low"][fresh]
+        self._index.place(new_low, rows[fresh], lambda: self._columns["low"][: len(self._columns)])
 
-def row_key(tenant: str, account: str, identity: str) -> bytes:
-    """Return the 16-byte digest under which the ledger knows an identity.
+        after = {name: column[accepted] for name, column in table.items()}
+        old_keys, new_keys = cell_keys(before), cell_keys(after)
+        left = old_keys != new_keys[len(fresh) :]
+        return Merge(
+            rows=rows,
+            keys=np.concatenate((new_keys, old_keys)),
+            differences=np.concatenate((measure(after), -measure(before))),
+            touched=np.concatenate((cell_keys(self.table(rows)), old_keys)),
+            vacated=old_keys[left],
+            conflicts=conflicts,
+        )
 
-    The parts are length-prefixed, because a plain join would let two identities meet; the hash is a
-    cryptographic one, because identities come from outside.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (tenant, account, identity):
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(4, "big"))
-        digest.update(encoded)
-    return digest.digest()
+    def _newest(self, batch: Table, conflicts: list[Conflict]) -> I64:
+        """Return the positions of the statements that count within the batch, one an identity."""
+        order = np.lexsort((batch["revision"], batch["high"], batch["low"]))
+        low, high, revision = (batch[name][order] for name in ("low", "high", "revision"))
+        same = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
+        last = np.append(~same, True)
+        tied = np.flatnonzero(same & (revision[1:] == revision[:-1]))
+        if len(tied) and self._differ(batch, order[tied], order[tied + 1]):
+            # Bubble the greater payload towards the end of its run of equal revisions.
+            for at in tied.tolist():
+                first, second = int(order[at]), int(order[at + 1])
+                one, two = payload_at(batch, first), payload_at(batch, second)
+                if one == two:
+                    continue
+                if self._canonical(one) > self._canonical(two):
+                    order[at], order[at + 1] = second, first
+                    one, two, first = two, one, second
+                conflicts.append(Conflict(first, one, incoming_lost=True))
+        chosen: I64 = order[last]
+        return chosen
 
+    def _differ(self, batch: Table, one: I64, two: I64) -> bool:
+        return any(bool((batch[name][one] != batch[name][two]).any()) for name in PAYLOAD)
 
-def row_of(tenant: str, provider: str, account: str, record: UsageRecord) -> Row:
-    """Return the ledger row of a record; a retracted record measures nothing."""
-    context = Context(
-        provider,
-        account,
-        record.sim,
-        record.endpoint,
-        record.fleet,
-        record.tags,
-        record.country,
-        record.network,
-        record.rat,
-        record.service,
-        record.currency,
-    )
-    return Row(
-        tenant,
-        record.revision,
-        _microseconds(record.start),
-        _microseconds(record.end),
-        record.semantics,
-        record.retracted,
-        context,
-        ZERO if record.retracted else _measures(record),
-    )
+    def _wins(self, table: Table, rows: I64, positions: I64, conflicts: list[Conflict]) -> Bools:
+        """Return which statements replace the ledger rows that they met."""
+        revision, known = table["revision"], self._columns["revision"][rows]
+        wins: Bools = revision > known
+        equal = revision == known
+        if equal.any():
+            differs = np.zeros(len(rows), np.bool_)
+            for name in PAYLOAD:
+                differs |= table[name] != self._columns[name][rows]
+            for at in np.flatnonzero(equal & differs).tolist():
+                incoming, stored = payload_at(table, at), payload_at(self._columns, int(rows[at]))
+                wins[at] = self._canonical(incoming) > self._canonical(stored)
+                loser = stored if wins[at] else incoming
+                conflicts.append(Conflict(int(positions[at]), loser, incoming_lost=not wins[at]))
+        return wins
 
+    def _find(self, table: Table) -> I64:
+        low, high = self._columns["low"], self._columns["high"]
 
-def _measures(record: UsageRecord) -> Measures:
-    directed = record.rx is not None and record.tx is not None
-    return Measures(
-        records=1,
-        rx=record.rx or 0 if directed else 0,
-        tx=record.tx or 0 if directed else 0,
-        total=record.total,
-        undirected=0 if directed else record.total,
-        billed=record.billed or 0,
-        billed_records=0 if record.billed is None else 1,
-        cost=0 if record.cost is None else int(record.cost.scaleb(len(str(COST_SCALE)) - 1)),
-        cost_pending=1 if record.cost_status == "pending" else 0,
-        cost_unknown=1 if record.cost_status == "unknown" else 0,
-    )
+        def same(rows: I64, at: I64) -> Bools:
+            equal: Bools = (low[rows] == table["low"][at]) & (high[rows] == table["high"][at])
+            return equal
 
+        return self._index.find(table["low"], same)
 
-def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    def _canonical(self, payload: Payload) -> bytes:
+        return payload.canonical(self._context(payload.context))

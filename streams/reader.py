@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -20,16 +20,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from streams.aggregate import ByKind
-from streams.cells import Cell, decode_cells, measures_from_json
+from streams.cells import Cell, Context, context_from, decode_cells, measures_from_json
 from streams.coverage import union
 from streams.errors import ConfigError, UnavailableError
-from streams.keys import META, cells_key, coverage_key, hours_key, partition_key, windows_key
+from streams.keys import META, cells_key, contexts_key, coverage_key, hours_key, partition_key, windows_key
 from streams.rows import AccountCoverage
 from streams.windows import Granularity
+
+T = TypeVar("T")
 
 CHUNK_COMMANDS: Final = 500
 CHUNK_FIELDS: Final = 20_000
 """Fields fetched at once, about 4 MB: enough to hide the round trip, too few to hold up other requests."""
+
+CONTEXTS_KEPT: Final = 500_000
+"""Dimensions of a tenant remembered by their public id, which never changes its meaning; about 200 MB."""
 
 
 class RebuildingError(UnavailableError):
@@ -86,6 +91,7 @@ class Reader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._contexts: dict[str, dict[bytes, Context]] = {}
 
     async def check_start(self, url: str) -> None:
         """Make sure at start that Redis answers.
@@ -135,7 +141,7 @@ class Reader:
         """Yield each hour's cells in order, of the named SIMs or of all."""
         if sims is None:
             async for hour, packed in self._by_size(tenant, hours, lambda pipe, key: pipe.hgetall(key)):
-                yield hour, [c for sim, value in packed.items() for c in decode_cells(sim.decode(), value)]
+                yield hour, await self._named(tenant, packed.values())
             return
         step = max(1, min(CHUNK_COMMANDS, CHUNK_FIELDS // max(1, len(sims))))
         for part in _cut(hours, step):
@@ -144,8 +150,25 @@ class Reader:
                     lambda pipe, hour: pipe.hmget(cells_key(tenant, hour), sims), part
                 )
             for hour, values in zip(part, found, strict=True):
-                pairs = zip(sims, values, strict=True)
-                yield hour, [c for sim, value in pairs if value is not None for c in decode_cells(sim, value)]
+                yield hour, await self._named(tenant, (value for value in values if value is not None))
+
+    async def _named(self, tenant: str, values: Iterable[bytes]) -> list[Cell]:
+        cells = [cell for value in values for cell in decode_cells(value)]
+        known = self._contexts.setdefault(tenant, {})
+        missing = list({public for public, _ in cells if public not in known})
+        if missing and len(known) + len(missing) > CONTEXTS_KEPT:
+            known.clear()
+            missing = list({public for public, _ in cells})
+        for part in _cut(missing, CHUNK_FIELDS):
+            with _unavailable():
+                found = await cast(
+                    "Awaitable[list[bytes | None]]", self._redis.hmget(contexts_key(tenant), part)
+                )
+            for public, value in zip(part, found, strict=True):
+                if value is None:
+                    raise RebuildingError("a cell's dimensions are not there yet")
+                known[public] = context_from(value)
+        return [(known[public], measures) for public, measures in cells]
 
     async def sims(self, tenant: str, hours: Sequence[int]) -> AsyncIterator[tuple[int, list[bytes]]]:
         """Yield the SIMs with usage of each hour, in order."""
@@ -219,7 +242,7 @@ def _unavailable() -> Iterator[None]:
         raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
 
 
-def _cut(items: Sequence[int], step: int) -> Iterator[Sequence[int]]:
+def _cut(items: Sequence[T], step: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), step):
         yield items[at : at + step]
 

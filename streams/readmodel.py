@@ -9,45 +9,72 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from redis.asyncio import Redis
 
 from streams import keys
 from streams.aggregate import read_model_value
-from streams.cells import encode_cells
+from streams.cells import CELL_BYTES, SIM_BYTES
+from streams.contexts import Numbers
 from streams.errors import ConfigError
+from streams.index import U64
+from streams.rollups import split
 from streams.state import PartitionState, Touched
 from streams.windows import GRANULARITIES
 
-OPERATIONS_A_CALL = 2_000
-"""Writes of one script call: Redis serves nobody else meanwhile, and 2 000 take a few milliseconds."""
+BYTES_A_CALL = 256 * 1024
+"""Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""
+
+CELLS_A_PIECE = BYTES_A_CALL // (SIM_BYTES + CELL_BYTES)
 
 _DAYS_A_MONTH = 31
 
-_FENCED = """
+_FENCED = f"""
 local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
 local version = tonumber(ARGV[1])
 if version < fence then return 0 end
 if version > fence then redis.call('HSET', KEYS[1], 'version', ARGV[1]) end
+local sub = string.sub
 local at = 2
 while at <= #ARGV do
-  local op = ARGV[at]
-  if op == 'set' then redis.call('HSET', ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  elseif op == 'del' then redis.call('HDEL', ARGV[at + 1], ARGV[at + 2])
-  elseif op == 'tag' then redis.call('SADD', ARGV[at + 1], ARGV[at + 2])
-  elseif op == 'add' then redis.call('ZADD', ARGV[at + 1], ARGV[at + 2], ARGV[at + 2])
-  elseif op == 'rem' then redis.call('ZREM', ARGV[at + 1], ARGV[at + 2])
-  elseif op == 'end' then redis.call('EXPIREAT', ARGV[at + 1], ARGV[at + 2])
+  local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+  if op == 'cells' then
+    local from = 1
+    while from <= #value do
+      local sim = sub(value, from, from + {SIM_BYTES - 1})
+      local rows = {{}}
+      repeat
+        rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+        from = from + {SIM_BYTES + CELL_BYTES}
+      until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
+      redis.call('HSET', key, sim, table.concat(rows))
+    end
+  elseif op == 'gone' then
+    for from = 1, #value, {SIM_BYTES} do redis.call('HDEL', key, sub(value, from, from + {SIM_BYTES - 1})) end
+  elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
+  elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
+  elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
+  elseif op == 'hour' then
+    if redis.call('EXISTS', ARGV[at + 2]) == 1 then
+      redis.call('ZADD', key, value, value)
+    else
+      redis.call('ZREM', key, value)
+    end
+  elseif op == 'end' then redis.call('EXPIREAT', key, ARGV[at + 2])
   end
   at = at + 4
 end
 return 1
 """
 
-Operation = tuple[str, str, str, bytes]
-"""`set key field value`, `del key field`, `add`, `rem` or `tag` key member, `end key epoch`."""
+Operation = tuple[str, str, bytes | str, bytes]
+"""`cells key - rows`, `gone key - SIMs`, `set key field value`, `del key field`, `tag key member`,
+`hour key cells-key hour`, `end key epoch`; unused parts are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +84,7 @@ class Batch:
     partition: int
     version: int
     operations: list[Operation]
-
-
-def operations_of(state: PartitionState, touched: Touched, keep: timedelta) -> list[Operation]:
-    """Encode what was touched; `keep` is how long after its hour a cell can be queried."""
-    operations: list[Operation] = []
-    hours: set[tuple[str, int]] = set()
-    for tenant, hour, sim in touched.sims:
-        key = keys.cells_key(tenant, hour)
-        cells = state.rollups(tenant).cells(hour, sim)
-        operations.append(("set", key, sim, encode_cells(cells)) if cells else ("del", key, sim, b""))
-        hours.add((tenant, hour))
-    for tenant, hour in hours:
-        live = bool(state.rollups(tenant).sims(hour))
-        operations.append(("add" if live else "rem", keys.hours_key(tenant), str(hour), b""))
-        expires = hour * 3600 + int(keep.total_seconds())
-        operations.append(("end", keys.cells_key(tenant, hour), str(expires), b""))
-    for tenant, granularity, start in touched.windows():
-        key = keys.windows_key(tenant, granularity)
-        groups = state.rollups(tenant).groups(granularity, start)
-        if groups:
-            operations.append(("set", key, str(start), read_model_value(state.version, groups)))
-        else:
-            operations.append(("del", key, str(start), b""))
-    for tenant, account in touched.accounts:
-        covered = state.covered(tenant, account)
-        value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
-        operations.append(("set", keys.coverage_key(tenant), account, value))
-    return operations
+    told: Numbers
 
 
 class ReadModel:
@@ -114,10 +114,28 @@ class ReadModel:
 
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Snapshot what was touched, without awaiting; `version` is what the changelog holds by then."""
-        operations = operations_of(state, touched, self._keep)
-        key = keys.tenants_key(partition)
-        operations += [("tag", key, tenant, b"") for tenant in sorted(touched.tenants())]
-        return Batch(partition, version, operations)
+        cells = sim_hours(state, touched.cells)
+        told = state.contexts.untold(np.unique(split(cells)[0]))
+        operations: list[Operation] = []
+        tenants = {tenant for tenant, _ in touched.accounts}
+        for number in told.tolist():
+            key = keys.contexts_key(state.contexts.tenant(number))
+            operations.append(("set", key, state.contexts.public(number), state.contexts.value(number)))
+        operations += cell_operations(state, cells, self._keep)
+        for tenant, granularity, start in sorted(state.windows(touched)):
+            tenants.add(tenant)
+            key = keys.windows_key(tenant, granularity)
+            groups = state.rollups.groups((tenant, granularity, start))
+            if groups:
+                operations.append(("set", key, str(start), read_model_value(state.version, groups)))
+            else:
+                operations.append(("del", key, str(start), b""))
+        for tenant, account in sorted(touched.accounts):
+            covered = state.covered(tenant, account)
+            value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
+            operations.append(("set", keys.coverage_key(tenant), account, value))
+        operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
+        return Batch(partition, version, operations, told)
 
     async def write(self, batch: Batch) -> bool:
         """Apply a batch; returns whether the fence let it through."""
@@ -135,16 +153,69 @@ class ReadModel:
             tenant = _text(member)
             members: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
             hours = [int(member) for member in members]
-            for at in range(0, len(hours), OPERATIONS_A_CALL):
-                await self._redis.unlink(
-                    *(keys.cells_key(tenant, hour) for hour in hours[at : at + OPERATIONS_A_CALL])
-                )
+            for at in range(0, len(hours), 1000):
+                await self._redis.unlink(*(keys.cells_key(tenant, hour) for hour in hours[at : at + 1000]))
             windows = (keys.windows_key(tenant, granularity) for granularity in GRANULARITIES)
-            await self._redis.unlink(keys.hours_key(tenant), keys.coverage_key(tenant), *windows)
+            await self._redis.unlink(
+                keys.hours_key(tenant), keys.coverage_key(tenant), keys.contexts_key(tenant), *windows
+            )
 
     async def end_refill(self, partition: int) -> None:
         """Tell readers that the partition's part is whole."""
         await self._redis.hset(keys.partition_key(partition), "complete", "1")
+
+
+def sim_hours(state: PartitionState, touched: U64) -> U64:
+    """Return every cell of each SIM in each hour that was touched, by tenant, hour and SIM.
+
+    The read model has a SIM's cells of an hour as one value, so they are written together.
+    """
+    contexts = state.contexts
+    numbers, hours = split(touched)
+    places = np.unique(hours << np.uint64(32) | contexts.sims(numbers))
+    cells = contexts.siblings((places & np.uint64(0xFFFFFFFF)).astype(np.int64), places >> np.uint64(32))
+    numbers, hours = split(cells)
+    return cells[np.lexsort((cells, contexts.sims(numbers), hours, contexts.owners(numbers)))]
+
+
+def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Iterator[Operation]:
+    """Encode whole SIM-hours in the order of `sim_hours`; `keep` is how long an hour can be queried."""
+    if not len(cells):
+        return
+    numbers, hours = split(cells)
+    owners, sims = state.contexts.owners(numbers), state.contexts.sims(numbers)
+    matrix = state.rollups.measured(cells)
+    live = matrix[:, 0] != 0
+    rows = np.concatenate(
+        (state.contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
+    )
+    place = np.flatnonzero(_changes(owners, hours))
+    sim = np.flatnonzero(_changes(owners, hours, sims))
+    gone = sim[np.add.reduceat(live, sim, dtype=np.int64) == 0]
+    for low, high in zip(place.tolist(), [*place[1:].tolist(), len(cells)], strict=True):
+        tenant, hour = state.contexts.tenant(int(numbers[low])), int(hours[low])
+        key = keys.cells_key(tenant, hour)
+        lost = gone[(gone >= low) & (gone < high)]
+        if len(lost):
+            yield "gone", key, "", rows[lost, :SIM_BYTES].tobytes()
+        # A piece ends where a SIM ends, because a SIM's value is written whole.
+        ends = [
+            int(sim[np.searchsorted(sim, at)])
+            for at in range(low + CELLS_A_PIECE, int(sim[-1]) + 1, CELLS_A_PIECE)
+            if at < high
+        ]
+        for start, end in pairwise([low, *(end for end in ends if end < high), high]):
+            kept = rows[start:end][live[start:end]]
+            if len(kept):
+                yield "cells", key, "", kept.tobytes()
+        yield "hour", keys.hours_key(tenant), key, str(hour).encode()
+        yield "end", key, str(hour * 3600 + int(keep.total_seconds())), b""
+
+
+def _changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    changed = np.ones(len(columns[0]), np.bool_)
+    changed[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return changed
 
 
 def _text(value: bytes | str) -> str:
@@ -153,5 +224,13 @@ def _text(value: bytes | str) -> str:
 
 def _chunks(operations: list[Operation]) -> Iterator[list[Operation]]:
     # An empty batch still moves the version, which says how far the partition is folded.
-    for at in range(0, max(len(operations), 1), OPERATIONS_A_CALL):
-        yield operations[at : at + OPERATIONS_A_CALL]
+    chunk: list[Operation] = []
+    size = 0
+    for operation in operations:
+        chunk.append(operation)
+        size += sum(map(len, operation)) + 16
+        if size > BYTES_A_CALL:
+            yield chunk
+            chunk, size = [], 0
+    if chunk or not operations:
+        yield chunk

@@ -1,90 +1,118 @@
-"""Rollups of one tenant: cells, and above them hours, days and months by provider, country and network.
+"""Rollups of one partition: cells, and above them hours, days and months by provider, country and network.
 
 Every level is a sum over the cells beneath it. It is kept incrementally while running and comes into being
-again from the ledger's rows after an assignment, so no level can disagree with the one below.
+again from the ledger's statements after an assignment, so no level can disagree with the one below.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Final
 
-from streams.cells import ZERO, Cell, Context, Measures
-from streams.windows import GRANULARITIES, Granularity, hour_start, window_start
+import numpy as np
 
-
-class Group(NamedTuple):
-    """The dimensions that windows keep apart: few values each, so a window stays small."""
-
-    provider: str
-    country: str | None
-    network: str | None
-    service: str
-    currency: str | None
-
+from streams.cells import Cell, Measures
+from streams.contexts import Contexts, Group
+from streams.index import I64, U64
+from streams.sums import Matrix, Sums, measures
+from streams.windows import Granularity, hour_start, window_start
 
 Groups = dict[Group, Measures]
-Changes = dict[tuple[int, Context], Measures]
-"""Differences by (hour number, context), to be added to the cells."""
+Window = tuple[str, Granularity, int]
+"""Tenant, granularity, start in epoch seconds."""
+
+_GRAINS: Final[tuple[Granularity, ...]] = ("hour", "day", "month")
+_GROUP_SHIFT = np.uint64(32)
+_GRAIN_SHIFT = np.uint64(60)
+_HOUR_MASK = np.uint64(0xFFFFFFFF)
 
 
 class Rollups:
-    """All that is known of one tenant's usage, above the ledger."""
+    """Cells and windows of one partition's tenants."""
 
-    def __init__(self) -> None:
-        self._cells: dict[int, dict[str, dict[Context, Measures]]] = {}
-        self._windows: dict[Granularity, dict[int, Groups]] = {g: {} for g in GRANULARITIES}
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        self.cells = Sums()
+        self._windows = Sums()
+        self._rows_of: dict[Window, list[int]] = {}
+        self._months: dict[int, int] = {}
 
-    def add(self, changes: Changes) -> None:
+    def add(self, keys: U64, differences: Matrix) -> None:
         """Add differences to the cells and to every window above them."""
-        grouped: dict[tuple[int, Group], Measures] = {}
-        for (hour, context), difference in changes.items():
-            if difference == ZERO:
-                continue
-            sims = self._cells.setdefault(hour, {})
-            cells = sims.setdefault(context.sim, {})
-            if (value := cells.get(context, ZERO).plus(difference)) == ZERO:
-                del cells[context]
-                if not cells:
-                    del sims[context.sim]
-                if not sims:
-                    del self._cells[hour]
-            else:
-                cells[context] = value
-            group = Group(
-                context.provider, context.country, context.network, context.service, context.currency
-            )
-            grouped[hour, group] = grouped.get((hour, group), ZERO).plus(difference)
-        for (hour, group), difference in grouped.items():
-            for granularity, start in windows_of(hour):
-                self._add_group(granularity, start, group, difference)
+        if not len(keys):
+            return
+        self.cells.add(keys, differences)
+        contexts, hours = split(keys)
+        groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
+        for grain, starts in enumerate(
+            (hours, hours // np.uint64(24) * np.uint64(24), self._month_hours(hours))
+        ):
+            window_keys = np.uint64(grain) << _GRAIN_SHIFT | groups | starts
+            fresh, rows = self._windows.add(window_keys, differences)
+            for key, row in zip(fresh.tolist(), rows.tolist(), strict=True):
+                group = self._contexts.group_list[key >> 32 & 0xFFFFFFF]
+                start = (key & 0xFFFFFFFF) * 3600
+                self._rows_of.setdefault((group[0], _GRAINS[grain], start), []).append(row)
 
-    def _add_group(self, granularity: Granularity, start: int, group: Group, difference: Measures) -> None:
-        windows = self._windows[granularity]
-        groups = windows.setdefault(start, {})
-        if (value := groups.get(group, ZERO).plus(difference)) == ZERO:
-            groups.pop(group, None)
-            if not groups:
-                del windows[start]
-        else:
-            groups[group] = value
+    def groups(self, window: Window) -> Groups:
+        """Return a window's measures by group; empty where nothing was used."""
+        rows = self._rows_of.get(window)
+        if rows is None:
+            return {}
+        at = np.array(rows, np.int64)
+        keys = self._windows.keys()[at].tolist()
+        found = {}
+        for key, row in zip(keys, self._windows.matrix(at), strict=True):
+            value = measures(row)
+            if value.records:
+                found[self._contexts.group_list[key >> 32 & 0xFFFFFFF][1]] = value
+        return found
 
-    def cells(self, hour: int, sim: str) -> list[Cell]:
-        """Return the cells of one SIM in one hour."""
-        return list(self._cells.get(hour, {}).get(sim, {}).items())
+    def windows_above(self, keys: U64) -> set[Window]:
+        """Return the windows that hold cells."""
+        contexts, hours = split(keys)
+        groups = self._contexts.groups(contexts).astype(np.uint64)
+        windows: set[Window] = set()
+        for pair in np.unique(groups << _GROUP_SHIFT | hours).tolist():
+            tenant = self._contexts.group_list[pair >> 32][0]
+            hour = pair & 0xFFFFFFFF
+            windows.add((tenant, "hour", hour * 3600))
+            windows.add((tenant, "day", hour // 24 * 24 * 3600))
+            windows.add((tenant, "month", self._month(hour) * 3600))
+        return windows
 
-    def groups(self, granularity: Granularity, start: int) -> Groups:
-        """Return a window's measures by group; `start` is epoch seconds. Empty where nothing was used."""
-        return self._windows[granularity].get(start, {})
+    def measured(self, keys: U64) -> Matrix:
+        """Return the measures of cells; of a cell that never was, zeros."""
+        rows = self.cells.find(keys)
+        matrix = self.cells.matrix(np.maximum(rows, 0))
+        matrix[rows < 0] = 0
+        return matrix
 
-    def hours(self) -> list[int]:
-        """Return the hour numbers that have cells."""
-        return sorted(self._cells)
+    def each_cell(self) -> Iterator[tuple[str, int, Cell]]:
+        """Yield tenant, hour number and cell: slow, for checks."""
+        keys = self.cells.live()
+        for key, row in zip(keys.tolist(), self.measured(keys), strict=True):
+            context = key >> 32
+            cell = (self._contexts.context(context), measures(row))
+            yield self._contexts.tenant(context), key & 0xFFFFFFFF, cell
 
-    def sims(self, hour: int) -> list[str]:
-        """Return the SIMs that have cells in the hour."""
-        return list(self._cells.get(hour, ()))
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that cells and windows take."""
+        return self.cells.nbytes + self._windows.nbytes
+
+    def _month_hours(self, hours: U64) -> U64:
+        unique, inverse = np.unique(hours, return_inverse=True)
+        return np.array([self._month(hour) for hour in unique.tolist()], np.uint64)[inverse]
+
+    def _month(self, hour: int) -> int:
+        month = self._months.get(hour)
+        if month is None:
+            month = int(window_start(hour_start(hour), "month").timestamp()) // 3600
+            self._months[hour] = month
+        return month
 
 
-def windows_of(hour: int) -> list[tuple[Granularity, int]]:
-    """Return the windows that hold an hour number, by their starts in epoch seconds."""
-    return [(g, int(window_start(hour_start(hour), g).timestamp())) for g in GRANULARITIES]
+def split(keys: U64) -> tuple[I64, U64]:
+    """Return contexts and hour numbers of cell keys."""
+    return (keys >> _GROUP_SHIFT).astype(np.int64), keys & _HOUR_MASK

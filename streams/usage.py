@@ -25,8 +25,8 @@ def _utc(value: datetime) -> datetime:
 
 def _exact_cost(value: Decimal) -> Decimal:
     exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or -exponent > COST_PLACES or value.adjusted() > 15:
-        raise ValueError(f"want a finite amount below 10^16 with at most {COST_PLACES} decimal places")
+    if not isinstance(exponent, int) or -exponent > COST_PLACES or value.adjusted() > 7:
+        raise ValueError(f"want a finite amount below 10^8 with at most {COST_PLACES} decimal places")
     return value
 
 

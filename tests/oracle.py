@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 from hypothesis import strategies as st
 
 from streams.cells import Context
-from streams.events import UsageEvent
-from streams.ledger import row_of
-from streams.rollups import Rollups
+from streams.decoding import wire
+from streams.events import RejectedRecord, UsageEvent
+from streams.gather import Rejection
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 
@@ -44,9 +45,46 @@ def event(*records: UsageRecord, tenant: str = "acme", account: str = "acc", **f
     return UsageEvent(tenant=tenant, account=account, records=records, **body)
 
 
-def fresh_state(writer: str = "w") -> PartitionState:
+def fresh_state(writer: int = 2**32 - 1) -> PartitionState:
     """Return an empty partition state with the default horizon."""
     return PartitionState(horizon=timedelta(days=35), writer=writer)
+
+
+def fold(state: PartitionState, *events: UsageEvent, offset: int = 0) -> list[RejectedRecord]:
+    """Fold events in one merge; return every record that does not count."""
+    rejected: list[RejectedRecord] = []
+    for index, each in enumerate(events):
+        rejected += state.take(wire(each), offset + index, "test")
+    conflicts: list[Rejection] = state.merge()
+    return rejected + [conflict.record for conflict in conflicts]
+
+
+def context_of(event: UsageEvent, record: UsageRecord) -> Context:
+    """Return the cell dimensions of a record."""
+    dimensions = (name for name in Context._fields if name not in {"provider", "account"})
+    return Context(event.provider, event.account, *(getattr(record, name) for name in dimensions))
+
+
+def canonical(event: UsageEvent, record: UsageRecord) -> bytes:
+    """Return what decides between two payloads of one revision: the ledger's rule in plain words."""
+    directed = record.rx is not None and record.tx is not None
+    flags = (
+        directed * 1
+        + (record.billed is not None) * 2
+        + (record.cost_status == "pending") * 4
+        + (record.cost_status == "unknown") * 8
+        + record.retracted * 16
+        + (record.semantics == "period_total") * 32
+    )
+    measures = measured(record)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    numbers = [
+        (record.start - epoch) // timedelta(microseconds=1),
+        (record.end - epoch) // timedelta(microseconds=1),
+        flags,
+        *(0 if record.retracted else measures[name] for name in ("rx", "tx", "total", "billed", "cost")),
+    ]
+    return orjson.dumps([*map(str, numbers), *context_of(event, record)])
 
 
 @dataclass
@@ -62,7 +100,7 @@ class Oracle:
         for each in events:
             for record in each.records:
                 key = (each.tenant, each.account, record.identity)
-                payload = row_of(each.tenant, each.provider, each.account, record).canonical()
+                payload = canonical(each, record)
                 known = self.newest.get(key)
                 if known is None or (record.revision, payload) > known[:2]:
                     self.newest[key] = (record.revision, payload, each, record)
@@ -75,7 +113,7 @@ class Oracle:
             if record.retracted:
                 continue
             hour = record.start.replace(minute=0, second=0, microsecond=0)
-            context = row_of(each.tenant, each.provider, each.account, record).context
+            context = context_of(each, record)
             sums = cells.setdefault((each.tenant, hour, context), {})
             for name, value in measured(record).items():
                 sums[name] = sums.get(name, 0) + value
@@ -99,17 +137,12 @@ def measured(record: UsageRecord) -> Sums:
     }
 
 
-def cells_of(state: PartitionState, tenants: Iterable[str]) -> dict[tuple[str, datetime, Context], Sums]:
+def cells_of(state: PartitionState) -> dict[tuple[str, datetime, Context], Sums]:
     """Return the cells that a state holds, in the oracle's form."""
-    found: dict[tuple[str, datetime, Context], Sums] = {}
-    for tenant in tenants:
-        rollups: Rollups = state.rollups(tenant)
-        for hour in rollups.hours():
-            at = datetime.fromtimestamp(hour * 3600, UTC)
-            for sim in rollups.sims(hour):
-                for context, measures in rollups.cells(hour, sim):
-                    found[tenant, at, context] = measures._asdict()
-    return found
+    return {
+        (tenant, datetime.fromtimestamp(hour * 3600, UTC), context): measures._asdict()
+        for tenant, hour, (context, measures) in state.rollups.each_cell()
+    }
 
 
 TENANTS = ("acme", "globex")

@@ -20,9 +20,9 @@ from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
 from streams.settings import KafkaSettings, RetentionSettings
-from streams.state import PartitionState
 from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, USAGE_EVENTS, all_topics
 from streams.usage import UsageRecord
+from tests.oracle import fold, fresh_state
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
@@ -124,13 +124,13 @@ def coverage_event() -> CoverageEvent:
 
 def aggregates() -> list[Message]:
     """Return the aggregates of those records, and the one of a window that was emptied again."""
-    state = PartitionState(horizon=timedelta(days=35), writer="w")
-    state.fold_usage(usage_event(), 7)
+    state = fresh_state()
+    assert fold(state, usage_event(), offset=7) == []
     messages = [
         aggregate_message(
-            tenant, granularity, start, state.version, state.rollups(tenant).groups(granularity, start)
+            tenant, granularity, start, state.version, state.rollups.groups((tenant, granularity, start))
         )
-        for tenant, granularity, start in state.touched.windows()
+        for tenant, granularity, start in state.windows(state.take_touched())
     ]
     assert len(messages) == 3
     return [*messages, aggregate_message("acme", "hour", 0, 8, {})]

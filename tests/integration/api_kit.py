@@ -16,7 +16,16 @@ from redis.asyncio import Redis
 
 from streams import keys
 from streams.api import create_app
-from streams.cells import ZERO, Cell, Context, Measures, encode_cells, measures_to_json
+from streams.cells import (
+    ZERO,
+    Cell,
+    Context,
+    Measures,
+    context_id,
+    context_value,
+    encode_cell,
+    measures_to_json,
+)
 from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
 from streams.windows import GRANULARITIES, hour_number, hour_start, window_start
 
@@ -132,7 +141,12 @@ class ReadModel:
                 totals = windows[keys.windows_key(tenant, granularity), start]
                 totals[kind] = totals.get(kind, ZERO).plus(measures)
         for (hour, sim), cells in sims.items():
-            await self._redis.hset(keys.cells_key(tenant, hour), sim, encode_cells(cells))
+            value = b"".join(encode_cell(cell) for cell in cells)
+            await self._redis.hset(keys.cells_key(tenant, hour), sim, value)
+            for context, _ in cells:
+                dimensions = context_value(context)
+                public = context_id(dimensions)
+                await self._redis.hset(keys.contexts_key(tenant), public, dimensions)
             await self._redis.zadd(keys.hours_key(tenant), {str(hour): hour})
         for (key, start), totals in windows.items():
             body = {

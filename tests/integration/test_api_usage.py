@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streams.answers import UsageAnswer
+from streams.decoding import wire
 from streams.events import CoverageEvent, UsageEvent
 from streams.readmodel import ReadModel as Writer
 from streams.state import PartitionState
@@ -278,7 +279,7 @@ async def test_many_hours_are_read_in_pieces(model: ReadModel, api: httpx.AsyncC
 
 async def test_what_the_worker_writes_is_what_is_answered(redis: Redis, api: httpx.AsyncClient) -> None:
     """Events folded and published by the worker's own code come back through the endpoint."""
-    state = PartitionState(horizon=timedelta(days=35), writer="test")
+    state = PartitionState(horizon=timedelta(days=35), writer=1)
     at = NOW - timedelta(hours=2)
     records = tuple(
         UsageRecord(
@@ -297,7 +298,8 @@ async def test_what_the_worker_writes_is_what_is_answered(redis: Redis, api: htt
         for n in range(3)
     )
     about: dict[str, Any] = {"tenant": "acme", "account": "a", "provider": "emnify", "source": "push"}
-    state.fold_usage(UsageEvent(**about, received_at=NOW, records=records), 5)
+    assert state.take(wire(UsageEvent(**about, received_at=NOW, records=records)), 5, "test") == []
+    assert state.merge() == []
     state.fold_coverage(CoverageEvent(**about, start=at, end=NOW, observed_at=NOW), 6)
     writer = Writer(redis, aggregate_months=18)
     await writer.claim(cluster="c", partitions=1)

@@ -10,7 +10,7 @@ from streams.cells import decode_cells
 from streams.errors import ConfigError
 from streams.readmodel import ReadModel
 from streams.state import PartitionState, Touched
-from tests.oracle import BASE, event, fresh_state, usage
+from tests.oracle import BASE, event, fold, fresh_state, usage
 
 HOUR = int(BASE.timestamp()) // 3600
 SIM = "8988303000000000001"
@@ -18,14 +18,14 @@ SIM = "8988303000000000001"
 
 def folded(total: int, offset: int, revision: int = 1) -> tuple[PartitionState, Touched]:
     state = fresh_state()
-    state.fold_usage(event(usage(total=total, revision=revision)), offset)
+    fold(state, event(usage(total=total, revision=revision)), offset=offset)
     return state, state.take_touched()
 
 
 async def bytes_of(redis: Redis) -> int:
     value = await redis.hget(keys.cells_key("acme", HOUR), SIM)
     assert isinstance(value, bytes)
-    ((_, measures),) = decode_cells(SIM, value)
+    ((_, measures),) = decode_cells(value)
     return measures.total
 
 
@@ -54,10 +54,10 @@ async def test_the_fences_of_two_partitions_are_their_own(redis: Redis) -> None:
 async def test_what_was_moved_away_leaves_nothing_behind(redis: Redis) -> None:
     model = ReadModel(redis, aggregate_months=18)
     state = fresh_state()
-    state.fold_usage(event(usage(revision=1)), 0)
+    fold(state, event(usage(revision=1)), offset=0)
     assert await model.write(model.batch(0, state, state.take_touched(), 0))
     assert await redis.exists(keys.cells_key("acme", HOUR))
-    state.fold_usage(event(usage(revision=2, retracted=True)), 1)
+    fold(state, event(usage(revision=2, retracted=True)), offset=1)
     assert await model.write(model.batch(0, state, state.take_touched(), 1))
     assert not await redis.exists(keys.cells_key("acme", HOUR))
     assert await redis.zcard(keys.hours_key("acme")) == 0

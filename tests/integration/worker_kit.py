@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from connectors.demo.embedded import spawn
 from streams import keys, topics
-from streams.cells import ZERO, Context, Measures, decode_cells, measures_from_json
+from streams.cells import ZERO, Context, Measures, context_from, decode_cells, measures_from_json
 from streams.events import Message, UsageEvent
 from streams.kafka import ensure_topics, make_producer
 from streams.settings import Settings, load_settings
@@ -100,12 +100,15 @@ class Stack:
         """Return every cell of the read model."""
         found: Cells = {}
         for tenant in self.tenants:
+            contexts: dict[Any, Any] = await self.redis.hgetall(keys.contexts_key(tenant))
             hours: list[Any] = await self.redis.zrange(keys.hours_key(tenant), 0, -1)
             for hour in map(int, hours):
                 at = datetime.fromtimestamp(hour * 3600, UTC)
                 sims: dict[Any, Any] = await self.redis.hgetall(keys.cells_key(tenant, hour))
                 for sim, value in sims.items():
-                    for context, measures in decode_cells(sim.decode(), value):
+                    for public, measures in decode_cells(value):
+                        context = context_from(contexts[public])
+                        assert context.sim == sim.decode()
                         found[tenant, at, context] = measures._asdict()
         return found
 

@@ -1,0 +1,86 @@
+"""Exact sums of measures by 64-bit key, in columns: cells and windows are both of this kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.cells import COLUMNS, COUNTS, VOLUMES, Measures, named
+from streams.index import I64, U64, Columns, Index
+
+Matrix = npt.NDArray[np.int64]
+"""Rows of measures, a column for each of `streams.cells.COLUMNS`."""
+
+WIDTH = len(COLUMNS)
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
+
+
+def mix(keys: U64) -> U64:
+    """Spread keys over all 64 bits, so that they can serve as hashes."""
+    spread = keys * _MIX
+    spread ^= spread >> _HALF
+    spread *= _MIX
+    return spread ^ (spread >> _HALF)
+
+
+class Sums:
+    """Measures by key; a key whose records have all gone measures nothing and may come back."""
+
+    def __init__(self) -> None:
+        dtypes: dict[str, npt.DTypeLike] = {"key": np.uint64}
+        dtypes |= dict.fromkeys(COUNTS, np.int32) | dict.fromkeys(VOLUMES, np.int64)
+        self._columns = Columns(**dtypes)
+        self._index = Index()
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def add(self, keys: U64, differences: Matrix) -> tuple[U64, I64]:
+        """Add differences, several to one key too. Returns the keys that are new here and their rows."""
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        unique = ordered[starts]
+        sums = np.add.reduceat(differences[order], starts, axis=0)
+        rows = self.find(unique)
+        fresh = np.flatnonzero(rows < 0)
+        if len(fresh):
+            added = self._columns.extend(len(fresh))
+            rows[fresh] = added
+            self._columns["key"][added] = unique[fresh]
+            self._index.place(mix(unique[fresh]), added, lambda: mix(self.keys()))
+        for position, name in enumerate(COLUMNS):
+            column = self._columns[name]
+            column[rows] += sums[:, position].astype(column.dtype)
+        return unique[fresh], rows[fresh]
+
+    def find(self, keys: U64) -> I64:
+        """Return the rows of keys, -1 where there is none."""
+        known = self._columns["key"]
+        return self._index.find(mix(keys), lambda rows, at: known[rows] == keys[at])
+
+    def keys(self) -> U64:
+        """Return all keys, in the order of their rows."""
+        keys: U64 = self._columns["key"][: len(self._columns)]
+        return keys
+
+    def matrix(self, rows: I64) -> Matrix:
+        """Return the measures of rows."""
+        return np.stack([self._columns[name][rows].astype(np.int64) for name in COLUMNS], axis=1)
+
+    def live(self) -> U64:
+        """Return the keys that measure something."""
+        live: U64 = self.keys()[self._columns["records"][: len(self._columns)] != 0]
+        return live
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that columns and index take."""
+        return self._columns.nbytes + self._index.nbytes
+
+
+def measures(row: npt.NDArray[np.int64]) -> Measures:
+    """Return one row of a matrix as named measures."""
+    return named(row.tolist())
