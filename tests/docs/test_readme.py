@@ -165,7 +165,7 @@ def test_a_configuration_is_checked(demo: Demo) -> None:
     [
         (
             line,
-            {"connect": "callbacks at", "worker": "read model filled", "serve": "listens"}[line.split()[1]],
+            {"connect": "callbacks at", "worker": "filled partition=7", "serve": "listens"}[line.split()[1]],
         )
         for line in commands("simusage")
         if " check " not in line
