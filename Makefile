@@ -56,6 +56,10 @@ chaos: $(ready) ## Run the chaos suite alone; the long form: make chaos ARGS=--l
 bench: $(ready) ## Measure the worker, write docs/benchmarks.*; make bench ARGS="--quick ingest_fat"
 	@exec $(bin)/python -m tests.benchmarks $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(ready) ## Measure Kafka Streams, Quix Streams and naive Faust on the same load (needs Java 17)
+	@exec $(bin)/python -m tests.benchmarks.peers $(ARGS)
+
 .PHONY: check
 check: $(ready) ## Check format, lint, types and that the generated files are up to date
 	@$(bin)/ruff format --check .

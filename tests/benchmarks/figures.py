@@ -96,6 +96,14 @@ FIGURES: Final[dict[str, Figure]] = {
         "x",
         "two workers against one, events of 500 records; the second shares its core where there are only two",
     ),
+    "peer_simusage_fat": Figure(
+        _RATE,
+        "our worker on one core in the same run, events of 500 records",
+        baseline="peer_kafka_streams_memory_fat",
+    ),
+    "peer_simusage_single": Figure(
+        _RATE, "our worker on one core, events of 1 record", baseline="peer_kafka_streams_memory_single"
+    ),
     "peer_kafka_streams_memory_fat": Figure(_RATE, "Kafka Streams, in-memory stores, events of 500 records"),
     "peer_kafka_streams_memory_single": Figure(_RATE, "Kafka Streams, in-memory stores, events of 1 record"),
     "peer_kafka_streams_rocksdb_fat": Figure(_RATE, "Kafka Streams, RocksDB, events of 500 records"),

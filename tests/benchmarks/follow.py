@@ -52,6 +52,7 @@ async def follow(rig: Rig, follower: Follower, records: int, *, limit: float) ->
         "group": group,
         "partitions": str(rig.partitions),
         "records": str(records),
+        "folder": str(rig.folder),
     }
     command = [part.format(**places) for part in follower.command]
     result = Fold(records)

@@ -9,6 +9,7 @@ ordinary kind (`GET /v1/usage`, the tenant's total) repeated every 10 ms finds t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -89,8 +90,10 @@ async def freshness(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
         shares = meter.shares()
         query_times = list(seen.query_times)
         await sending
-        await _shown(seen)
+        await _shown(seen, asking)
         asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
     return _results(seen, begun + WARM_UP_S, query_times, shares, rig.died())
 
 
@@ -202,7 +205,7 @@ async def _ask(session: aiohttp.ClientSession, port: int, tenant: str, seen: See
             seen.unanswered += 1
         else:
             seen.query_times.append(now - begun)
-            shown = sum(row["data"]["total_bytes"] for row in body["data"]) % MB
+            shown = sum(row["data"]["total_bytes"] for row in body["rows"]) % MB
             if shown > known:
                 known = shown
                 seen.answers.append((now, shown))
@@ -210,9 +213,9 @@ async def _ask(session: aiohttp.ClientSession, port: int, tenant: str, seen: See
         await asyncio.sleep(due - now)
 
 
-async def _shown(seen: Seen) -> None:
+async def _shown(seen: Seen, asking: asyncio.Task[None]) -> None:
     deadline = time.monotonic() + LAST_WITHIN_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not asking.done():
         if seen.answers and seen.answers[-1][1] >= len(seen.accepted):
             return
         await asyncio.sleep(0.1)

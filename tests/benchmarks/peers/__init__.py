@@ -1,0 +1,1 @@
+"""Other engines on the same topic in the same run: `make bench-peers`."""
