@@ -129,13 +129,23 @@ class Asker:
         """Return the answers to a usage question, page by page along their links."""
         url = f"{self._endpoints['query']}/v1/usage"
         headers = {"Authorization": f"Bearer {self._endpoints['tokens'][tenant]}"}
-        response = self._http.get(url, params=parameters, headers=headers)
+        response = self._answer(httpx.URL(url, params=parameters), headers)
         pages = [_good(response)]
         while "next" in response.links:
-            following = httpx.URL(url).join(response.links["next"]["url"])
-            response = self._http.get(following, headers=headers)
+            response = self._answer(httpx.URL(url).join(response.links["next"]["url"]), headers)
             pages.append(_good(response))
         return pages
+
+    def _answer(self, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
+        """Ask, and ask again while the read model is being filled: a 503 is no answer."""
+
+        def answer() -> httpx.Response | None:
+            response = self._http.get(url, headers=headers)
+            return None if response.status_code == 503 else response
+
+        found = wait_until_sync(answer, 60, "the endpoint answers")
+        assert found is not None
+        return found
 
     def rows(self, tenant: str, **parameters: str | int) -> dict[Place, Totals]:
         """Return a question's rows by place."""
@@ -160,6 +170,16 @@ class Asker:
         """Wait until emnify's stream has delivered so many records more."""
         wanted = self.delivered() + count
         wait_until_sync(lambda: self.delivered() >= wanted, 60, f"{wanted} records are delivered")
+
+    def counted(self) -> int:
+        """Return how many records the answers have, of all tenants together."""
+        answers = [self.usage(tenant, granularity="all")[0] for tenant in self.tenants]
+        return sum(row["records"] for answer in answers for row in answer["rows"])
+
+    def answers_move(self) -> None:
+        """Wait until the answers have more records than now: what they show is durable by then."""
+        before = self.counted()
+        wait_until_sync(lambda: self.counted() > before, 60, f"more than {before} records are counted")
 
     def settle(self) -> dict[str, Any]:
         """Stop usage, wait until every account says that it is complete beyond that, and return the truth.
