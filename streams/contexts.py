@@ -47,7 +47,7 @@ class Contexts:
         self._scopes: dict[Scope, dict[Tail, int]] = {}
         self._all: list[tuple[Scope, Tail]] = []
         self._by_name: dict[int, int] = {}
-        self._groups: dict[tuple[str, Group], int] = {}
+        self._groups: dict[tuple[str | None, ...], int] = {}
         self.group_list: list[tuple[str, Group]] = []
         """Tenant and group of each group number."""
         self._owners: dict[str, int] = {}
@@ -89,10 +89,10 @@ class Contexts:
         self.scope(scope)[tail] = number
         self._by_name[name] = number
         tenant, provider, _ = scope
-        key = (tenant, Group(provider, tail[4], tail[5], tail[7], tail[8]))
-        group = self._groups.setdefault(key, len(self.group_list))
+        kind = (provider, tail[4], tail[5], tail[7], tail[8])
+        group = self._groups.setdefault((tenant, *kind), len(self.group_list))
         if group == len(self.group_list):
-            self.group_list.append(key)
+            self.group_list.append((tenant, Group(*kind)))
             self._owner_of_group.append(self._owners.setdefault(tenant, len(self._owners)))
         sim = self._sims.setdefault((tenant, tail[0]), len(self._latest))
         if sim == len(self._latest):

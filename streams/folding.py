@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from dataclasses import dataclass, field
@@ -18,24 +17,21 @@ from typing import Any
 
 import faust
 from faust.types import EventT
-from redis.exceptions import RedisError
 
 from streams import topics
 from streams.aggregate import aggregate_message
 from streams.deadletters import dead_letter
 from streams.decoding import decode
-from streams.errors import ConfigError, DataError
+from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, header
+from streams.projection import Projection
 from streams.readmodel import Batch, ReadModel
 from streams.settings import Settings
-from streams.state import PartitionState, Touched
+from streams.state import PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
 from streams.windows import GRANULARITIES, Granularity
 
 logger = logging.getLogger(__name__)
-
-REDIS_CHECK_SECONDS = 2.0
-"""How often Redis is asked whether it still holds everything; refilling must begin well within 30 s."""
 
 BROKEN_AFTER_SECONDS = 120.0
 """A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
@@ -57,7 +53,6 @@ class Folding:
     def __init__(self, settings: Settings, app: faust.App, model: ReadModel) -> None:
         self._settings = settings
         self._app = app
-        self._model = model
         self._tenants = frozenset(settings.tenants)
         horizon = timedelta(days=settings.retention.horizon_days)
         self.states = StateTable(
@@ -73,11 +68,9 @@ class Folding:
         for table in (self.states, *self.windows.values()):
             app.tables.add(table)
         self._gathered = Gathered()
-        self._unwritten: dict[int, Touched] = {}
         self._flushing = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._written: dict[int, int] = {}
-        self._redis_away = False
+        self.projection = Projection(app, model, self.states, self._flushing, self._ask)
 
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
@@ -133,6 +126,10 @@ class Folding:
         )
         self._gathered.letters.append(letter)
 
+    def _ask(self, partition: int, state: PartitionState) -> None:
+        self._gathered.states.setdefault(partition, state)
+        self._wake.set()
+
     async def run(self) -> None:
         """Flush whatever was gathered, `flush_ms` after its first event at the latest."""
         while True:
@@ -178,9 +175,7 @@ class Folding:
         outputs: list[tuple[int, str, Granularity, int, Message]] = []
         for partition, state in states.items():
             fresh = state.take_touched()
-            touched = self._unwritten.setdefault(partition, Touched())
-            touched.update(fresh)
-            batches.append(self._model.batch(partition, state, touched, state.version))
+            batches.append(self.projection.snapshot(partition, state, fresh))
             for tenant, granularity, start in sorted(state.windows(fresh)):
                 groups = state.rollups.groups((tenant, granularity, start))
                 message = aggregate_message(tenant, granularity, start, state.version, groups)
@@ -204,7 +199,7 @@ class Folding:
 
         # Step 4.
         for batch in batches:
-            states[batch.partition].published(whole=await self._write(batch, states[batch.partition]))
+            await self.projection.write(batch, states[batch.partition])
 
         # Step 5.
         for event in gathered.events:
@@ -217,98 +212,6 @@ class Folding:
             topic, message.key, message.value, None, None, message.headers
         )
         return sent
-
-    async def _write(self, batch: Batch, state: PartitionState) -> bool:
-        try:
-            written = await self._model.write(batch)
-        except (RedisError, OSError) as error:
-            self._note_redis(error)
-            return False
-        self._note_redis(None)
-        self._unwritten.pop(batch.partition, None)
-        self._written[batch.partition] = batch.version
-        if written:
-            state.contexts.tell(batch.told)
-        else:
-            logger.warning(
-                "this worker's write is refused: a newer owner of the partition has written",
-                extra={"partition": batch.partition, "version": batch.version},
-            )
-        return written
-
-    def _note_redis(self, error: BaseException | None) -> None:
-        if error is not None and not self._redis_away:
-            logger.error("Redis does not answer: folding goes on, the read model waits (%s)", error)
-        elif error is None and self._redis_away:
-            logger.info("Redis answers again")
-        self._redis_away = error is not None
-
-    async def mind_read_model(self, cluster: str) -> None:
-        """Keep Redis whole: claim it, and refill every partition of ours that it does not hold completely."""
-        checked: dict[int, PartitionState] = {}
-        while True:
-            try:
-                await self._model.claim(cluster=cluster, partitions=self._settings.kafka.partitions)
-                for partition in self._settled():
-                    state = self.states.state_of(partition)
-                    known = checked.get(partition) is state
-                    floor = self._written.get(partition, -1) if known else state.floor
-                    if not await self._model.holds(partition, floor):
-                        checked.pop(partition, None)
-                        known = False
-                        if not await self._refill(partition, state):
-                            continue
-                    if not known:
-                        logger.info(
-                            "partition taken over", extra={"partition": partition, "version": state.version}
-                        )
-                        state.verified()
-                        checked[partition] = state
-                        # What recovery touched has to be published, events or not.
-                        self._gathered.states.setdefault(partition, state)
-                        self._wake.set()
-                self._note_redis(None)
-            except ConfigError as error:
-                die(str(error))
-            except (RedisError, OSError) as error:
-                self._note_redis(error)
-            await asyncio.sleep(REDIS_CHECK_SECONDS)
-
-    async def _refill(self, partition: int, state: PartitionState) -> bool:
-        started = time.monotonic()
-        await self._model.begin_refill(partition)
-        state.contexts.forget_told()
-        parts = list(state.everything())
-        for part in parts:
-            async with self._flushing:
-                if not await self._refill_part(partition, state, part):
-                    return False
-        async with self._flushing:
-            left = self._unwritten.pop(partition, Touched())
-            if not await self._refill_part(partition, state, left):
-                return False
-            await self._model.end_refill(partition)
-            self._written[partition] = state.durable
-        seconds = round(time.monotonic() - started, 3)
-        logger.info(
-            "read model filled", extra={"partition": partition, "parts": len(parts), "seconds": seconds}
-        )
-        return True
-
-    async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
-        if partition not in self._settled() or not self.states.holds(partition, state):
-            return False
-        batch = self._model.batch(partition, state, part, state.durable)
-        written = await self._model.write(batch)
-        if written:
-            state.contexts.tell(batch.told)
-        return written
-
-    def _settled(self) -> set[int]:
-        # During a rebalance and the recovery that ends it, a state may be half read.
-        if self._app.rebalancing or self._app.unassigned:
-            return set()
-        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS}
 
 
 def _origin(event: EventT[Any]) -> str:

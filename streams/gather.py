@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from pydantic import ValidationError
 
+from streams.cells import SIM_BYTES
 from streams.contexts import Contexts, Scope, Tail
 from streams.decoding import WireEvent, WireRecord, scaled_cost
 from streams.errors import DataError
@@ -59,6 +60,7 @@ class Gather:
         self._records: list[WireRecord] = []
         self._digests: list[bytes] = []
         self._numbers: list[int] = []
+        self._places: set[tuple[str | None, ...]] = set()
         self._settling: tuple[list[tuple[int, WireEvent, str]], list[WireRecord]] = ([], [])
 
     def take(self, event: WireEvent, origin: str) -> list[RejectedRecord]:
@@ -180,23 +182,39 @@ class Gather:
     def _intern_new(
         self, scope: Scope, records: list[WireRecord], tails: Iterable[Tail]
     ) -> tuple[list[int], list[RejectedRecord | None]]:
-        """Check the whole contract where a context is new: its names repeat, so this is rare."""
+        """Check the names where a context is new: they repeat, so this is rare."""
         numbers: list[int] = []
         rejected: list[RejectedRecord | None] = []
         known = self._contexts.scope(scope)
         for record, tail in zip(records, tails, strict=True):
             number = known.get(tail)
             if number is None:
-                encoded = msgspec.json.encode(record)
-                try:
-                    UsageRecord.model_validate_json(encoded)
-                except ValidationError as error:
-                    rejected.append(RejectedRecord(encoded, DataError("malformed", describe(error))))
+                bad = None if self._names_are_plain(tail) else _check(record)
+                if bad is not None:
+                    rejected.append(bad)
                     continue
+                self._places.add((tail[4], tail[5], tail[6], tail[8]))
                 number = self._contexts.intern(scope, tail)
             numbers.append(number)
             rejected.append(None)
         return numbers, rejected if any(rejected) else []
+
+    def _names_are_plain(self, tail: Tail) -> bool:
+        sim, endpoint, fleet, tags, country, network, rat, _, currency = tail
+        place = (country, network, rat, currency)
+        if tags or fleet is not None or len(sim) != SIM_BYTES or not (sim.isascii() and sim.isdigit()):
+            return False
+        # Few places occur: each is checked by the contract once.
+        return (endpoint is None or 0 < len(endpoint) <= 128) and place in self._places
+
+
+def _check(record: WireRecord) -> RejectedRecord | None:
+    encoded = msgspec.json.encode(record)
+    try:
+        UsageRecord.model_validate_json(encoded)
+    except ValidationError as error:
+        return RejectedRecord(encoded, DataError("malformed", describe(error)))
+    return None
 
 
 def _flags(semantics: str, retracted: bool, cost_status: str, unbilled: bool, undirected: bool) -> int:

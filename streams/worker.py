@@ -73,16 +73,12 @@ def build(settings: Settings, data: str, cluster: str) -> faust.App:
         except Exception as error:  # noqa: BLE001 - Faust would acknowledge the event and go on
             die("folding failed", error)
 
-    app.task(folding.run)
-    app.task(_minding(folding, cluster))
-    return app
-
-
-def _minding(folding: Folding, cluster: str) -> Any:
     async def mind_read_model() -> None:
-        await folding.mind_read_model(cluster)
+        await folding.projection.mind(cluster, settings.kafka.partitions)
 
-    return mind_read_model
+    app.task(folding.run)
+    app.task(mind_read_model)
+    return app
 
 
 def run(settings: Settings) -> None:

@@ -1,0 +1,152 @@
+"""The projection of the partition states into Redis: kept in step by flushes, refilled where it is not whole.
+
+Redis may be away, emptied, restored from an old copy or written by a worker that died half-way. A state knows
+how far Redis must be for the replay to bring it up to date (`PartitionState.floor`); everything else is
+written anew, and until that is done the partition does not say that it is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import faust
+from redis.exceptions import RedisError
+
+from streams import topics
+from streams.errors import ConfigError
+from streams.readmodel import Batch, ReadModel
+from streams.state import PartitionState, Touched
+from streams.tables import StateTable, die
+
+logger = logging.getLogger(__name__)
+
+CHECK_SECONDS = 2.0
+"""How often Redis is asked whether it still holds everything; refilling must begin well within 30 s."""
+
+
+class Projection:
+    """Writes to Redis what flushes touched, and minds that Redis holds everything.
+
+    `flushing` is held by whoever flushes. `ask` is called to have a state published that no event touched.
+    """
+
+    def __init__(
+        self,
+        app: faust.App,
+        model: ReadModel,
+        states: StateTable,
+        flushing: asyncio.Lock,
+        ask: Callable[[int, PartitionState], None],
+    ) -> None:
+        self._app = app
+        self._model = model
+        self._states = states
+        self._flushing = flushing
+        self._ask = ask
+        self._unwritten: dict[int, Touched] = {}
+        self._written: dict[int, int] = {}
+        self._away = False
+
+    def snapshot(self, partition: int, state: PartitionState, fresh: Touched) -> Batch:
+        """Encode what was touched and what Redis has not taken before, without awaiting."""
+        touched = self._unwritten.setdefault(partition, Touched())
+        touched.update(fresh)
+        return self._model.batch(partition, state, touched, state.version)
+
+    async def write(self, batch: Batch, state: PartitionState) -> None:
+        """Write a snapshot; if Redis is away, it is remembered what was touched."""
+        try:
+            written = await self._model.write(batch)
+        except (RedisError, OSError) as error:
+            self._note(error)
+            state.published(whole=False)
+            return
+        self._note(None)
+        self._unwritten.pop(batch.partition, None)
+        state.published(whole=written)
+        if written:
+            self._written[batch.partition] = batch.version
+            state.contexts.tell(batch.told)
+        else:
+            logger.warning(
+                "this worker's write is refused: a newer owner of the partition has written",
+                extra={"partition": batch.partition, "version": batch.version},
+            )
+
+    async def mind(self, cluster: str, partitions: int) -> None:
+        """Claim Redis, and refill every partition of ours that it does not hold completely; for ever."""
+        checked: dict[int, PartitionState] = {}
+        while True:
+            try:
+                await self._model.claim(cluster=cluster, partitions=partitions)
+                for partition in self._settled():
+                    await self._check(partition, checked)
+                self._note(None)
+            except ConfigError as error:
+                die(str(error))
+            except (RedisError, OSError) as error:
+                self._note(error)
+            await asyncio.sleep(CHECK_SECONDS)
+
+    async def _check(self, partition: int, checked: dict[int, PartitionState]) -> None:
+        state = self._states.state_of(partition)
+        known = checked.get(partition) is state
+        floor = self._written.get(partition, -1) if known else state.floor
+        if not await self._model.holds(partition, floor):
+            checked.pop(partition, None)
+            known = False
+            if not await self._refill(partition, state):
+                return
+        if not known:
+            logger.info("partition taken over", extra={"partition": partition, "version": state.version})
+            state.verified()
+            checked[partition] = state
+            # What recovery touched has to be published, events or not.
+            self._ask(partition, state)
+
+    async def _refill(self, partition: int, state: PartitionState) -> bool:
+        started = time.monotonic()
+        async with self._flushing:
+            await self._model.begin_refill(partition)
+            state.contexts.forget_told()
+            parts = list(state.everything())
+        for part in parts:
+            async with self._flushing:
+                if not await self._refill_part(partition, state, part):
+                    return False
+        async with self._flushing:
+            left = self._unwritten.pop(partition, Touched())
+            if not await self._refill_part(partition, state, left):
+                return False
+            await self._model.end_refill(partition)
+            self._written[partition] = state.durable
+        seconds = round(time.monotonic() - started, 3)
+        logger.info(
+            "read model filled", extra={"partition": partition, "parts": len(parts), "seconds": seconds}
+        )
+        return True
+
+    async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
+        if partition not in self._settled() or not self._states.holds(partition, state):
+            return False
+        batch = self._model.batch(partition, state, part, state.durable)
+        written = await self._model.write(batch)
+        if written:
+            state.contexts.tell(batch.told)
+        return written
+
+    def _settled(self) -> set[int]:
+        # During a rebalance and the recovery that ends it, a state may be half read.
+        if self._app.rebalancing or self._app.unassigned:
+            return set()
+        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS}
+
+    def _note(self, error: BaseException | None) -> None:
+        if error is not None and not self._away:
+            logger.error("Redis does not answer: folding goes on, the read model waits (%s)", error)
+        elif error is None and self._away:
+            logger.info("Redis answers again")
+        self._away = error is not None
