@@ -188,6 +188,10 @@ class WindowTable(_DirectTable):
         value = self.data.get((tenant, self._calendar.current(start)))
         return value if isinstance(value, bytes) else None
 
+    def indexed(self) -> int:
+        """Return how many windows wait for their expiry."""
+        return sum(len(keys) for ends in self._index.values() for keys in ends.values())
+
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Take in recovered windows and index them, which Faust does not."""
         events = list(batch)

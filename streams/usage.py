@@ -68,7 +68,7 @@ class UsageRecord(BaseModel):
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
     network: Annotated[str, Field(pattern=r"^[0-9]{3}-[0-9]{2,3}$")] | None = None
     rat: Name | None = None
-    retracted: bool = False
+    retracted: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
