@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +34,7 @@ class Recording(WindowTable):
 
 
 @pytest.fixture
-def table() -> Iterator[Recording]:
+def table() -> Recording:
     """A table of months that expires a year after each window's end."""
     app = faust.App("tables-test", broker="kafka://127.0.0.1:1", store="memory://", web_enabled=False)
     return Recording(app, name="months", window=CalendarWindow("month", YEAR))
