@@ -9,6 +9,7 @@ import contextlib
 import logging
 from dataclasses import dataclass, field
 from enum import IntEnum
+from io import BytesIO
 from random import Random
 from typing import Any
 
@@ -165,7 +166,7 @@ class DataStreamer:
         headers = stream.headers | {"Content-Type": "application/json"}
         try:
             async with session.request(
-                stream.method, stream.url, data=body, headers=headers, allow_redirects=False
+                stream.method, stream.url, data=BytesIO(body), headers=headers, allow_redirects=False
             ) as response:
                 if 200 <= response.status < 300:
                     return True
