@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 
 from streams.errors import UnavailableError
 from tests.benchmarks.load import Load
-from tests.benchmarks.machine import Meter, cores
+from tests.benchmarks.machine import STRANGERS, Meter, cores
 from tests.benchmarks.services import Rig, say
 
 SAMPLE_S = 0.025
 """How often the read model is asked how far it is: three commands, nothing that the worker would feel."""
 
 COMMITTED_WITHIN_S = 15.0
+
+NOISE = 0.15
+"""Share of a core taken by what does not belong here above which a run is marked."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,10 @@ class Fold:
         parts = [f"{done} of {self.records} records in {self.finished or at:.1f} s with the start"]
         pauses = [(b - a) for (a, _), (b, _) in zip(self.samples, self.samples[1:], strict=False)]
         parts.append(f"longest time without visible progress {max(pauses, default=0) * 1000:.0f} ms")
+        if (cost := self.cpu_us_a_record) is not None and self.worker_cpu_s:
+            parts.append(f"{cost:.1f} us of worker CPU a record")
+        if self.cpu.get(STRANGERS, 0.0) > NOISE:
+            parts.append(f"NOISY: strangers took {self.cpu[STRANGERS]:.2f} cores")
         return "; ".join(parts + self.problems)
 
 

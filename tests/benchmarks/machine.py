@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+STRANGERS = "strangers"
+"""Everything on the machine that does not belong to the benchmark; more than a little spoils a figure."""
+
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -77,7 +80,7 @@ def resident_bytes(pid: int) -> int:
 
 @dataclass
 class Meter:
-    """Measures what share of a core each process takes, from its making on."""
+    """Measures what share of a core each process takes, from its making on, and what strangers take."""
 
     pids: Mapping[str, int]
     _begun: float = field(default_factory=time.monotonic)
@@ -85,13 +88,23 @@ class Meter:
 
     def __post_init__(self) -> None:
         """Note where each process stands."""
+        self.pids = {"benchmark": os.getpid(), **self.pids}
         self._before = {name: cpu_seconds(pid) for name, pid in self.pids.items()}
+        self._busy = _busy_seconds()
 
     def seconds(self, name: str) -> float:
         """Return the CPU seconds of one process since."""
         return max(0.0, cpu_seconds(self.pids[name]) - self._before[name])
 
     def shares(self) -> dict[str, float]:
-        """Return each process' share of a core since."""
+        """Return each process' share of a core since, and that of all which do not belong here."""
         elapsed = max(time.monotonic() - self._begun, 1e-9)
-        return {name: self.seconds(name) / elapsed for name in self.pids}
+        shares = {name: self.seconds(name) / elapsed for name in self.pids}
+        strangers = (_busy_seconds() - self._busy) / elapsed - sum(shares.values())
+        return {**shares, STRANGERS: max(0.0, strangers)}
+
+
+def _busy_seconds() -> float:
+    """Return the CPU time that anything at all has taken (user, nice, system, interrupts, steal)."""
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
+    return sum(int(fields[index]) for index in (0, 1, 2, 5, 6, 7)) / _TICK
