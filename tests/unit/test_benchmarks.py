@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -110,6 +111,12 @@ def test_the_receiver_takes_the_callbacks_of_the_freshness_load(monkeypatch: pyt
 
 
 def test_freshness_counts_a_probe_that_was_never_shown() -> None:
-    seen = Seen(accepted=[1.0, 2.0, 3.0], answers=[(1.5, 1), (2.25, 2)])
-    assert seen.freshness(since=1.0) == [0.5, 0.25, float("inf")]
-    assert seen.freshness(since=2.5) == [float("inf")]
+    seen = Seen(accepted=[(1.0, 0.5), (2.0, 1.5), (3.0, 2.5)], answers=[(1.5, 1), (2.25, 2)])
+    assert seen.shown(since=0.0) == [(0.5, 1.0), (0.25, 0.75), (float("inf"), float("inf"))]
+    assert seen.shown(since=2.0) == [(float("inf"), float("inf"))]
+
+
+def test_small_sizes_reach_no_goal() -> None:
+    fast = [Result("ingest_fat", 1e6)]
+    assert "| yes |" in markdown(merged([], fast, replace(RUN, size="full")))
+    assert "| not judged |" in markdown(merged([], fast, RUN))
