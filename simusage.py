@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 
-from streams.errors import ConfigError, UnavailableError
+from connectors.commands import deadletters
+from streams.commands import Config, LogJson, rebuild, start, verify
+from streams.errors import ConfigError
 from streams.logs import configure_logging
 from streams.settings import load_settings
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     help="Exact, near-real-time usage aggregation for cellular IoT SIMs of several providers.\n\n"
@@ -29,33 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        envvar="SIMUSAGE_CONFIG",
-        metavar="FILE",
-        help="The TOML configuration; see config/simusage.example.toml. SIMUSAGE_... variables win over it.",
-    ),
-]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")]
-
-
-def _start(role: Callable[P, None]) -> Callable[P, None]:
-    """Turn what is wrong at start into one message and exit code 2; a stop by signal is a success."""
-
-    @functools.wraps(role)
-    def command(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            role(*args, **kwargs)
-        except (ConfigError, UnavailableError) as error:
-            typer.echo(f"simusage: {error}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
-
-    return command
-
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     """Run until it ends by itself or by SIGINT or SIGTERM, which both cancel it in good order."""
@@ -65,7 +37,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 @app.command()
-@_start
+@start
 def run(
     demo: Annotated[bool, typer.Option("--demo", help="Run the whole product on this machine.")] = False,
     seconds: Annotated[
@@ -102,7 +74,7 @@ def run(
 
 
 @app.command()
-@_start
+@start
 def connect(config: Config = None, log_json: LogJson = False) -> None:
     """Bring usage in: poll the providers and receive their callbacks, for every account configured.
 
@@ -122,7 +94,7 @@ def connect(config: Config = None, log_json: LogJson = False) -> None:
 
 
 @app.command()
-@_start
+@start
 def worker(config: Config = None, log_json: LogJson = False) -> None:
     """Count: fold usage events into exact hourly, daily and monthly totals of each tenant.
 
@@ -142,7 +114,7 @@ def worker(config: Config = None, log_json: LogJson = False) -> None:
 
 
 @app.command()
-@_start
+@start
 def serve(config: Config = None, log_json: LogJson = False) -> None:
     """Answer queries over HTTP, each token for its own tenant only.
 
@@ -162,7 +134,7 @@ def serve(config: Config = None, log_json: LogJson = False) -> None:
 
 
 @app.command()
-@_start
+@start
 def simulate(
     config: Annotated[
         Path | None,
@@ -220,7 +192,7 @@ def simulate(
 
 
 @app.command()
-@_start
+@start
 def check(config: Config = None, log_json: LogJson = False) -> None:
     """Try a configuration before it goes live: each key, each connection and each credential.
 
@@ -245,6 +217,11 @@ def check(config: Config = None, log_json: LogJson = False) -> None:
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+app.command()(verify)
+app.command()(rebuild)
+app.add_typer(deadletters, name="deadletters")
 
 
 def main() -> None:
