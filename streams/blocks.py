@@ -19,10 +19,11 @@ import numpy as np
 import orjson
 import zstandard
 
+from streams.contributions import Table
 from streams.errors import DataError
 from streams.events import MAX_BYTES
 from streams.index import I64
-from streams.ledger import STATEMENT, Table
+from streams.ledger import STATEMENT
 
 BLOCK_VERSION = 1
 FANOUT = 16
@@ -36,8 +37,11 @@ _DIGESTS = ("low", "high")
 _NARROW: tuple[type[np.unsignedinteger[Any]], ...] = (np.uint8, np.uint16, np.uint32, np.uint64)
 
 
-def pack(table: Table) -> bytes:
-    """Encode statements; `context` must hold lasting names. Columns are stored at their narrowest width."""
+def pack(table: Table, sessions: dict[int, bytes]) -> bytes:
+    """Encode statements and the sessions of some, by position; `context` must hold lasting names.
+
+    Columns are stored at their narrowest width.
+    """
     order = np.lexsort((table["start"], table["context"]))
     head: dict[str, list[object]] = {}
     parts = [np.ascontiguousarray(table[name][order]).tobytes() for name in _DIGESTS]
@@ -52,18 +56,23 @@ def pack(table: Table) -> bytes:
         narrow = np.dtype(next(kind for kind in _NARROW if top <= np.iinfo(kind).max))
         head[name] = [int(low), narrow.str]
         parts.append(shifted.astype(narrow).tobytes())
-    header = orjson.dumps([len(order), head])
+    positions = np.argsort(order)
+    members = {str(positions[at]): session.hex() for at, session in sessions.items()}
+    header = orjson.dumps([len(order), head, members])
     body = len(header).to_bytes(4, "little") + header + b"".join(parts)
     return bytes([BLOCK_VERSION]) + zstandard.compress(body, 1)
 
 
-def unpack(block: bytes) -> Table:
-    """Decode a block. Raises `DataError` for a schema version that this release does not know."""
+def unpack(block: bytes) -> tuple[Table, dict[int, bytes]]:
+    """Decode a block into statements and sessions by position.
+
+    Raises `DataError` for a schema version that this release does not know.
+    """
     if block[0] != BLOCK_VERSION:
         raise DataError("malformed", f"ledger block of schema version {block[0]}; this release reads 1")
     body = zstandard.decompress(block[1:])
     size = int.from_bytes(body[:4], "little")
-    count, head = orjson.loads(body[4 : 4 + size])
+    count, head, members = orjson.loads(body[4 : 4 + size])
     table: Table = {}
     at = 4 + size
     for name in _DIGESTS:
@@ -74,7 +83,7 @@ def unpack(block: bytes) -> Table:
         at += column.nbytes
         wide = _wide(name)
         table[name] = (column.astype(np.uint64) + np.array(low, wide).view(np.uint64)).view(wide)
-    return table
+    return table, {int(at): bytes.fromhex(session) for at, session in members.items()}
 
 
 def _wide(name: str) -> type[np.int64 | np.uint64]:
@@ -84,7 +93,7 @@ def _wide(name: str) -> type[np.int64 | np.uint64]:
 class BlockLog:
     """Which blocks are live and which rows they hold; decides what a flush writes."""
 
-    def __init__(self, writer: int, statements: Callable[[I64], Table]) -> None:
+    def __init__(self, writer: int, statements: Callable[[I64], tuple[Table, dict[int, bytes]]]) -> None:
         self._writer = writer
         self._statements = statements
         self._sequence = 0
@@ -117,7 +126,7 @@ class BlockLog:
             self._put_block(level, rows[at : at + ROWS_A_BLOCK], writes)
 
     def _put_block(self, level: int, rows: I64, writes: list[Write]) -> None:
-        block = pack(self._statements(rows))
+        block = pack(*self._statements(rows))
         if len(block) > MAX_BYTES and len(rows) > 1:
             middle = len(rows) // 2
             self._put_block(level, rows[:middle], writes)

@@ -25,7 +25,7 @@ class WireRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 
     identity: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     revision: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    semantics: Literal["delta", "period_total"]
+    semantics: Literal["delta", "period_total", "session_total"]
     start: _Instant
     end: _Instant
     sim: str
@@ -44,6 +44,8 @@ class WireRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     network: str | None = None
     rat: str | None = None
     retracted: bool = False
+    session: str | None = None
+    pro_rata: bool = False
 
 
 class WireEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,9 +74,8 @@ def decode(value: bytes) -> tuple[WireEvent | None, list[RejectedRecord]]:
         event = _decoder.decode(value)
     except (msgspec.ValidationError, msgspec.DecodeError):
         return decode_slowly(value)
-    for record in event.records:
-        if (record.cost is not None or record.cost_status == "complete") and not _money_is_plain(record):
-            return decode_slowly(value)
+    if any(map(_unusual, event.records)):
+        return decode_slowly(value)
     return event, []
 
 
@@ -96,6 +97,12 @@ def scaled_cost(text: str) -> int:
         scaled: int = int(whole) * COST_SCALE + int(places.ljust(COST_PLACES, "0"))
         return scaled
     return int(Decimal(text).scaleb(COST_PLACES))
+
+
+def _unusual(record: WireRecord) -> bool:
+    if record.session is not None or record.pro_rata or record.semantics == "session_total":
+        return True
+    return (record.cost is not None or record.cost_status == "complete") and not _money_is_plain(record)
 
 
 def _money_is_plain(record: WireRecord) -> bool:

@@ -17,23 +17,21 @@ from pydantic import ValidationError
 
 from streams.cells import SIM_BYTES
 from streams.contexts import Contexts, Scope, Tail
-from streams.decoding import WireEvent, WireRecord, scaled_cost
-from streams.errors import DataError
-from streams.events import RejectedRecord, describe
-from streams.ledger import (
+from streams.contributions import (
     BILLED,
     DIRECTED,
     PENDING,
     PERIOD_TOTAL,
+    PRO_RATA,
     RETRACTED,
-    STATEMENT,
+    SESSION,
     UNKNOWN,
-    Conflict,
-    Payload,
     Table,
-    digest,
-    digest_prefix,
 )
+from streams.decoding import WireEvent, WireRecord, scaled_cost
+from streams.errors import DataError
+from streams.events import RejectedRecord, describe
+from streams.ledger import STATEMENT, Conflict, Payload, digest, digest_prefix
 from streams.usage import UsageRecord
 
 FUTURE_LIMIT = timedelta(hours=24)
@@ -60,6 +58,7 @@ class Gather:
         self._records: list[WireRecord] = []
         self._digests: list[bytes] = []
         self._numbers: list[int] = []
+        self._sessions: dict[int, bytes] = {}
         self._places: set[tuple[str | None, ...]] = set()
         self._settling: tuple[list[tuple[int, WireEvent, str]], list[WireRecord]] = ([], [])
 
@@ -72,14 +71,21 @@ class Gather:
             records = [record for record, each in zip(records, bad, strict=True) if each is None]
         self._events.append((len(self._records), event, origin))
         prefix = digest_prefix(event.tenant, event.account)
+        for at, record in enumerate(records, len(self._records)):
+            if record.session is not None:
+                self._sessions[at] = digest(prefix, record.session)
         self._records += records
         self._numbers += numbers
         self._digests += [digest(prefix, record.identity) for record in records]
         return rejected
 
-    def table(self) -> Table | None:
-        """Return all gathered records as columns and begin anew; `None` without any."""
+    def batch(self) -> tuple[Table, dict[int, bytes]] | None:
+        """Return all gathered records as columns, and the sessions of some by position; begin anew.
+
+        `None` where nothing was gathered.
+        """
         records, digests, numbers = self._records, self._digests, self._numbers
+        sessions, self._sessions = self._sessions, {}
         self._settling = (self._events, records)
         self._events, self._records, self._digests, self._numbers = [], [], [], []
         if not records:
@@ -93,19 +99,14 @@ class Gather:
             "start": _microseconds([r.start for r in records]),
             "end": _microseconds([r.end for r in records]),
             "context": numbers,
-            "flags": [
-                _FLAGS[
-                    r.semantics, r.retracted, r.cost_status, r.billed is None, r.rx is None or r.tx is None
-                ]
-                for r in records
-            ],
+            "flags": [_flags(r) for r in records],
             "rx": [0 if r.rx is None or r.tx is None or r.retracted else r.rx for r in records],
             "tx": [0 if r.rx is None or r.tx is None or r.retracted else r.tx for r in records],
             "total": counted,
             "billed": [0 if r.billed is None or r.retracted else r.billed for r in records],
             "cost": [0 if r.cost is None or r.retracted else scaled_cost(r.cost) for r in records],
         }
-        return {name: np.array(columns[name], dtype) for name, dtype in STATEMENT.items()}
+        return {name: np.array(columns[name], dtype) for name, dtype in STATEMENT.items()}, sessions
 
     def settle(self, conflicts: list[Conflict]) -> list[Rejection]:
         """Return the losers of the last merge's conflicts as records with their events."""
@@ -217,23 +218,19 @@ def _check(record: WireRecord) -> RejectedRecord | None:
     return None
 
 
-def _flags(semantics: str, retracted: bool, cost_status: str, unbilled: bool, undirected: bool) -> int:
-    flags = RETRACTED if retracted else 0
-    flags |= PERIOD_TOTAL if semantics == "period_total" else 0
-    flags |= {"complete": 0, "pending": PENDING, "unknown": UNKNOWN}[cost_status]
-    return flags | (0 if unbilled else BILLED) | (0 if undirected else DIRECTED)
+_SEMANTICS = {"delta": 0, "period_total": PERIOD_TOTAL, "session_total": SESSION}
+_STATUS = {"complete": 0, "pending": PENDING, "unknown": UNKNOWN}
 
 
-_FLAGS = {
-    (semantics, retracted, status, unbilled, undirected): _flags(
-        semantics, retracted, status, unbilled, undirected
-    )
-    for semantics in ("delta", "period_total")
-    for retracted in (False, True)
-    for status in ("complete", "pending", "unknown")
-    for unbilled in (False, True)
-    for undirected in (False, True)
-}
+def _flags(record: WireRecord) -> int:
+    flags = _SEMANTICS[record.semantics] | _STATUS[record.cost_status]
+    if record.rx is not None and record.tx is not None:
+        flags |= DIRECTED
+    if record.billed is not None:
+        flags |= BILLED
+    if record.retracted:
+        flags |= RETRACTED
+    return flags | PRO_RATA if record.pro_rata else flags
 
 
 def _microseconds(instants: list[datetime]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -7,22 +7,19 @@ The merge is commutative, associative and idempotent (promise P1): statements of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from streams.cells import COLUMNS, COST_SCALE, Context
+from streams.cells import Context
+from streams.contributions import Contributions, Table, of_session, of_statements
 from streams.index import I64, U64, Bools, Columns, Index
-from streams.sums import WIDTH, Matrix
-
-HOUR_US = 3_600_000_000
-
-DIRECTED, BILLED, PENDING, UNKNOWN, RETRACTED, PERIOD_TOTAL = (1 << bit for bit in range(6))
-"""Flags of a statement: it gave rx and tx, gave a billed volume, its cost is pending or unknown, …"""
+from streams.sessions import Sessions
+from streams.sums import Matrix
 
 PAYLOAD: dict[str, npt.DTypeLike] = {
     "start": np.int64,
@@ -40,8 +37,8 @@ PAYLOAD: dict[str, npt.DTypeLike] = {
 STATEMENT: dict[str, npt.DTypeLike] = {"low": np.uint64, "high": np.uint64, "revision": np.int64, **PAYLOAD}
 """A statement with its identity's 128-bit digest and its revision."""
 
-Table = dict[str, npt.NDArray[Any]]
-"""Statements in columns of one length."""
+SESSION_BYTES = 16
+"""Bytes of the digest by which the ledger knows a session."""
 
 
 def digest_prefix(tenant: str, account: str) -> bytes:
@@ -85,37 +82,6 @@ def payload_at(table: Table | Columns, row: int) -> Payload:
     return Payload(*(int(table[name][row]) for name in PAYLOAD))
 
 
-def measure(table: Table) -> Matrix:
-    """Return what each statement adds, as rows of measures; a retracted one adds nothing."""
-    flags = table["flags"]
-    counted = (flags & RETRACTED) == 0
-    directed = (flags & DIRECTED) != 0
-    total = table["total"]
-    values = {
-        "records": counted,
-        "billed_records": (flags & BILLED) != 0,
-        "cost_pending": (flags & PENDING) != 0,
-        "cost_unknown": (flags & UNKNOWN) != 0,
-        "rx": table["rx"],
-        "tx": table["tx"],
-        "total": total,
-        "undirected": np.where(directed, 0, total),
-        "billed": table["billed"],
-        "cost_units": table["cost"] // COST_SCALE,
-        "cost_parts": table["cost"] % COST_SCALE,
-    }
-    matrix = np.empty((len(flags), WIDTH), np.int64)
-    for position, name in enumerate(COLUMNS):
-        np.multiply(values[name], counted, out=matrix[:, position], casting="unsafe")
-    return matrix
-
-
-def cell_keys(table: Table) -> U64:
-    """Return each statement's cell: its context and the hour in which it starts (KORE's rule)."""
-    hours = (table["start"] // HOUR_US).astype(np.uint64)
-    return table["context"].astype(np.uint64) << np.uint64(32) | hours
-
-
 @dataclass(slots=True)
 class Conflict:
     """Two payloads of one revision of one identity: where the loser stands, in the batch or in the ledger."""
@@ -136,6 +102,7 @@ class Merge:
     differences: Matrix
     touched: U64
     vacated: U64
+    """What changed in places that a replay of the same statements would not touch."""
     conflicts: list[Conflict]
 
 
@@ -146,6 +113,7 @@ class Ledger:
         self._context = context
         self._columns = Columns(**STATEMENT)
         self._index = Index()
+        self._sessions = Sessions()
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -159,8 +127,15 @@ class Ledger:
         """Bytes of memory that columns and index take."""
         return self._columns.nbytes + self._index.nbytes
 
-    def merge(self, batch: Table) -> Merge:
-        """Let the statements compete with each other and with the known ones of their identities."""
+    def sessions(self, rows: I64) -> dict[int, bytes]:
+        """Return the session of those rows that belong to one, by position in `rows`."""
+        return self._sessions.of(rows)
+
+    def merge(self, batch: Table, sessions: dict[int, bytes] | None = None) -> Merge:
+        """Let the statements compete with each other and with the known ones of their identities.
+
+        `sessions` gives the session digest of statements that belong to one, by position in the batch.
+        """
         conflicts: list[Conflict] = []
         chosen = self._newest(batch, conflicts)
         table = {name: column[chosen] for name, column in batch.items()}
@@ -172,25 +147,43 @@ class Ledger:
         replacing = known[wins]
         fresh = np.flatnonzero(rows < 0)
         rows[fresh] = self._columns.extend(len(fresh))
-
-        before = self.table(rows[replacing])
         accepted = np.concatenate((fresh, replacing))
+
+        joining = {}
+        if sessions:
+            joining = {
+                int(rows[at]): sessions[int(chosen[at])] for at in accepted if int(chosen[at]) in sessions
+            }
+        concerned = self._sessions.concerned(rows, joining)
+        left = [of_statements(self.table(rows[replacing])), *self._grown(concerned)]
         for name in STATEMENT:
             self._columns[name][rows[accepted]] = table[name][accepted]
         new_low = table["low"][fresh]
         self._index.place(new_low, rows[fresh], lambda: self._columns["low"][: len(self._columns)])
+        self._sessions.move(rows[accepted], joining)
+        entered = [
+            of_statements({name: column[accepted] for name, column in table.items()}),
+            *self._grown(concerned),
+        ]
+        standing = [of_statements(self.table(rows)), *self._grown(self._sessions.concerned(rows, {}))]
 
-        after = {name: column[accepted] for name, column in table.items()}
-        old_keys, new_keys = cell_keys(before), cell_keys(after)
-        left = old_keys != new_keys[len(fresh) :]
+        old_keys, new_keys, replayed = (
+            np.concatenate([each.keys for each in parts]) for parts in (left, entered, standing)
+        )
+        changed = np.concatenate((new_keys, old_keys))
         return Merge(
             rows=rows,
-            keys=np.concatenate((new_keys, old_keys)),
-            differences=np.concatenate((measure(after), -measure(before))),
-            touched=np.concatenate((cell_keys(self.table(rows)), old_keys)),
-            vacated=old_keys[left],
+            keys=changed,
+            differences=np.concatenate(
+                [*(each.measures for each in entered), *(-each.measures for each in left)]
+            ),
+            touched=np.concatenate((replayed, changed)),
+            vacated=np.setdiff1d(changed, replayed),
             conflicts=conflicts,
         )
+
+    def _grown(self, sessions: Iterable[bytes]) -> list[Contributions]:
+        return [of_session(self.table(self._sessions.members(session))) for session in sessions]
 
     def _newest(self, batch: Table, conflicts: list[Conflict]) -> I64:
         """Return the positions of the statements that count within the batch, one an identity."""

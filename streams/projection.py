@@ -77,9 +77,10 @@ class Projection:
             )
 
     async def mind(self, cluster: str, partitions: int) -> None:
-        """Claim Redis, and refill every partition of ours that it does not hold completely; for ever."""
+        """Claim Redis, and refill every partition of ours that it does not hold completely, until the end."""
         checked: dict[int, PartitionState] = {}
-        while True:
+        # Asked at each turn: Python 3.11 may swallow a cancellation that meets a reply from Redis.
+        while not self._app.should_stop:
             try:
                 await self._model.claim(cluster=cluster, partitions=partitions)
                 for partition in self._settled():

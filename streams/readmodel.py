@@ -185,7 +185,7 @@ def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Itera
     numbers, hours = split(cells)
     owners, sims = state.contexts.owners(numbers), state.contexts.sims(numbers)
     matrix = state.rollups.measured(cells)
-    live = matrix[:, 0] != 0
+    live = (matrix != 0).any(axis=1, keepdims=True)[:, 0]
     rows = np.concatenate(
         (state.contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
     )

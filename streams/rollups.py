@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.cells import Cell, Measures
+from streams.cells import ZERO, Cell, Measures
 from streams.contexts import Contexts, Group
 from streams.index import I64, U64
 from streams.sums import Matrix, Sums, measures
@@ -64,7 +64,7 @@ class Rollups:
         found = {}
         for key, row in zip(keys, self._windows.matrix(at), strict=True):
             value = measures(row)
-            if value.records:
+            if value != ZERO:
                 found[self._contexts.group_list[key >> 32 & 0xFFFFFFF][1]] = value
         return found
 

@@ -78,7 +78,7 @@ class Fold:
         if len(self._rows) > self._query.limit:
             return True
         for context, measures in cells:
-            if not measures.records or not self._matches(context):
+            if measures == ZERO or not self._matches(context):
                 continue
             group: Group = tuple(get(context) for get in self._dimensions)
             bucket = self._groups.get(group)

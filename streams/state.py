@@ -17,12 +17,13 @@ import orjson
 from streams import blocks
 from streams.blocks import BlockLog, Write
 from streams.contexts import Contexts
+from streams.contributions import Table
 from streams.coverage import Interval, union
 from streams.decoding import WireEvent
 from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Gather, Rejection
 from streams.index import I64, U64
-from streams.ledger import Ledger, Merge, Table
+from streams.ledger import Ledger, Merge
 from streams.rollups import Rollups, Window
 
 _VERSION = "version"
@@ -97,10 +98,10 @@ class PartitionState:
             raise RuntimeError(
                 f"{len(self._waiting)} ledger blocks lack their contexts: the state has a hole"
             )
-        batch = self._gather.table()
+        batch = self._gather.batch()
         if batch is None:
             return []
-        merge = self.ledger.merge(batch)
+        merge = self.ledger.merge(*batch)
         self.rollups.add(merge.keys, merge.differences)
         self._touched.append(merge.touched)
         self._unsaved.append(merge.rows)
@@ -200,11 +201,11 @@ class PartitionState:
         return True
 
     def _load_block(self, name: str, value: bytes) -> bool:
-        table = blocks.unpack(value)
+        table, sessions = blocks.unpack(value)
         numbers = self.contexts.numbers(table["context"])
         if numbers is None:
             return False
-        merge: Merge = self.ledger.merge({**table, "context": numbers})
+        merge: Merge = self.ledger.merge({**table, "context": numbers}, sessions)
         self.rollups.add(merge.keys, merge.differences)
         self._log.loaded(name, merge.rows)
         return True
@@ -234,9 +235,9 @@ class PartitionState:
         """Return where the account is complete. Raises `KeyError` for an account never covered."""
         return self._covered[tenant, account]
 
-    def _statements(self, rows: I64) -> Table:
+    def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)
-        return {**table, "context": self.contexts.names(table["context"])}
+        return {**table, "context": self.contexts.names(table["context"])}, self.ledger.sessions(rows)
 
     def _cover(self, account: tuple[str, str], provider: str, intervals: Iterable[Interval]) -> None:
         known = self._covered.get(account)

@@ -71,9 +71,13 @@ class Sums:
         return np.stack([self._columns[name][rows].astype(np.int64) for name in COLUMNS], axis=1)
 
     def live(self) -> U64:
-        """Return the keys that measure something."""
-        live: U64 = self.keys()[self._columns["records"][: len(self._columns)] != 0]
-        return live
+        """Return the keys that measure something: of a record split pro rata, a part may hold no record."""
+        size = len(self._columns)
+        measured = np.zeros(size, np.bool_)
+        for name in COLUMNS:
+            measured |= self._columns[name][:size] != 0
+        keys: U64 = self.keys()[measured]
+        return keys
 
     @property
     def nbytes(self) -> int:

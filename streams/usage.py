@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-Semantics = Literal["delta", "period_total"]
+Semantics = Literal["delta", "period_total", "session_total"]
 Service = Literal["data", "sms"]
 CostStatus = Literal["complete", "pending", "unknown"]
 
 COST_PLACES = 10
 """Decimal places that money keeps exactly: emnify's."""
+
+MAX_SPAN = timedelta(days=62)
+"""Longest record that may be split pro rata: it becomes a cell an hour."""
 
 MAX_VOLUME = 2**53
 """Upper bound of one statement's volume: 9 PB, and exact in every JSON reader."""
@@ -44,6 +47,9 @@ class UsageRecord(BaseModel):
     `rx` is towards the device, `tx` from it; both are `None` where the provider gives only a total.
     Volumes are bytes where `service` is `data` and messages where it is `sms`.
     Of two records with one `identity` the higher `revision` replaces the lower.
+    A `session_total` is cumulative since the start of its `session` and counts as the growth since the
+    session's statement before it. A record counts where it starts; with `pro_rata` in every hour that it
+    spans, in proportion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +75,8 @@ class UsageRecord(BaseModel):
     network: Annotated[str, Field(pattern=r"^[0-9]{3}-[0-9]{2,3}$")] | None = None
     rat: Name | None = None
     retracted: Annotated[bool, Field(strict=True)] = False
+    session: Name | None = None
+    pro_rata: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -78,6 +86,10 @@ class UsageRecord(BaseModel):
             raise ValueError("cost and currency come together or not at all")
         if self.cost_status == "complete" and self.cost is None:
             raise ValueError("cost_status complete needs a cost")
+        if (self.session is None) != (self.semantics != "session_total"):
+            raise ValueError("session comes with session_total and with nothing else")
+        if self.pro_rata and (self.session is not None or self.end - self.start > MAX_SPAN):
+            raise ValueError(f"pro_rata needs a record of no session and of {MAX_SPAN.days} days at most")
         if tuple(sorted(set(self.tags))) != self.tags:
             raise ValueError("tags must be sorted and distinct")
         return self

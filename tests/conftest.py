@@ -16,12 +16,18 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis
 from tests import apache
 from tests.apache import ApacheBroker
+
+# These machines are shared: how long an example takes says nothing about the code.
+WITHOUT_EXPLAINING = [phase for phase in hypothesis.Phase if phase != hypothesis.Phase.explain]
+hypothesis.settings.register_profile("simusage", deadline=None, phases=WITHOUT_EXPLAINING)
+hypothesis.settings.load_profile("simusage")
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.1"
 REDIS_IMAGE = "redis:7.4"
@@ -108,6 +114,12 @@ ASKED_FOR = os.environ.get("SIMUSAGE_TEST_KAFKA", "embedded").split(",")
 
 WITHOUT_APACHE = apache.missing() if "apache" in ASKED_FOR and len(ASKED_FOR) > 1 else None
 """Why the tests do without Apache Kafka, though they were to run on it beside another broker."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the chaos suite; pytest takes them from here alone."""
+    parser.addoption("--long", action="store_true", help="chaos: a million records and fifty kills")
+    parser.addoption("--seed", type=int, help="chaos: repeat the load and the actions of this seed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

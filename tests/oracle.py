@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -14,6 +16,7 @@ from streams.cells import Context
 from streams.decoding import wire
 from streams.events import RejectedRecord, UsageEvent
 from streams.gather import Rejection
+from streams.ledger import digest, digest_prefix
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 
@@ -75,6 +78,8 @@ def canonical(event: UsageEvent, record: UsageRecord) -> bytes:
         + (record.cost_status == "unknown") * 8
         + record.retracted * 16
         + (record.semantics == "period_total") * 32
+        + record.pro_rata * 64
+        + (record.semantics == "session_total") * 128
     )
     measures = measured(record)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,15 +114,85 @@ class Oracle:
     def cells(self) -> dict[tuple[str, datetime, Context], Sums]:
         """Return the sums of every cell."""
         cells: dict[tuple[str, datetime, Context], Sums] = {}
+        sessions: dict[tuple[str, str, str], list[tuple[UsageEvent, UsageRecord]]] = {}
         for _, _, each, record in self.newest.values():
             if record.retracted:
                 continue
-            hour = record.start.replace(minute=0, second=0, microsecond=0)
-            context = context_of(each, record)
-            sums = cells.setdefault((each.tenant, hour, context), {})
-            for name, value in measured(record).items():
-                sums[name] = sums.get(name, 0) + value
-        return cells
+            if record.session is not None:
+                sessions.setdefault((each.tenant, each.account, record.session), []).append((each, record))
+            elif record.pro_rata and record.end > record.start:
+                for hour, sums in spread(record):
+                    _add(cells, each, record, hour, sums)
+            else:
+                _add(cells, each, record, record.start, measured(record))
+        for members in sessions.values():
+            for each, record, sums in growth(members):
+                _add(cells, each, record, record.start, sums)
+        return {place: sums for place, sums in cells.items() if any(sums.values())}
+
+
+def _add(
+    cells: dict[tuple[str, datetime, Context], Sums],
+    each: UsageEvent,
+    record: UsageRecord,
+    at: datetime,
+    added: Sums,
+) -> None:
+    hour = at.replace(minute=0, second=0, microsecond=0)
+    sums = cells.setdefault((each.tenant, hour, context_of(each, record)), {})
+    for name, value in added.items():
+        sums[name] = sums.get(name, 0) + value
+
+
+def spread(record: UsageRecord) -> list[tuple[datetime, Sums]]:
+    """Split a record over the hours that it spans, each amount by largest remainder."""
+    second = timedelta(microseconds=1)
+    hours = []
+    at = record.start.replace(minute=0, second=0, microsecond=0)
+    while at < record.end:
+        hours.append((at, (min(record.end, at + timedelta(hours=1)) - max(record.start, at)) // second))
+        at += timedelta(hours=1)
+    whole = (record.end - record.start) // second
+    parts: list[Sums] = [dict.fromkeys(measured(record), 0) for _ in hours]
+    for name, amount in measured(record).items():
+        if name in {"records", "billed_records", "cost_pending", "cost_unknown"}:
+            parts[0][name] = amount
+            continue
+        exact = [Fraction(amount * weight, whole) for _, weight in hours]
+        floors = [int(share) for share in exact]
+        by_remainder = sorted(range(len(hours)), key=lambda n: (floors[n] - exact[n], n))
+        for n in by_remainder[: amount - sum(floors)]:
+            floors[n] += 1
+        for part, value in zip(parts, floors, strict=True):
+            part[name] = value
+    return [(hour, part) for (hour, _), part in zip(hours, parts, strict=True)]
+
+
+def growth(
+    members: list[tuple[UsageEvent, UsageRecord]],
+) -> list[tuple[UsageEvent, UsageRecord, Sums]]:
+    """Return what each cumulative statement of a session adds to the one before it."""
+
+    def order(member: tuple[UsageEvent, UsageRecord]) -> tuple[datetime, int, tuple[int, ...]]:
+        each, record = member
+        key = digest(digest_prefix(each.tenant, each.account), record.identity)
+        return record.end, record.total, struct.unpack("<QQ", key)
+
+    grown = []
+    before: UsageRecord | None = None
+    for each, record in sorted(members, key=order):
+        sums = measured(record)
+        if before is not None:
+            last = measured(before)
+            directed = None not in (before.rx, before.tx, record.rx, record.tx)
+            for name in ("total", "billed", "cost"):
+                sums[name] -= last[name]
+            for name in ("rx", "tx"):
+                sums[name] = sums[name] - last[name] if directed else 0
+            sums["undirected"] = 0 if directed else sums["total"]
+        grown.append((each, record, sums))
+        before = record
+    return grown
 
 
 def measured(record: UsageRecord) -> Sums:
@@ -155,6 +230,8 @@ def records(draw: st.DrawFn) -> UsageRecord:
     total = draw(st.integers(0, 5))
     start = BASE + timedelta(hours=draw(st.integers(0, 70)), minutes=draw(st.sampled_from([0, 59])))
     cost = draw(st.sampled_from([None, "0.0000000001", "12.5"]))
+    kind = draw(st.sampled_from(["delta", "delta", "period_total", "session_total", "pro_rata"]))
+    length = timedelta(hours=draw(st.integers(0, 3))) if kind == "pro_rata" else timedelta()
     return usage(
         identity=f"id:{draw(st.integers(0, 6))}",
         revision=draw(st.integers(0, 3)),
@@ -162,7 +239,10 @@ def records(draw: st.DrawFn) -> UsageRecord:
         rx=draw(st.sampled_from([None, total])),
         tx=0,
         start=start,
-        end=start + timedelta(seconds=draw(st.integers(0, 90))),
+        end=start + length + timedelta(seconds=draw(st.integers(0, 90))),
+        semantics="delta" if kind == "pro_rata" else kind,
+        session=draw(st.sampled_from(["s1", "s2"])) if kind == "session_total" else None,
+        pro_rata=kind == "pro_rata",
         sim=draw(st.sampled_from(SIMS)),
         service=draw(st.sampled_from(["data", "sms"])),
         country=draw(st.sampled_from([None, "DE", "FR"])),

@@ -8,6 +8,7 @@ from decimal import Decimal
 from streams.cells import Measures
 from streams.ledger import digest, digest_prefix
 from streams.state import PartitionState
+from streams.usage import UsageRecord
 from tests.oracle import BASE, cells_of, event, fold, fresh_state, usage
 
 
@@ -149,3 +150,40 @@ def test_a_record_of_no_volume_counts_as_a_record() -> None:
     fold(state, event(usage(total=0)))
     assert cells_of(state) != {}
     assert Measures(records=1) != Measures()
+
+
+def cumulative(identity: str, total: int, minutes: int) -> UsageRecord:
+    """Return what a session has used so far, `minutes` after its start."""
+    at = BASE + timedelta(minutes=minutes)
+    return usage(identity, total=total, semantics="session_total", session="s", start=at, end=at)
+
+
+def test_a_session_total_counts_as_the_growth_since_the_one_before_it() -> None:
+    """Cumulative statements of one session sum to the last one, each in its own hour."""
+    state = fresh_state()
+    fold(state, event(cumulative("e1", 10, 0), cumulative("e2", 25, 61), cumulative("e3", 40, 122)))
+    assert totals(state) == {"30T00": 10, "30T01": 15, "30T02": 15}
+
+
+def test_a_session_heals_when_a_lost_or_late_total_arrives() -> None:
+    """Whatever the order: what the missing one carried moves back into its hour."""
+    state = fresh_state()
+    fold(state, event(cumulative("e3", 40, 122)))
+    assert totals(state) == {"30T02": 40}
+    fold(state, event(cumulative("e1", 10, 0)))
+    assert totals(state) == {"30T00": 10, "30T02": 30}
+    fold(state, event(cumulative("e2", 25, 61)))
+    assert totals(state) == {"30T00": 10, "30T01": 15, "30T02": 15}
+
+
+def test_a_record_split_pro_rata_sums_exactly() -> None:
+    """Integer bytes by largest remainder: 100 bytes over a third, a whole and a third of an hour."""
+    state = fresh_state()
+    start = BASE + timedelta(minutes=40)
+    fold(state, event(usage(total=100, pro_rata=True, start=start, end=start + timedelta(minutes=100))))
+    assert totals(state) == {"30T00": 20, "30T01": 60, "30T02": 20}
+    fold(state, event(usage("cdr:2", total=2, pro_rata=True, start=BASE, end=BASE + timedelta(hours=3))))
+    assert totals(state) == {"30T00": 21, "30T01": 61, "30T02": 20}
+    (first, *others) = sorted(cells_of(state).items(), key=lambda item: item[0][1])
+    assert first[1]["records"] == 2
+    assert [sums["records"] for _, sums in others] == [0, 0]

@@ -46,7 +46,7 @@ def publish(state: PartitionState, published: Published) -> None:
         context = key >> 32
         place = (state.contexts.context(context), state.contexts.tenant(context), key & 0xFFFFFFFF)
         value = measures(row)
-        if value.records:
+        if value != ZERO:
             published[place] = value
         else:
             published.pop(place, None)

@@ -69,6 +69,11 @@ BROKEN: list[dict[str, Any]] = [
     {"tags": ["a", ""]},
     {"retracted": "yes"},
     {"colour": "blue"},
+    {"session": "s"},
+    {"semantics": "session_total"},
+    {"semantics": "session_total", "session": ""},
+    {"pro_rata": 1},
+    {"pro_rata": True, "end": "2099-01-01T00:00:00Z"},
 ]
 
 
