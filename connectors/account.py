@@ -77,6 +77,8 @@ class AccountSettings(BaseModel):
     """Name of the provider module."""
     allow_plain_http: bool = False
     """Whether this provider's addresses may be plain http outside loopback."""
+    pro_rata: bool = False
+    """Whether a record that spans hours is split over them; else it counts in the hour where it starts."""
     source: Source = "poll"
     """How this account's usage comes: the source that counts, where a provider has several."""
     tenant: TenantName | None = None

@@ -66,7 +66,11 @@ async def _kafka(settings: Settings) -> CheckResult:
         return CheckResult("kafka", False, f"{problem.key}: got {problem.got!r}", problem.remedy)
     finally:
         await client.close()
-    return CheckResult("kafka", True, f"{brokers} brokers answer at {settings.kafka.bootstrap}")
+    return CheckResult(
+        "kafka",
+        True,
+        f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'} at {settings.kafka.bootstrap}",
+    )
 
 
 async def _redis(settings: Settings) -> CheckResult:

@@ -1,4 +1,4 @@
-"""emnify: takes its Data Streamer's usage records and watches that the stream runs (PROVIDERS 1)."""
+"""emnify: takes its Data Streamer's usage records and watches that the stream runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.events import describe
 
 USAGE_STREAM: Final = 1
 RUNNING: Final = 1
-"""emnify's ids of stream types and stream statuses (PROVIDERS 1.8)."""
+"""emnify's ids of stream types and stream statuses (emnify's documentation)."""
 
 
 class EmnifySettings(AccountSettings):
@@ -77,7 +77,7 @@ class _Stream(Part):
 
 
 class EmnifyCallback:
-    """Takes the pushes of one account's Data Streamer: static header, no signature (PROVIDERS 1.8)."""
+    """Takes the pushes of one account's Data Streamer: static header, no signature."""
 
     def __init__(self, account: EmnifyAccount) -> None:
         self.account = account
@@ -94,7 +94,8 @@ class EmnifyCallback:
         if isinstance(item, dict) and "event_type" in item and "volume" not in item:
             batch.ignored += 1
             return
-        record, traits = usage_record(item, mb_bytes=self.account.settings.mb_bytes)
+        settings = self.account.settings
+        record, traits = usage_record(item, mb_bytes=settings.mb_bytes, pro_rata=settings.pro_rata)
         batch.add(self.account.settings.tenant_of(traits), record, original)
 
 
@@ -201,7 +202,7 @@ class EmnifyApi:
         return min(ours, key=lambda stream: stream.status.id, default=None)
 
     async def _login(self) -> Token:
-        """An application token gives a JWT and no refresh token (PROVIDERS 1.1)."""
+        """An application token gives a JWT and no refresh token (emnify's documentation)."""
         settings = self._account.settings
         secret = settings.application_token.get_secret_value()
         call = Call("POST", f"{settings.api_base}/api/v1/authenticate", json={"application_token": secret})

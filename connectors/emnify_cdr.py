@@ -1,4 +1,4 @@
-"""emnify's usage record, as its Data Streamer writes it, and what it becomes here (PROVIDERS 1.8)."""
+"""emnify's usage record, as its Data Streamer's documentation has it, and what it becomes here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.usage import UsageRecord
 
 DATA: Final = 5
 SMS: Final = 6
-"""emnify's ids of traffic types (PROVIDERS 1.2)."""
+"""emnify's ids of traffic types (emnify's documentation)."""
 
 TAG_LENGTH: Final = 128
 
@@ -83,13 +83,13 @@ class _Cdr(Part):
     operator: _Operator | None = None
 
 
-def usage_record(item: object, *, mb_bytes: int) -> tuple[UsageRecord, Traits]:
+def usage_record(item: object, *, mb_bytes: int, pro_rata: bool = False) -> tuple[UsageRecord, Traits]:
     """Normalise one record of the Data Streamer. Raises `DataError` (`malformed`).
 
     A record states its own interval only, so it is a delta. Money that is absent, 0 or null is unknown, since
-    inclusive volumes hide it (PROVIDERS 1.2). Of SMS only the total counts, because emnify's own pages
-    contradict each other about the direction (PROVIDERS 1.5). A CDR never changes, so its revision is its end
-    in microseconds, which every delivery repeats.
+    inclusive volumes hide it (emnify's documentation). Of SMS only the total counts, because emnify's own
+    pages contradict each other about the direction. A CDR never changes, so its revision is its end in
+    microseconds, which every delivery repeats.
     """
     try:
         cdr = _Cdr.model_validate(item)
@@ -115,6 +115,7 @@ def usage_record(item: object, *, mb_bytes: int) -> tuple[UsageRecord, Traits]:
             tags=tags,
             country=country,
             network=network,
+            pro_rata=pro_rata,
             **_volumes(cdr, mb_bytes),
         )
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 One sweep asks, chunk by chunk, which networks had usage (`Group=network`), then for each of them the hours
 of its SIMs (`Group=sim&Network=...`). KORE files late usage into closed hours and bills it within 24 hours,
-so every sweep reads a trailing window again and publishes what has changed (PROVIDERS 2.2, 2.3, 2.6).
+so every sweep reads a trailing window again and publishes what has changed (KORE's documentation).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The calls that are made to KORE Super SIM: token, paging, Sims, Networks, UsageRecords (PROVIDERS 2)."""
+"""The calls that are made to KORE Super SIM: token, paging, Sims, Networks, UsageRecords."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class KoreApi:
         return str(following)
 
     async def _login(self) -> Token:
-        """Client credentials give an access token and its life in seconds (PROVIDERS 2.1)."""
+        """Client credentials give an access token and its life in seconds (KORE's documentation)."""
         form = {
             "grant_type": "client_credentials",
             "client_id": self._client_id,
@@ -173,7 +173,7 @@ class KoreApi:
 
 
 def token_expired(status: int, body: bytes) -> bool:
-    """Whether KORE says that the token has expired: a 403 with these words, not a 401 (PROVIDERS 2.1)."""
+    """Whether KORE says that the token has expired: a 403 with these words, not a 401."""
     return status == 403 and b"invalid or expired token" in body.lower()
 
 

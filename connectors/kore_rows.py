@@ -1,4 +1,4 @@
-"""A row of KORE's UsageRecords, and what it becomes here (PROVIDERS 2.3)."""
+"""A row of KORE's UsageRecords, and what it becomes here (KORE's documentation)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _decimal(value: object) -> object:
 
 
 InstantText = Annotated[datetime, BeforeValidator(_instant)]
-"""An instant in any form that the providers were seen to use (PROVIDERS 5.7)."""
+"""An instant in any form that the providers were seen to use."""
 
 Exact = Annotated[Decimal, BeforeValidator(_decimal)]
 """A number or its text, exact and bounded, so that arithmetic on it cannot explode."""

@@ -212,6 +212,8 @@ class Layout:
                 f"token_url = {_text(self.simulators_url + '/kore/api-services/v1/auth/token')}\n"
                 f"client_id = {_text(f'{tenant.kore_account}-demo')}\n"
                 f"client_secret = {self._reference(f'{tenant.kore_account}-client-secret')}\n"
+                # An hour more than the history: the sweep begins on the hour, the history does not.
+                "history_hours = 73\n"
                 "poll_interval_s = 5\n"
                 for tenant in KORE_TENANTS
             ),
