@@ -74,7 +74,9 @@ async def _ours(at: Rig, load: Load, name: str, limit: float) -> tuple[Fold, Res
 async def _changelog(at: Rig, load: Load, name: str, went: Fold) -> Result:
     if went.finished is None:
         return Result(name, None, "the run was not finished")
-    return Result(name, await at.changelog_bytes() / load.rows, f"{load.rows} ledger rows")
+    tables = await at.changelog_bytes()
+    parts = ", ".join(f"{table} {size / load.rows:.1f}" for table, size in sorted(tables.items()))
+    return Result(name, sum(tables.values()) / load.rows, f"{load.rows} ledger rows; of it {parts}")
 
 
 async def fat(bench: Bench) -> list[Result]:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +84,8 @@ async def follow(rig: Rig, follower: Follower, records: int, *, limit: float) ->
                 result.problems.append(f"PARTIAL: {how}")
                 break
             if not line:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), STALLED_AFTER_S)
                 break
             if not line.startswith(b"{"):
                 continue

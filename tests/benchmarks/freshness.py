@@ -22,9 +22,8 @@ from connectors.demo.embedded import free_port
 from streams.iccid import luhn_digit
 from tests.benchmarks import figures
 from tests.benchmarks.figures import Result
-from tests.benchmarks.ingest import NOISE
 from tests.benchmarks.load import COUNTRIES, NETWORKS_A_COUNTRY, Load, account_of
-from tests.benchmarks.machine import STRANGERS, Meter, cores
+from tests.benchmarks.machine import Meter, cores, noise
 from tests.benchmarks.services import Rig, say
 
 CALLBACKS_A_SECOND = 100
@@ -122,8 +121,7 @@ def _results(
     notes += [f"{seen.refused} callbacks refused"] if seen.refused else []
     notes += [f"{seen.unanswered} queries without an answer"] if seen.unanswered else []
     notes += [died] if died else []
-    if shares[STRANGERS] > NOISE:
-        notes.append(f"NOISY: strangers took {shares[STRANGERS]:.2f} cores")
+    notes += noise(shares)
     if seen.probes_refused:
         notes.append(f"NOT VALID: {seen.probes_refused} of the refused were probes, which may count or not")
         after_2xx, after_due = [], []

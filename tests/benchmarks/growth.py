@@ -10,7 +10,7 @@ from streams.errors import UnavailableError
 from tests.benchmarks.figures import Result
 from tests.benchmarks.ingest import Fold, check_exact, fold
 from tests.benchmarks.load import Load
-from tests.benchmarks.machine import resident_bytes
+from tests.benchmarks.machine import Meter, noise, resident_bytes
 from tests.benchmarks.services import SESSION_TIMEOUT_S, Rig, say
 
 SETTLE_S = 2.0
@@ -79,6 +79,7 @@ async def _restart(rig: Rig, load: Load, name: str, *, kill: bool, limit: float)
     await rig.load(load.events(1))
     began = time.monotonic()
     rig.worker()
+    meter = Meter(rig.pids())
     while time.monotonic() - began < limit:
         try:
             versions = await rig.versions()
@@ -88,7 +89,9 @@ async def _restart(rig: Rig, load: Load, name: str, *, kill: bool, limit: float)
             took = time.monotonic() - began
             say(f"{name}: {took:.1f} s")
             how = f"SIGKILL, session timeout {SESSION_TIMEOUT_S} s" if kill else "SIGTERM"
-            return Result(name, took, f"from the start of the new process; the old one ended by {how}")
+            shares = meter.shares()
+            parts = [f"from the start of the new process; the old one ended by {how}", *noise(shares)]
+            return Result(name, took, "; ".join(parts), shares)
         if (problem := rig.died()) is not None:
             return Result(name, None, problem)
         await asyncio.sleep(0.02)

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 
 from streams.errors import UnavailableError
 from tests.benchmarks.load import Load
-from tests.benchmarks.machine import STRANGERS, Meter, cores
+from tests.benchmarks.machine import Meter, cores, noise
 from tests.benchmarks.services import Rig, say
 
 SAMPLE_S = 0.025
 """How often the read model is asked how far it is: three commands, nothing that the worker would feel."""
 
 COMMITTED_WITHIN_S = 15.0
-
-NOISE = 0.15
-"""Share of a core taken by what does not belong here above which a run is marked."""
 
 
 @dataclass(slots=True)
@@ -69,9 +66,7 @@ class Fold:
         parts.append(f"longest time without visible progress {max(pauses, default=0) * 1000:.0f} ms")
         if (cost := self.cpu_us_a_record) is not None and self.worker_cpu_s:
             parts.append(f"{cost:.1f} us of worker CPU a record")
-        if self.cpu.get(STRANGERS, 0.0) > NOISE:
-            parts.append(f"NOISY: strangers took {self.cpu[STRANGERS]:.2f} cores")
-        return "; ".join(parts + self.problems)
+        return "; ".join(parts + noise(self.cpu) + self.problems)
 
 
 async def fold(

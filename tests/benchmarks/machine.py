@@ -14,6 +14,9 @@ from pathlib import Path
 STRANGERS = "strangers"
 """Everything on the machine that does not belong to the benchmark; more than a little spoils a figure."""
 
+NOISE = 0.15
+"""Share of a core taken by strangers above which a figure is marked."""
+
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -76,6 +79,12 @@ def cpu_seconds(pid: int) -> float:
 def resident_bytes(pid: int) -> int:
     """Return a process' resident memory."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
+
+
+def noise(shares: Mapping[str, float]) -> list[str]:
+    """Say so where strangers took more of the machine than a figure bears."""
+    taken = shares.get(STRANGERS, 0.0)
+    return [f"NOISY: strangers took {taken:.2f} cores"] if taken > NOISE else []
 
 
 @dataclass

@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis, spawn
-from streams.errors import UnavailableError
+from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
 from streams.reader import Reader
 from streams.settings import Settings, load_settings
@@ -35,6 +35,7 @@ from tests.benchmarks.machine import cores, pinned
 SESSION_TIMEOUT_S: Final = 6
 _ROOT: Final = Path(__file__).parents[2]
 _IN_FLIGHT: Final = 64
+_ATTEMPTS: Final = 10
 
 
 def say(text: str) -> None:
@@ -145,7 +146,16 @@ session_timeout_s = {SESSION_TIMEOUT_S}
         """Begin anew on the same topic: a new worker group, which has new changelogs, and an empty Redis."""
         await self.redis.flushall()
         self.settings = self.configure()
-        await ensure_topics(self.settings)
+        for attempt in range(_ATTEMPTS):
+            try:
+                await ensure_topics(self.settings)
+            except ConfigError:
+                # A busy broker may have created a topic and not know its partitions yet.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     def start(
         self, role: str, name: str | None = None, *, on: set[int] | None = None
@@ -219,11 +229,12 @@ session_timeout_s = {SESSION_TIMEOUT_S}
             found[tenant] = sum(m.total for kinds in windows.values() for m in kinds.values())
         return found
 
-    async def changelog_bytes(self) -> int:
-        """Return the bytes of keys and values that the worker wrote to its changelogs, uncompacted."""
+    async def changelog_bytes(self) -> dict[str, int]:
+        """Return the bytes of keys and values that the worker wrote to each changelog, uncompacted."""
         partitions = await self._changelogs()
+        found = {_table_of(tp.topic, self.group): 0 for tp in partitions}
         if not partitions:
-            return 0
+            return found
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.broker.address, enable_auto_commit=False, max_partition_fetch_bytes=2**22
         )
@@ -232,10 +243,10 @@ session_timeout_s = {SESSION_TIMEOUT_S}
             consumer.assign(partitions)
             await consumer.seek_to_beginning(*partitions)
             ends = await consumer.end_offsets(partitions)
-            found = 0
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    found += sum(len(record.key or b"") + len(record.value or b"") for record in records)
+                for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+                    size = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+                    found[_table_of(tp.topic, self.group)] += size
             return found
         finally:
             await consumer.stop()
@@ -345,6 +356,10 @@ async def produce(address: str, topic: str, events: Iterable[LoadEvent]) -> int:
     finally:
         await producer.stop()
     return sent
+
+
+def _table_of(topic: str, group: str) -> str:
+    return topic.removeprefix(f"{group}-").removesuffix("-changelog")
 
 
 def _at(seconds: float) -> datetime:
