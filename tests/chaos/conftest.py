@@ -1,0 +1,36 @@
+"""The chaos suite's form and seed: `--long`, `--seed N`."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.harness import LONG, SHORT, Form
+
+
+@pytest.fixture
+def form(request: pytest.FixtureRequest) -> Form:
+    """The short form, unless `--long`."""
+    return LONG if request.config.getoption("--long") else SHORT
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The given seed, else a new one, so that every run looks elsewhere."""
+    given: int | None = request.config.getoption("--seed")
+    return random.SystemRandom().randrange(10**6) if given is None else given
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print past pytest's capturing: a run of minutes must show where it is."""
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    return say
