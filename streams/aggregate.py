@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,16 +24,9 @@ ByKind = dict[str, Measures]
 
 
 def read_model_value(version: int, groups: Groups) -> bytes:
-    """Encode a window for Redis: totals and breakdown as lists of measures (see `streams.keys`)."""
-
-    def plain(kinds: ByKind) -> dict[str, list[int | str]]:
-        return {kind: measures_to_json(measures) for kind, measures in kinds.items()}
-
-    by = {
-        dimension: {value: plain(kinds) for value, kinds in _by(groups, dimension).items()}
-        for dimension in BREAKDOWN
-    }
-    return orjson.dumps({"version": version, "totals": plain(_totals(groups)), "by": by})
+    """Encode a window for Redis: totals by kind as lists of measures (see `streams.keys`)."""
+    totals = {kind: measures_to_json(measures) for kind, measures in _totals(groups).items()}
+    return orjson.dumps({"version": version, "totals": totals})
 
 
 def aggregate_message(
@@ -133,20 +126,28 @@ def _kind(group: Group) -> str:
 
 
 def _totals(groups: Groups) -> ByKind:
-    totals: ByKind = {}
-    for group, measures in groups.items():
-        kind = _kind(group)
-        totals[kind] = totals.get(kind, ZERO).plus(measures)
-    return totals
+    return _sums(groups, lambda _: "").get("", {})
 
 
 def _by(groups: Groups, dimension: str) -> dict[str, ByKind]:
-    by: dict[str, ByKind] = {}
+    return _sums(groups, lambda group: getattr(group, dimension) or "")
+
+
+def _sums(groups: Groups, value_of: Callable[[Group], str]) -> dict[str, ByKind]:
+    # Plain lists: this runs for every touched window of a flush.
+    sums: dict[str, dict[str, list[int]]] = {}
     for group, measures in groups.items():
-        kinds = by.setdefault(getattr(group, dimension) or "", {})
+        kinds = sums.setdefault(value_of(group), {})
         kind = _kind(group)
-        kinds[kind] = kinds.get(kind, ZERO).plus(measures)
-    return by
+        row = kinds.get(kind)
+        if row is None:
+            kinds[kind] = list(measures)
+        else:
+            for position, amount in enumerate(measures):
+                row[position] += amount
+    return {
+        value: {kind: Measures._make(row) for kind, row in kinds.items()} for value, kinds in sums.items()
+    }
 
 
 def _instant(at: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -95,11 +96,11 @@ def context_from(value: bytes) -> Context:
     return Context(*fields)
 
 
-def named(columns: list[int]) -> Measures:
-    """Return columns as named measures."""
-    values = dict(zip(COLUMNS, columns, strict=True))
-    cost = values.pop("cost_units") * COST_SCALE + values.pop("cost_parts")
-    return Measures(**values, cost=cost)
+def named(columns: Sequence[int]) -> Measures:
+    """Return columns, in the order of `COLUMNS`, as named measures."""
+    records, billed_records, pending, unknown, rx, tx, total, undirected, billed, units, parts = columns
+    cost = units * COST_SCALE + parts
+    return Measures(records, rx, tx, total, undirected, billed, billed_records, cost, pending, unknown)
 
 
 def encode_cell(cell: Cell) -> bytes:
@@ -112,7 +113,7 @@ def encode_cell(cell: Cell) -> bytes:
 
 def decode_cells(value: bytes) -> list[tuple[bytes, Measures]]:
     """Return the public ids and measures of a SIM's cells in one hour."""
-    return [(row[0], named(list(row[1:]))) for row in _ROW.iter_unpack(value)]
+    return [(row[0], named(row[1:])) for row in _ROW.iter_unpack(value)]
 
 
 def measures_to_json(measures: Measures) -> list[int | str]:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from streams.cells import ZERO, Cell, Measures
+from streams.cells import ZERO, Cell, Measures, named
 from streams.contexts import Contexts, Group
 from streams.index import I64, U64
 from streams.sums import Matrix, Sums, measures
@@ -36,11 +36,13 @@ class Rollups:
         self._windows = Sums()
         self._rows_of: dict[Window, list[int]] = {}
         self._months: dict[int, int] = {}
+        self._known: dict[Window, Groups] = {}
 
     def add(self, keys: U64, differences: Matrix) -> None:
         """Add differences to the cells and to every window above them."""
         if not len(keys):
             return
+        self._known.clear()
         self.cells.add(keys, differences)
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
@@ -56,17 +58,19 @@ class Rollups:
 
     def groups(self, window: Window) -> Groups:
         """Return a window's measures by group; empty where nothing was used."""
-        rows = self._rows_of.get(window)
-        if rows is None:
-            return {}
-        at = np.array(rows, np.int64)
-        keys = self._windows.keys()[at].tolist()
-        found = {}
-        for key, row in zip(keys, self._windows.matrix(at), strict=True):
-            value = measures(row)
-            if value != ZERO:
-                found[self._contexts.group_list[key >> 32 & 0xFFFFFFF][1]] = value
+        # A flush asks twice for each window that it touched.
+        found = self._known.get(window)
+        if found is None:
+            found = self._known[window] = dict(self._measured_groups(window))
         return found
+
+    def _measured_groups(self, window: Window) -> Iterator[tuple[Group, Measures]]:
+        at = np.array(self._rows_of.get(window, ()), np.int64)
+        keys = self._windows.keys()[at].tolist()
+        for key, row in zip(keys, self._windows.matrix(at).tolist(), strict=True):
+            value = named(row)
+            if value != ZERO:
+                yield self._contexts.group_list[key >> 32 & 0xFFFFFFF][1], value
 
     def windows_above(self, keys: U64) -> set[Window]:
         """Return the windows that hold cells."""

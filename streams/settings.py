@@ -114,7 +114,7 @@ class WorkerSettings(_Table):
     """Consumer group and prefix of the changelog topics."""
     flush_ms: Annotated[int, Field(ge=1, le=5000)] = 50
     """Longest wait in milliseconds before gathered events are made durable and published."""
-    flush_records: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    flush_records: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Records gathered before a flush starts at once."""
     session_timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
     """Seconds without heartbeat after which the group gives a dead worker's partitions away."""

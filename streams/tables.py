@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
+import zstandard
 from faust.types import TP, AppT, EventT
 from faust.types.windows import WindowRange, WindowT
 from mode import Seconds, want_seconds
@@ -152,7 +153,10 @@ class StateTable(_DirectTable):
 
 
 class WindowTable(_DirectTable):
-    """A windowed table that expires: one index entry a window, rebuilt in recovery, tombstones at the end."""
+    """A windowed table that expires: one index entry a window, rebuilt in recovery, tombstones at the end.
+
+    Values are compressed: an aggregate's breakdown repeats its words, and every flush writes whole windows.
+    """
 
     def __init__(self, app: AppT, *, window: CalendarWindow, **kwargs: Any) -> None:
         keep_ms = int(window.keep_seconds * 1000) + _WINDOW_SLACK_DAYS * DAY_MS
@@ -179,14 +183,15 @@ class WindowTable(_DirectTable):
     async def write(self, partition: int, tenant: str, start: int, value: bytes) -> Awaitable[Any]:
         """Set a window's value; `start` is epoch seconds. Returns what to await for the acknowledgement."""
         key = (tenant, self._calendar.current(start))
-        self.data[key] = value
+        packed = zstandard.compress(value, 1)
+        self.data[key] = packed
         self._note(partition, key)
-        return await self._send(partition, self._encoded(key), value)
+        return await self._send(partition, self._encoded(key), packed)
 
     def get_window(self, tenant: str, start: int) -> bytes | None:
         """Return a window's value if this worker holds it."""
-        value = self.data.get((tenant, self._calendar.current(start)))
-        return value if isinstance(value, bytes) else None
+        packed = self.data.get((tenant, self._calendar.current(start)))
+        return zstandard.decompress(packed) if isinstance(packed, bytes) else None
 
     def indexed(self) -> int:
         """Return how many windows wait for their expiry."""
