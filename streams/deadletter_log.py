@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 from streams.errors import ConfigError
 from streams.events import Headers, header
 from streams.kafka import ensure_topics
-from streams.refold import next_records, read_to_end, topic_reader
+from streams.refold import end_of, next_records, read_to_end, topic_reader
 from streams.settings import Settings
 from streams.topics import DEADLETTERS
 
@@ -66,7 +66,7 @@ async def letters_at(settings: Settings, offsets: list[int]) -> list[Letter]:
     found = []
     async with topic_reader(settings, DEADLETTERS, 1) as consumer:
         begin = (await consumer.beginning_offsets([_TOPIC]))[_TOPIC]
-        end = (await consumer.end_offsets([_TOPIC]))[_TOPIC]
+        end = await end_of(consumer, _TOPIC)
         for offset in offsets:
             if not begin <= offset < end:
                 remedy = (

@@ -150,7 +150,7 @@ class PartitionCheck:
                 why = "the read model is being filled"
             elif version < fold.folded:
                 why = f"the read model is at offset {version}, and the topic goes on to {fold.folded}"
-            elif version > fold.folded and version >= await fold.end():
+            elif not await fold.has(version):
                 why = f"the read model is at offset {version}, which the topic has not reached"
             else:
                 await fold.to(version)

@@ -77,6 +77,22 @@ async def read_to_end(consumer: AIOKafkaConsumer, take: Callable[[ConsumerRecord
         left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
 
 
+async def end_of(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
+    """Return the offset behind the last record; the consumer stays where it is.
+
+    The embedded broker lists the first offset of the last batch plus one, so that batch is looked at.
+    """
+    listed: int = (await consumer.end_offsets([tp]))[tp]
+    if listed == (await consumer.beginning_offsets([tp]))[tp]:
+        return listed
+    position = await consumer.position(tp)
+    consumer.seek(tp, listed - 1)
+    await next_records(consumer, tp)
+    end = max(listed, await consumer.position(tp))
+    consumer.seek(tp, position)
+    return end
+
+
 async def next_records(consumer: AIOKafkaConsumer, *partitions: TopicPartition) -> list[ConsumerRecord]:
     """Return the next records, which are known to be there. Raises `UnavailableError` after `SILENCE_S`."""
     loop = asyncio.get_running_loop()
@@ -158,8 +174,13 @@ class Refold:
 
     async def end(self) -> int:
         """Return the offset behind the partition's last event."""
-        ends: dict[TopicPartition, int] = await self._consumer.end_offsets([self._tp])
-        return ends[self._tp]
+        return await end_of(self._consumer, self._tp)
+
+    async def has(self, offset: int) -> bool:
+        """Whether the topic goes as far as this offset."""
+        if offset <= self.folded or (self._waiting and offset <= self._waiting[-1].offset):
+            return True
+        return offset < (await self._consumer.end_offsets([self._tp]))[self._tp] or offset < await self.end()
 
     async def to(self, offset: int, progress: Callable[[], None] = lambda: None) -> None:
         """Fold up to an offset, which must be in the topic; call `progress` every few thousand records."""

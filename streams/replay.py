@@ -24,7 +24,7 @@ from streams.errors import DataError, UnavailableError
 from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, describe
 from streams.gather import FUTURE_LIMIT
 from streams.kafka import make_producer, unreachable
-from streams.refold import next_records, topic_reader
+from streams.refold import end_of, next_records, topic_reader
 from streams.settings import Settings
 from streams.topics import USAGE_EVENTS
 
@@ -143,8 +143,8 @@ class Replay:
         if tp.partition >= self._settings.kafka.partitions:
             return None
         self._events.assign([tp])
-        begin, end = await self._events.beginning_offsets([tp]), await self._events.end_offsets([tp])
-        if not begin[tp] <= at < end[tp]:
+        await self._events.seek_to_beginning(tp)
+        if not (await self._events.position(tp)) <= at < await end_of(self._events, tp):
             return None
         self._events.seek(tp, at)
         (found, *_) = await next_records(self._events, tp)
