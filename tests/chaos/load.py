@@ -19,9 +19,9 @@ TENANTS: Final = (STEADY, *(f"tenant-{number}" for number in range(1, 8)))
 ACCOUNTS: Final = ("emnify-a", "kore-b")
 PROVIDERS: Final = {"emnify-a": "emnify", "kore-b": "kore"}
 
-DUPLICATES: Final = 0.05
-CORRECTIONS: Final = 0.03
-LATE: Final = 0.02
+DUPLICATES: Final = 0.055
+CORRECTIONS: Final = 0.04
+LATE: Final = 0.022
 
 SIMS: Final = 40
 HISTORY: Final = 3_000

@@ -1,0 +1,187 @@
+"""The offset waits for the changelog: the real `Folding` on a producer that acknowledges when the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from streams import topics
+from streams.events import Message
+from streams.folding import Folding
+from streams.readmodel import ReadModel
+from streams.settings import RedisSettings, Settings
+from streams.worker import make_app
+from tests.oracle import TENANTS, event, usage
+from tests.waiting import wait_until
+
+STATE = "state-changelog"
+
+
+@dataclass
+class Sent:
+    """A record handed to Kafka, and the acknowledgement that the test gives or denies."""
+
+    topic: str
+    acknowledgement: asyncio.Future[None]
+
+
+@dataclass
+class HeldProducer:
+    """Takes records and acknowledges nothing by itself."""
+
+    sent: list[Sent] = field(default_factory=list)
+
+    async def send(self, topic: str, *_content: object) -> asyncio.Future[None]:
+        """Take a record as Faust's producer does."""
+        self.sent.append(Sent(topic, asyncio.get_running_loop().create_future()))
+        return self.sent[-1].acknowledgement
+
+    def to(self, topic: str) -> list[Sent]:
+        """What was sent to topics whose name ends so, and is not acknowledged yet."""
+        return [one for one in self.sent if one.topic.endswith(topic) and not one.acknowledgement.done()]
+
+    def acknowledge(self, *those: Sent) -> None:
+        """Let Kafka have them."""
+        for one in those:
+            one.acknowledgement.set_result(None)
+
+
+@dataclass
+class FoldedEvent:
+    """An event as Faust hands it over; remembers in which order events were acknowledged."""
+
+    message: Any
+    acknowledged: list[int]
+
+    def ack(self) -> bool:
+        """Remember."""
+        self.acknowledged.append(self.message.offset)
+        return True
+
+
+@dataclass
+class FoldedMessage:
+    """The part of Faust's message that the folding reads."""
+
+    offset: int
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    partition: int = 0
+    topic: str = topics.USAGE_EVENTS
+
+
+class Died(BaseException):
+    """The process would have ended here."""
+
+
+@dataclass
+class Bench:
+    """A folding without a broker, its producer, and what it acknowledged."""
+
+    folding: Folding
+    producer: HeldProducer
+    acknowledged: list[int] = field(default_factory=list)
+
+    async def fold(self, *messages: Message) -> None:
+        """Fold messages in, one offset after the other."""
+
+        async def stream() -> AsyncIterator[Any]:
+            for offset, message in enumerate(messages):
+                yield FoldedEvent(FoldedMessage(offset, message.value, message.headers), self.acknowledged)
+
+        await self.folding.fold(stream())
+
+    async def arrives(self, topic: str) -> list[Sent]:
+        """Wait for records to a topic."""
+        return await wait_until(lambda: self.producer.to(topic), description=f"records to {topic}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Redis is away too: that must hold up nothing."""
+    settings = Settings(tenants=TENANTS, redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/0")))
+    app = make_app(settings, str(tmp_path))
+    producer = HeldProducer()
+
+    async def started() -> HeldProducer:
+        return producer
+
+    def die(message: str, error: BaseException | None = None) -> NoReturn:
+        raise Died(message) from error
+
+    monkeypatch.setattr(app, "maybe_start_producer", started)
+    monkeypatch.setattr("streams.folding.die", die)
+    model = ReadModel(Redis.from_url(settings.redis_url), aggregate_months=18)
+    return Bench(Folding(settings, app, model), producer)
+
+
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_no_event_is_acknowledged_before_the_changelog_is(bench: Bench) -> None:
+    """Record by record: until the last one is durable, the offset stays where it is."""
+    await bench.fold(event(usage("cdr:1")).message(), event(usage("cdr:2"), tenant=TENANTS[1]).message())
+    flush = asyncio.create_task(bench.folding.flush())
+    state = await bench.arrives(STATE)
+    while state:
+        await settle()
+        assert not bench.acknowledged
+        # Nothing that others see leaves before the state that it comes from is durable.
+        assert {one.topic for one in bench.producer.sent} == {state[0].topic}
+        bench.producer.acknowledge(state.pop())
+    visible = await bench.arrives(topics.AGGREGATES)
+    bench.producer.acknowledge(*visible)
+    await settle()
+    assert not bench.acknowledged
+    bench.producer.acknowledge(*bench.producer.to(""))
+    await flush
+    assert bench.acknowledged == [0, 1]
+
+
+async def test_a_dead_letter_is_durable_before_the_state_that_forgets_its_cause(bench: Bench) -> None:
+    """Once the winner of a conflict is in the ledger, its replay shows no conflict any more (promise P3)."""
+    await bench.fold(event(usage(total=1)).message(), event(usage(total=2)).message())
+    flush = asyncio.create_task(bench.folding.flush())
+    letters = await bench.arrives(topics.DEADLETTERS)
+    await settle()
+    assert not bench.producer.to(STATE)
+    bench.producer.acknowledge(*letters)
+    bench.producer.acknowledge(*await bench.arrives(STATE))
+    bench.producer.acknowledge(*await bench.arrives(topics.AGGREGATES))
+    bench.producer.acknowledge(*bench.producer.to(""))
+    await flush
+    assert bench.acknowledged == [0, 1]
+
+
+async def test_a_changelog_that_fails_ends_the_process_and_not_the_offset(bench: Bench) -> None:
+    """The restart reads the events again; going on would let the offset pass a hole."""
+    await bench.fold(event(usage()).message())
+    flush = asyncio.create_task(bench.folding.flush())
+    state = await bench.arrives(STATE)
+    state[-1].acknowledgement.set_exception(OSError("the broker is gone"))
+    bench.producer.acknowledge(*state[:-1])
+    with pytest.raises(Died, match="a flush failed"):
+        await flush
+    assert not bench.acknowledged
+
+
+async def test_a_changelog_that_is_never_acknowledged_ends_the_process_and_not_the_offset(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that swallows writes must not hold the worker for ever."""
+    monkeypatch.setattr("streams.folding.BROKEN_AFTER_SECONDS", 0.1)
+    await bench.fold(event(usage()).message())
+    with pytest.raises(Died, match="acknowledged nothing"):
+        await bench.folding.flush()
+    assert bench.producer.to(STATE)
+    assert not bench.acknowledged
