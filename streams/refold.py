@@ -88,7 +88,7 @@ async def end_of(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
     position = await consumer.position(tp)
     consumer.seek(tp, listed - 1)
     await next_records(consumer, tp)
-    end = max(listed, await consumer.position(tp))
+    end: int = max(listed, await consumer.position(tp))
     consumer.seek(tp, position)
     return end
 
