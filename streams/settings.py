@@ -118,6 +118,8 @@ class WorkerSettings(_Table):
     """Records gathered before a flush starts at once."""
     session_timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
     """Seconds without heartbeat after which the group gives a dead worker's partitions away."""
+    stall_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    """Seconds without progress, though events wait or a recovery is on, after which a worker ends itself."""
 
 
 class TokenSettings(_Table):

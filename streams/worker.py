@@ -19,6 +19,7 @@ from streams.kafka import ensure_topics
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
+from streams.watchdog import Watchdog
 
 
 def make_app(settings: Settings, data: str) -> faust.App:
@@ -96,6 +97,7 @@ def run(settings: Settings) -> None:
         worker = faust.Worker(
             app, loglevel="WARN", override_logging=False, redirect_stdouts=False, quiet=True, daemon=True
         )
+        Watchdog(settings, app).start()
         worker.spinner = None  # it writes terminal codes between the lines of the log
         worker.execute_from_commandline()
 

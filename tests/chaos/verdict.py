@@ -139,7 +139,11 @@ async def judge(stack: Stack) -> list[Differences]:
     empty = told({})
     found = [
         compare("cells in Redis", cells, await stack.cells()),
-        compare("windows in Redis", windows, await _windows(stack.redis, stack.tenants)),
+        compare(
+            "windows in Redis",
+            {window: content.totals for window, content in windows.items()},
+            await _windows(stack.redis, stack.tenants),
+        ),
         compare("hours in Redis", _hours(cells), await _keys_of_cells(stack.redis)),
         # A window that was emptied by a correction says so with zeros.
         compare(
@@ -207,17 +211,15 @@ def _name(window: Window) -> str:
     return f"{tenant}|{granularity}|{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-async def _windows(redis: Redis, tenants: Iterable[str]) -> dict[Window, Content]:
-    def sums(kinds: dict[str, list[Any]]) -> Kinds:
-        return {kind: measures_from_json(values)._asdict() for kind, values in kinds.items()}
-
-    found: dict[Window, Content] = {}
+async def _windows(redis: Redis, tenants: Iterable[str]) -> dict[Window, Kinds]:
+    found: dict[Window, Kinds] = {}
     for tenant in tenants:
         for granularity in GRANULARITIES:
             for start, value in (await redis.hgetall(keys.windows_key(tenant, granularity))).items():
-                body = orjson.loads(value)
-                by = {name: {v: sums(kinds) for v, kinds in body["by"][name].items()} for name in BREAKDOWN}
-                found[tenant, granularity, int(start)] = Content(sums(body["totals"]), by)
+                totals = orjson.loads(value)["totals"]
+                found[tenant, granularity, int(start)] = {
+                    kind: measures_from_json(measures)._asdict() for kind, measures in totals.items()
+                }
     return found
 
 

@@ -1,4 +1,4 @@
-"""The offset waits for the changelog: the real `Folding` on a producer that acknowledges when the test says."""
+"""The offset waits for the changelog: the real `Folding` on a producer that acknowledges when told to."""
 
 from __future__ import annotations
 

@@ -1,0 +1,125 @@
+"""The watchdog: a worker that has lag and makes no progress says so and ends (promise P7).
+
+Faust only logs a fetcher or a recovery that stands still. The watchdog therefore asks Kafka itself, from a
+thread and over a connection of its own, so that nothing that blocks the worker blocks it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from streams import topics
+from streams.settings import Settings
+from streams.tables import die
+
+logger = logging.getLogger(__name__)
+
+LOOKS = 10
+"""Looks of one stall. They are counted instead of seconds: a process that was suspended did not stall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look saw: `lag` by partition of ours, and everything that moves while the worker works."""
+
+    lag: dict[int, int]
+    committed: dict[int, int]
+    recovering: bool
+    recovered: int
+
+    @property
+    def waiting(self) -> str | None:
+        """What the worker should be at, or `None` if there is nothing to do."""
+        if self.recovering:
+            return "a recovery does not get on"
+        behind = {partition: lag for partition, lag in sorted(self.lag.items()) if lag > 0}
+        if not behind:
+            return None
+        return "events wait, by partition: " + ", ".join(f"{p}: {lag}" for p, lag in behind.items())
+
+
+class Stall:
+    """Counts looks between which nothing moved although there was something to do."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, ...] | None = None
+        self._count = 0
+
+    def judge(self, look: Look | None) -> str | None:
+        """Return why the worker is stuck, or `None`; a look that Kafka did not answer says nothing."""
+        if look is None or look.waiting is None:
+            self._last, self._count = None, 0
+            return None
+        moving = (look.committed, look.recovering, look.recovered)
+        self._count = self._count + 1 if moving == self._last else 0
+        self._last = moving
+        return look.waiting if self._count >= LOOKS else None
+
+
+class Watchdog:
+    """Watches the worker of this process from a thread of its own."""
+
+    def __init__(self, settings: Settings, app: faust.App) -> None:
+        self._settings = settings
+        self._app: Any = app
+        self._pause = settings.worker.stall_seconds / LOOKS
+
+    def start(self) -> None:
+        """Begin; the thread ends with the process."""
+        threading.Thread(target=lambda: asyncio.run(self._watch()), name="watchdog", daemon=True).start()
+
+    async def _watch(self) -> None:
+        stall = Stall()
+        while True:
+            try:
+                async with AIOKafkaConsumer(
+                    bootstrap_servers=self._settings.kafka.bootstrap,
+                    group_id=self._settings.worker.group,
+                    enable_auto_commit=False,
+                ) as kafka:
+                    while True:
+                        await asyncio.sleep(self._pause)
+                        self._judge(stall, await self._look(kafka))
+            except (KafkaError, OSError, TimeoutError) as error:
+                # Without Kafka nobody makes progress; a restart would not help.
+                logger.debug("the watchdog cannot ask Kafka: %s", error)
+                stall.judge(None)
+                await asyncio.sleep(self._pause)
+
+    def _judge(self, stall: Stall, look: Look) -> None:
+        if (reason := stall.judge(look)) is not None:
+            seconds = self._settings.worker.stall_seconds
+            die(f"no progress for {seconds:g} s ({reason}); ending, so that a restart can recover")
+
+    async def _look(self, kafka: AIOKafkaConsumer) -> Look:
+        recovery = self._app.tables.recovery
+        # The property would create a consumer, in the wrong thread.
+        consumer = self._app._consumer
+        ours = (
+            []
+            if consumer is None
+            else [tp for tp in consumer.assignment() if tp.topic == topics.USAGE_EVENTS]
+        )
+        partitions = [TopicPartition(tp.topic, tp.partition) for tp in ours]
+        committed, lag = {}, {}
+        if partitions:
+            begins = await kafka.beginning_offsets(partitions)
+            ends = await kafka.end_offsets(partitions)
+            for tp in partitions:
+                committed[tp.partition] = max(await kafka.committed(tp) or 0, begins[tp])
+                lag[tp.partition] = ends[tp] - committed[tp.partition]
+        return Look(
+            lag=lag,
+            committed=committed,
+            recovering=bool(partitions) and recovery.in_recovery,
+            recovered=sum(dict(recovery.active_offsets).values()),
+        )
