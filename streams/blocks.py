@@ -22,7 +22,7 @@ import zstandard
 from streams.contributions import Table
 from streams.errors import DataError
 from streams.events import MAX_BYTES
-from streams.index import I64
+from streams.index import I64, distinct
 from streams.ledger import STATEMENT
 
 BLOCK_VERSION = 1
@@ -116,7 +116,7 @@ class BlockLog:
         for level in range(FINAL_LEVEL):
             blocks = self._blocks[level]
             if len(blocks) >= FANOUT:
-                self._put(level + 1, np.unique(np.concatenate(list(blocks.values()))), writes)
+                self._put(level + 1, distinct(np.concatenate(list(blocks.values()))), writes)
                 writes.extend((name, None) for name in blocks)
                 blocks.clear()
         return writes

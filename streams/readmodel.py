@@ -22,7 +22,7 @@ from streams.aggregate import read_model_value
 from streams.cells import CELL_BYTES, SIM_BYTES
 from streams.contexts import Numbers
 from streams.errors import ConfigError
-from streams.index import U64
+from streams.index import U64, distinct
 from streams.rollups import split
 from streams.state import PartitionState, Touched
 from streams.windows import GRANULARITIES
@@ -115,7 +115,7 @@ class ReadModel:
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Snapshot what was touched, without awaiting; `version` is what the changelog holds by then."""
         cells = sim_hours(state, touched.cells)
-        told = state.contexts.untold(np.unique(split(cells)[0]))
+        told = state.contexts.untold(distinct(split(cells)[0]))
         operations: list[Operation] = []
         tenants = {tenant for tenant, _ in touched.accounts}
         for number in told.tolist():
@@ -172,7 +172,7 @@ def sim_hours(state: PartitionState, touched: U64) -> U64:
     """
     contexts = state.contexts
     numbers, hours = split(touched)
-    places = np.unique(hours << np.uint64(32) | contexts.sims(numbers))
+    places = distinct(hours << np.uint64(32) | contexts.sims(numbers))
     cells = contexts.siblings((places & np.uint64(0xFFFFFFFF)).astype(np.int64), places >> np.uint64(32))
     numbers, hours = split(cells)
     return cells[np.lexsort((cells, contexts.sims(numbers), hours, contexts.owners(numbers)))]

@@ -13,7 +13,7 @@ import numpy as np
 
 from streams.cells import ZERO, Cell, Measures, named
 from streams.contexts import Contexts, Group
-from streams.index import I64, U64
+from streams.index import I64, U64, distinct
 from streams.sums import Matrix, Sums, measures
 from streams.windows import Granularity, hour_start, window_start
 
@@ -77,7 +77,7 @@ class Rollups:
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64)
         windows: set[Window] = set()
-        for pair in np.unique(groups << _GROUP_SHIFT | hours).tolist():
+        for pair in distinct(groups << _GROUP_SHIFT | hours).tolist():
             tenant = self._contexts.group_list[pair >> 32][0]
             hour = pair & 0xFFFFFFFF
             windows.add((tenant, "hour", hour * 3600))

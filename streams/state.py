@@ -22,7 +22,7 @@ from streams.coverage import Interval, union
 from streams.decoding import WireEvent
 from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Gather, Rejection
-from streams.index import I64, U64
+from streams.index import I64, U64, distinct
 from streams.ledger import Ledger, Merge
 from streams.rollups import Rollups, Window
 
@@ -130,9 +130,9 @@ class PartitionState:
         place that it left. The version comes last: whoever recovers it has everything that it stands for.
         """
         writes: list[Write] = []
-        self._publishing = np.unique(np.concatenate((self._publishing, *self._vacated)))
+        self._publishing = distinct(np.concatenate((self._publishing, *self._vacated)))
         self._vacated = []
-        rows = np.unique(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
+        rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         contexts = self.contexts.unsaved()
         if contexts is not None:
             writes.append((_CONTEXTS + contexts[0], contexts[1]))
@@ -212,7 +212,7 @@ class PartitionState:
 
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew."""
-        cells = np.unique(np.concatenate(self._touched)) if self._touched else NOTHING
+        cells = distinct(np.concatenate(self._touched)) if self._touched else NOTHING
         touched = Touched(cells, self._touched_accounts)
         self._touched, self._touched_accounts = [], set()
         return touched
