@@ -219,8 +219,8 @@ class Refold:
                     self.records += len(event.records)
                     self._unmerged += len(event.records)
                     state.take(event, record.offset, origin)
-        except DataError:
-            # Unreadable for everyone, and in the dead letters.
+        except (DataError, OverflowError):
+            # Unreadable, and in the dead letters; or received ten years from where the calendar begins or ends.
             return
 
     def _merge(self) -> None:

@@ -108,12 +108,12 @@ class Replay:
         (usage,) = event.records
         self._require_tenants([event.tenant])
         horizon = timedelta(days=self._settings.retention.horizon_days)
-        if usage.start < event.received_at - horizon:
+        if event.received_at - usage.start > horizon:
             raise StaysError(
                 f"still beyond-horizon: it starts {usage.start.isoformat()}, more than {horizon.days} days"
                 f" before its receipt {event.received_at.isoformat()}; raise retention.horizon_days first"
             )
-        if usage.start > event.received_at + FUTURE_LIMIT:
+        if usage.start - event.received_at > FUTURE_LIMIT:
             raise StaysError("still malformed: it starts more than 24 hours after its receipt")
         return event
 
