@@ -65,7 +65,7 @@ check: $(ready) ## Check format, lint, types and that the generated files are up
 	@$(bin)/ruff format --check .
 	@$(bin)/ruff check .
 	@$(bin)/mypy -p streams -p connectors -p tests -m simusage
-	@$(bin)/python -m streams.generated --check
+	@$(bin)/python -m connectors.generated --check
 
 .PHONY: format
 format: $(ready) ## Format the code and mend what lint can mend
@@ -74,7 +74,7 @@ format: $(ready) ## Format the code and mend what lint can mend
 
 .PHONY: generate
 generate: $(ready) ## Write the files under docs/ that are generated from the code
-	@$(bin)/python -m streams.generated
+	@$(bin)/python -m connectors.generated
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew into requirements.lock (needs uv)

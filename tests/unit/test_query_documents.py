@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import generated
+from connectors import generated
 from streams.answers import Alive, Health, Ready, UsageAnswer
 from streams.openapi import EXAMPLES
 from streams.query import PARAMETERS
@@ -23,7 +23,9 @@ def test_stale_documents_are_named(
     """The check names what is out of date and the command that renews it; the command does."""
     monkeypatch.setattr(generated, "DOCS", tmp_path / "docs")
     assert generated.main(["--check"]) == 1
-    assert "openapi.json, usage-event.schema.json; run python -m streams.generated" in capsys.readouterr().err
+    assert (
+        "openapi.json, usage-event.schema.json; run python -m connectors.generated" in capsys.readouterr().err
+    )
     assert generated.main([]) == 0
     assert generated.main(["--check"]) == 0
 

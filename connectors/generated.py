@@ -1,4 +1,4 @@
-"""Files under `docs/` that are generated from the code: `python -m streams.generated [--check]`.
+"""Files under `docs/` that are generated from the code: `python -m connectors.generated [--check]`.
 
 A tool beside the product: it looks at all of it, the provider modules included, and nothing imports it.
 """
@@ -122,13 +122,13 @@ def files() -> dict[Path, bytes]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with `--check` return 1 and name those that are out of date."""
-    parser = argparse.ArgumentParser(prog="python -m streams.generated", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m connectors.generated", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is out of date")
     check = parser.parse_args(arguments).check
     stale = {path: new for path, new in files().items() if not path.exists() or path.read_bytes() != new}
     if check and stale:
         names = ", ".join(path.name for path in stale)
-        sys.stderr.write(f"out of date in docs/: {names}; run python -m streams.generated\n")
+        sys.stderr.write(f"out of date in docs/: {names}; run python -m connectors.generated\n")
         return 1
     for path, content in stale.items():
         path.parent.mkdir(exist_ok=True)
