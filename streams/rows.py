@@ -18,7 +18,7 @@ from streams.windows import hour_start, window_end, windows_between
 class Row:
     """Totals by `service|currency` over `[start, end)` of one group.
 
-    `active_sims` counts the distinct SIMs with at least one record in the row.
+    `active_sims` counts the distinct SIMs with usage in the row; of a record split pro rata, in every part.
     """
 
     start: datetime

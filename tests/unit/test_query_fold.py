@@ -103,7 +103,7 @@ def pages(query: UsageQuery, placed: Sequence[Placed]) -> list[Row]:
 def naive(query: UsageQuery, placed: Sequence[Placed]) -> dict[Position, tuple[ByKind, int]]:
     answer: dict[Position, tuple[ByKind, set[str]]] = {}
     for hour, context, amount in placed:
-        if amount.records == 0:
+        if amount == ZERO:
             continue
         if any(getattr(context, name) not in wanted for name, wanted in query.filters.items()):
             continue
