@@ -220,7 +220,7 @@ class Refold:
                     self._unmerged += len(event.records)
                     state.take(event, record.offset, origin)
         except (DataError, OverflowError):
-            # Unreadable, and in the dead letters; or received ten years from where the calendar begins or ends.
+            # Unreadable, and in the dead letters; or received within years of where the calendar ends.
             return
 
     def _merge(self) -> None:

@@ -96,10 +96,15 @@ async def test_verify_finds_nothing_after_kills_and_while_events_flow(stack: Sta
     await stack.send(event(usage("cdr:stranger"), tenant="nobody").message())
     await wait_until(stack.exact, timeout=60, description="folded")
     for part in (events[20:40], events[40:]):
-        await stack.publish(part[:10])
+        seen = await stack.redis.hget(keys.partition_key(0), "version")
+        await stack.publish(part)
+
+        async def moved(before: object = seen) -> bool:
+            return await stack.redis.hget(keys.partition_key(0), "version") != before
+
+        await wait_until(moved, timeout=60, description="the worker makes progress")
         stack.kill(worker)
         worker = stack.worker()
-        await stack.publish(part[10:])
     await wait_until(stack.exact, timeout=60, description="recovered")
     stop = asyncio.Event()
     flowing = asyncio.create_task(flow(stack, load(chance, 30), stop))
