@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from streams.errors import ConfigError
+from streams.errors import ConfigError, UnavailableError
 from streams.settings import Settings
 from streams.topics import all_topics
 
@@ -16,6 +17,7 @@ REQUEST_TIMEOUT_MS = 5_000
 """A provider gives up on a callback after about 5 s, so a dead broker must be noticed before."""
 
 _TOPIC_EXISTS = 36
+_DESCRIBE_ATTEMPTS = 50
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +65,7 @@ async def ensure_topics(settings: Settings) -> str:
             if code not in {0, _TOPIC_EXISTS}:
                 raise ConfigError("kafka", name, f"the broker refuses to create this topic: {rest or code}")
         for topic in wanted:
-            (found,) = await admin.describe_topics([topic.name])
-            count = len(found["partitions"])
+            count = await _partitions(admin, topic.name)
             want = topic.partitions or settings.kafka.partitions
             if count != want:
                 raise ConfigError(
@@ -78,6 +79,16 @@ async def ensure_topics(settings: Settings) -> str:
         raise unreachable(settings, error) from None
     finally:
         await admin.close()
+
+
+async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
+    # A broker under load may not know the partitions yet of a topic that it has just acknowledged.
+    for _ in range(_DESCRIBE_ATTEMPTS):
+        (found,) = await admin.describe_topics([topic])
+        if found["partitions"]:
+            return len(found["partitions"])
+        await asyncio.sleep(0.1)
+    raise UnavailableError(f"the broker created topic {topic} but does not tell its partitions; try again")
 
 
 def unreachable(settings: Settings, error: BaseException) -> ConfigError:
