@@ -13,9 +13,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from streams.cells import COST_SCALE
+from streams.errors import DataError
 from streams.events import RejectedRecord, UsageEvent, decode_usage
 from streams.usage import COST_PLACES, MAX_VOLUME
 
+_YEARS = range(2000, 3000)
 _Volume = Annotated[int, msgspec.Meta(ge=0, le=MAX_VOLUME)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -76,13 +78,13 @@ def decode(value: bytes) -> tuple[WireEvent | None, list[RejectedRecord]]:
         return decode_slowly(value)
     if any(map(_unusual, event.records)):
         return decode_slowly(value)
-    return event, []
+    return _of_our_time(event), []
 
 
 def decode_slowly(value: bytes) -> tuple[WireEvent | None, list[RejectedRecord]]:
     """Decode record by record, with every rule of the contract."""
     event, rejected = decode_usage(value)
-    return (None if event is None else wire(event)), rejected
+    return (None if event is None else _of_our_time(wire(event))), rejected
 
 
 def wire(event: UsageEvent) -> WireEvent:
@@ -97,6 +99,15 @@ def scaled_cost(text: str) -> int:
         scaled: int = int(whole) * COST_SCALE + int(places.ljust(COST_PLACES, "0"))
         return scaled
     return int(Decimal(text).scaleb(COST_PLACES))
+
+
+def _of_our_time(event: WireEvent) -> WireEvent:
+    # The horizon is counted from the receipt: at the ends of the calendar that would overflow.
+    if event.received_at.year not in _YEARS:
+        raise DataError(
+            "malformed", f"received_at: got {event.received_at.isoformat()}; want the years 2000 to 2999"
+        )
+    return event
 
 
 def _unusual(record: WireRecord) -> bool:

@@ -362,6 +362,8 @@ class Chaos:
         self.redis.kill()
         await self.pause(0.2, 2)
         await asyncio.to_thread(self.redis.start)
+        # The connections of this process are cut; the next command is to get a new one.
+        await self.stack.redis.connection_pool.disconnect()
         self.say("Redis is up again")
 
     async def _kill_broker(self) -> None:

@@ -129,7 +129,8 @@ class Stack:
         """Whether every cell and window equals the oracle's, and the read model says that it is whole."""
         try:
             return await self._exact()
-        except RedisError:
+        except (RedisError, KeyError):
+            # Read piece by piece while the worker writes, a cell may be of a context that is new since.
             return False
 
     async def _exact(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from streams.decoding import WireEvent, WireRecord, decode, scaled_cost, wire
+from streams.errors import DataError
 from streams.events import UsageEvent
 from streams.usage import UsageRecord
 from tests.oracle import event, events, fresh_state, usage
@@ -105,3 +106,26 @@ def test_a_retracted_record_measures_nothing_whatever_it_says() -> None:
     assert state.take(sent, 0, "test") == []
     assert state.merge() == []
     assert list(state.rollups.each_cell()) == []
+
+
+@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z"])
+def test_an_event_from_the_ends_of_the_calendar_is_malformed(instant: str) -> None:
+    """It must not overflow in the worker, which would meet it again after every restart."""
+    body = orjson.loads(event(usage()).message().value)
+    body["received_at"] = instant
+    with pytest.raises(DataError, match="received_at"):
+        decode(orjson.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "instant", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59+14:00"]
+)
+def test_a_record_from_the_ends_of_the_calendar_is_set_aside(instant: str) -> None:
+    body = orjson.loads(event(usage("good"), usage("bad")).message().value)
+    body["records"][1] |= {"start": instant, "end": instant}
+    state = fresh_state()
+    decoded, rejected = decode(orjson.dumps(body))
+    assert decoded is not None
+    rejected += state.take(decoded, 0, "test")
+    assert len(rejected) == 1
+    assert state.merge() == []
