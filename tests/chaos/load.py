@@ -149,7 +149,9 @@ class Load:
             update |= {"total": total, "rx": None, "tx": None}
         if kind == "conflict":
             update["revision"] = record.revision
-            self.conflicts.add((record.identity, record.revision))
+            # Two retractions measure nothing, so they do not disagree.
+            if not record.retracted:
+                self.conflicts.add((record.identity, record.revision))
         if kind == "hour":
             at = start + timedelta(seconds=chance.randrange(int((end - start).total_seconds())))
             update |= {"start": at, "end": at + timedelta(minutes=1)}
