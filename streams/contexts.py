@@ -6,6 +6,7 @@ by one name; its public id is a digest of its content, alike everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import orjson
 import zstandard
 
 from streams.cells import ID_BYTES, SIM_BYTES, Context, context_id, context_value
+from streams.events import MAX_BYTES
 from streams.index import I64, U64, Bools, Columns
 
 
@@ -189,14 +191,22 @@ class Contexts:
         found = [self._by_name.get(name, -1) for name in unique.tolist()]
         return None if -1 in found else np.array(found, np.int64)[inverse]
 
-    def unsaved(self) -> tuple[str, bytes] | None:
-        """Return the changelog record of the contexts that are new since the last call."""
-        if not self._unsaved:
-            return None
-        first = self._own - len(self._unsaved)
-        body = [[*self._all[number][0], *self._all[number][1]] for number in self._unsaved]
-        self._unsaved = []
-        return f"{self._writer}/{first}", zstandard.compress(orjson.dumps(body), 3)
+    def unsaved(self) -> list[tuple[str, bytes]]:
+        """Return the changelog records of the contexts that are new since the last call."""
+        numbers, self._unsaved = self._unsaved, []
+        return list(self._records(self._own - len(numbers), numbers))
+
+    def _records(self, first: int, numbers: list[int]) -> Iterator[tuple[str, bytes]]:
+        if not numbers:
+            return
+        body = [[*self._all[number][0], *self._all[number][1]] for number in numbers]
+        value = zstandard.compress(orjson.dumps(body), 3)
+        if len(value) > MAX_BYTES and len(numbers) > 1:
+            middle = len(numbers) // 2
+            yield from self._records(first, numbers[:middle])
+            yield from self._records(first + middle, numbers[middle:])
+        else:
+            yield f"{self._writer}/{first}", value
 
     def load(self, name: str, value: bytes) -> None:
         """Take in a record of contexts during recovery."""

@@ -27,12 +27,15 @@ from streams.ledger import Ledger, Merge
 from streams.rollups import Rollups, Window
 
 _VERSION = "version"
-_VACATED = "vacated"
+_VACATED = "vacated/"
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
 
 NEVER = 2**62
 """No read model can be so far: whatever it holds must be written anew."""
+
+PLACES_A_RECORD = 10_000
+"""Vacated places of one changelog record, about 300 KB."""
 
 CELLS_A_PART = 20_000
 """Cells of one part of a refill."""
@@ -133,16 +136,8 @@ class PartitionState:
         self._publishing = distinct(np.concatenate((self._publishing, *self._vacated)))
         self._vacated = []
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
-        contexts = self.contexts.unsaved()
-        if contexts is not None:
-            writes.append((_CONTEXTS + contexts[0], contexts[1]))
-        if len(self._publishing):
-            places = zip(
-                self.contexts.names(self._publishing >> np.uint64(32)).tolist(),
-                (self._publishing & np.uint64(0xFFFFFFFF)).tolist(),
-                strict=True,
-            )
-            writes.append((_VACATED, orjson.dumps(list(places))))
+        writes += [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
+        writes += self._vacated_records()
         if len(rows):
             writes += self._log.write(rows)
         for account in sorted(self._unsaved_accounts):
@@ -154,6 +149,14 @@ class PartitionState:
         self._unsaved = []
         self._unsaved_accounts.clear()
         return writes
+
+    def _vacated_records(self) -> Iterator[Write]:
+        # Cut, because they pile up while Redis is away; what stands in an older record is only touched again.
+        for number, at in enumerate(range(0, len(self._publishing), PLACES_A_RECORD)):
+            part = self._publishing[at : at + PLACES_A_RECORD]
+            names = self.contexts.names(part >> np.uint64(32)).tolist()
+            hours = (part & np.uint64(0xFFFFFFFF)).tolist()
+            yield f"{_VACATED}{number}", orjson.dumps(list(zip(names, hours, strict=True)))
 
     def saved(self, version: int) -> None:
         """Note that the changelog holds everything up to this version."""
@@ -186,7 +189,7 @@ class PartitionState:
                 self.load(*each)
         elif value is None:
             self._log.loaded(name, None)
-        elif not (self._load_vacated(value) if name == _VACATED else self._load_block(name, value)):
+        elif not (self._load_vacated(value) if name.startswith(_VACATED) else self._load_block(name, value)):
             self._waiting.append((name, value))
 
     def _load_vacated(self, value: bytes) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
+import secrets
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from streams.events import UsageEvent
 from streams.state import PartitionState
 from streams.sums import measures
 from streams.windows import Granularity, window_start
-from tests.oracle import Oracle, cells_of, event, events, fold, fresh_state
+from tests.oracle import BASE, Oracle, cells_of, event, events, fold, fresh_state, usage
 
 many_events = st.lists(events(), min_size=1, max_size=12)
 
@@ -151,3 +152,30 @@ def test_compaction_of_blocks_loses_no_row(batch: list[UsageEvent], chance: rand
         recovered.load(name, value)
     assert cells_of(recovered) == cells_of(state)
     assert recovered.version == recovered.durable == state.version
+
+
+def test_no_changelog_record_outgrows_kafkas_limit() -> None:
+    """Even a flush in which everything is new, and the next, in which everything moves away."""
+    state = fresh_state()
+    sizes = []
+    for revision, shift in ((1, 0), (2, 1)):
+        batch = [
+            event(
+                *(
+                    usage(
+                        f"cdr:{block}:{n}",
+                        revision=revision,
+                        sim=f"89{block:04d}{n:013d}",
+                        fleet=secrets.token_hex(40),
+                        start=BASE + timedelta(hours=shift),
+                        end=BASE + timedelta(hours=shift),
+                    )
+                    for n in range(500)
+                )
+            )
+            for block in range(30)
+        ]
+        fold(state, *batch)
+        sizes += [len(value or b"") for _, value in state.unsaved()]
+    assert sum(sizes) > 2 * 1024 * 1024
+    assert max(sizes) < 1024 * 1024
