@@ -75,7 +75,13 @@ class Watchdog:
 
     def start(self) -> None:
         """Begin; the thread ends with the process."""
-        threading.Thread(target=lambda: asyncio.run(self._watch()), name="watchdog", daemon=True).start()
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+        except Exception as error:  # noqa: BLE001 - a worker that nobody watches is worse than one that ends
+            die("the watchdog failed", error)
 
     async def _watch(self) -> None:
         stall = Stall()
@@ -121,5 +127,6 @@ class Watchdog:
             lag=lag,
             committed=committed,
             recovering=bool(partitions) and recovery.in_recovery,
-            recovered=sum(dict(recovery.active_offsets).values()),
+            # A partition whose recovery has only begun has no offset yet.
+            recovered=sum(offset or 0 for offset in list(recovery.active_offsets.values())),
         )
