@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
-from faust.types import EventT
+from faust.types import TP, EventT
 
 from streams import topics
 from streams.aggregate import aggregate_message
@@ -75,10 +75,30 @@ class Folding:
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
         async for event in stream:
+            if event.message.offset > self.states.state_of(event.message.partition).version + 1:
+                await self._explain_hole(event.message)
             self._fold_event(event)
             self._wake.set()
             if self._gathered.records >= self._settings.worker.flush_records:
                 await self.flush()
+
+    async def _explain_hole(self, message: Any) -> None:
+        """End the process if events were skipped that Kafka still has; the restart reads them.
+
+        A fetch that Faust began before a rebalance and that returns after it is thrown away, though the
+        consumer's position has moved on; the next acknowledgement would let the offset pass what it held.
+        """
+        tp = TP(message.topic, message.partition)
+        if tp not in self._app.consumer.assignment():
+            return
+        due = self.states.state_of(tp.partition).version + 1
+        earliest = (await self._app.consumer.earliest_offsets(tp))[tp]
+        if message.offset > max(due, earliest):
+            die(f"{tp.topic}/{tp.partition}: offset {message.offset} came where {due} was due")
+        logger.error(
+            "events expired before they were folded",
+            extra={"partition": tp.partition, "from": due, "to": message.offset},
+        )
 
     def _fold_event(self, event: EventT[Any]) -> None:
         message = event.message
