@@ -171,7 +171,7 @@ async def test_no_event_is_acknowledged_before_the_changelog_is(bench: Bench) ->
 
 
 async def test_the_version_follows_alone(bench: Bench) -> None:
-    """It must be the last batch: the embedded broker hides all but the first record of that from a recovery."""
+    """It must be the last batch: of that the embedded broker hides all but the first record."""
     await bench.fold(event(usage()).message())
     flush = asyncio.create_task(bench.folding.flush())
     await bench.arrives(STATE)
