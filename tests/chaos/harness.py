@@ -53,30 +53,32 @@ class Form:
     def plan(self, chance: random.Random, *, broker: bool) -> list[str]:
         """Return the actions in the seed's order.
 
-        The second half of the kills comes when Redis is not touched any more: a refill would heal what a kill
-        left wrong, and hide it from the verdict.
+        A refill heals what was wrong in Redis, and hides it from the verdict. So what a fill must clear away
+        comes behind whatever empties Redis, and the last kills and suspensions come behind that.
         """
-        late = self.kills // 2
-        counts = {
-            "kill a worker": self.kills - late,
+        late_kills, late_suspensions = self.kills // 2, self.suspensions // 2
+        early = {
+            "kill a worker": self.kills - late_kills,
             "kill a worker, then its successor": self.early_kills,
-            "suspend a worker": self.suspensions,
+            "suspend a worker": self.suspensions - late_suspensions,
             "add a worker for a while": self.rebalances,
             "flush Redis": self.flushes,
             "kill Redis": self.redis_restarts,
-            "kill Redis, start it with old content": self.stale_restarts,
+            "kill Redis, start it with old content": self.stale_restarts - 1,
             "kill the broker": self.broker_kills if broker else 0,
         }
-        actions = [action for action, count in counts.items() for _ in range(count)]
-        chance.shuffle(actions)
-        return actions + ["kill a worker"] * late
+        first = [action for action, count in early.items() for _ in range(count)]
+        last = ["kill a worker"] * late_kills + ["suspend a worker"] * late_suspensions
+        chance.shuffle(first)
+        chance.shuffle(last)
+        return [*first, "kill Redis, start it with old content", *last]
 
 
 SHORT: Final = Form(
     records=210_000,
     kills=8,
     early_kills=3,
-    suspensions=1,
+    suspensions=2,
     rebalances=1,
     flushes=1,
     redis_restarts=1,
@@ -87,7 +89,7 @@ LONG: Final = Form(
     records=1_000_000,
     kills=34,
     early_kills=9,
-    suspensions=4,
+    suspensions=6,
     rebalances=4,
     flushes=4,
     redis_restarts=3,
@@ -287,6 +289,14 @@ class Chaos:
     def _victim(self) -> Worker:
         return self.chance.choice(self.workers[:2])
 
+    async def _at_work(self) -> Worker:
+        # Most processes die too young to have folded anything; here one is wanted that does.
+        victim = self._victim()
+        with contextlib.suppress(AssertionError):
+            await wait_until(lambda: victim.phase == FOLDING, 15, "a worker that folds")
+        await self.pause(0, 2)
+        return victim
+
     async def _hit(self, worker: Worker) -> None:
         # It may just have ended by itself; a kill is a kill of a process that runs.
         await wait_until(lambda: worker.process is not None, 30, "a process to kill")
@@ -302,12 +312,7 @@ class Chaos:
         return None
 
     async def _kill(self) -> None:
-        victim = self._victim()
-        # Most processes die too young to have folded anything; here one shall that is at work.
-        with contextlib.suppress(AssertionError):
-            await wait_until(lambda: victim.phase == FOLDING, 15, "a worker that folds")
-        await self.pause(0, 2)
-        await self._hit(victim)
+        await self._hit(await self._at_work())
 
     async def _kill_twice(self) -> None:
         victim = self._victim()
@@ -317,7 +322,7 @@ class Chaos:
         await self._hit(victim)
 
     async def _suspend(self) -> None:
-        worker = self._victim()
+        worker = await self._at_work()
         if (process := worker.process) is None:
             return
         seconds = self.stack.settings.worker.session_timeout_s + self.chance.uniform(1, 4)
