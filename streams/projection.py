@@ -59,20 +59,20 @@ class Projection:
     async def write(self, batch: Batch, state: PartitionState) -> None:
         """Write a snapshot; if Redis is away, it is remembered what was touched."""
         try:
-            written = await self._model.write(batch)
+            written = await self._model.write(batch, self._written.get(batch.partition, -1))
         except (RedisError, OSError) as error:
             self._note(error)
             state.published(whole=False)
             return
         self._note(None)
-        self._unwritten.pop(batch.partition, None)
         state.published(whole=written)
         if written:
+            self._unwritten.pop(batch.partition, None)
             self._written[batch.partition] = batch.version
             state.contexts.tell(batch.told)
         else:
             logger.warning(
-                "this worker's write is refused: a newer owner of the partition has written",
+                "this worker's write is refused: Redis has lost what it wrote, or a newer owner has written",
                 extra={"partition": batch.partition, "version": batch.version},
             )
 

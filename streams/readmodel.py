@@ -38,9 +38,10 @@ _FENCED = f"""
 local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
 local version = tonumber(ARGV[1])
 if version < fence then return 0 end
+if fence < tonumber(ARGV[2]) then return 0 end
 if version > fence then redis.call('HSET', KEYS[1], 'version', ARGV[1]) end
 local sub = string.sub
-local at = 2
+local at = 3
 while at <= #ARGV do
   local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
   if op == 'cells' then
@@ -137,11 +138,15 @@ class ReadModel:
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         return Batch(partition, version, operations, told)
 
-    async def write(self, batch: Batch) -> bool:
-        """Apply a batch; returns whether the fence let it through."""
+    async def write(self, batch: Batch, after: int = -1) -> bool:
+        """Apply a batch; returns whether the fence let it through.
+
+        `after` is the version that this writer left: a Redis below it has lost what was written, and a batch
+        that raised its version would hide that.
+        """
         key = keys.partition_key(batch.partition)
         for chunk in _chunks(batch.operations):
-            arguments = [str(batch.version), *(part for operation in chunk for part in operation)]
+            arguments = [str(batch.version), str(after), *(part for operation in chunk for part in operation)]
             if not await self._script(keys=[key], args=arguments):
                 return False
         return True

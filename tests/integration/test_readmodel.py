@@ -45,6 +45,16 @@ async def test_repeating_a_batch_is_harmless(redis: Redis) -> None:
     assert await bytes_of(redis) == 5
 
 
+async def test_a_redis_that_lost_what_was_written_takes_nothing_more(redis: Redis) -> None:
+    """A batch that raised the version of an old copy would hide what is missing below it."""
+    model = ReadModel(redis, aggregate_months=18)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    assert not await model.write(model.batch(0, *folded(6, 30), 30), after=20)
+    assert not await model.holds(0, 20)
+    assert await bytes_of(redis) == 5
+    assert await model.write(model.batch(0, *folded(6, 30), 30), after=10)
+
+
 async def test_the_fences_of_two_partitions_are_their_own(redis: Redis) -> None:
     model = ReadModel(redis, aggregate_months=18)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
