@@ -222,7 +222,10 @@ class Folding:
 
         # Step 4.
         for batch in batches:
-            await self.projection.write(batch, states[batch.partition])
+            state = states[batch.partition]
+            if not await self.projection.write(batch, state):
+                # The offset is about to pass what Redis lacks: whoever recovers must know.
+                await _all(await self.states.write(batch.partition, [state.behind()]))
 
         # Step 5.
         for event in gathered.events:

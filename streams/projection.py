@@ -46,24 +46,28 @@ class Projection:
         self._states = states
         self._flushing = flushing
         self._ask = ask
-        self._unwritten: dict[int, Touched] = {}
+        self._unwritten: dict[int, tuple[PartitionState, Touched]] = {}
         self._written: dict[int, int] = {}
         self._away = False
 
     def snapshot(self, partition: int, state: PartitionState, fresh: Touched) -> Batch:
         """Encode what was touched and what Redis has not taken before, without awaiting."""
-        touched = self._unwritten.setdefault(partition, Touched())
+        owner, touched = self._unwritten.get(partition, (state, Touched()))
+        if owner is not state:
+            # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
+            touched = Touched()
         touched.update(fresh)
+        self._unwritten[partition] = (state, touched)
         return self._model.batch(partition, state, touched, state.version)
 
-    async def write(self, batch: Batch, state: PartitionState) -> None:
-        """Write a snapshot; if Redis is away, it is remembered what was touched."""
+    async def write(self, batch: Batch, state: PartitionState) -> bool:
+        """Write a snapshot and return whether Redis took it; else it is remembered what was touched."""
         try:
             written = await self._model.write(batch, self._written.get(batch.partition, -1))
         except (RedisError, OSError) as error:
             self._note(error)
             state.published(whole=False)
-            return
+            return False
         self._note(None)
         state.published(whole=written)
         if written:
@@ -75,6 +79,7 @@ class Projection:
                 "this worker's write is refused: Redis has lost what it wrote, or a newer owner has written",
                 extra={"partition": batch.partition, "version": batch.version},
             )
+        return written
 
     async def mind(self, cluster: str, partitions: int) -> None:
         """Claim Redis, and refill every partition of ours that it does not hold completely, until the end."""
@@ -119,8 +124,8 @@ class Projection:
                 if not await self._refill_part(partition, state, part):
                     return False
         async with self._flushing:
-            left = self._unwritten.pop(partition, Touched())
-            if not await self._refill_part(partition, state, left):
+            owner, left = self._unwritten.pop(partition, (state, Touched()))
+            if owner is state and not await self._refill_part(partition, state, left):
                 return False
             await self._model.end_refill(partition)
             self._written[partition] = state.durable

@@ -168,6 +168,10 @@ class PartitionState:
         if whole:
             self._publishing = NOTHING
 
+    def behind(self) -> Write:
+        """Return the changelog record that says that no replay will bring the read model up to date."""
+        return _VERSION, orjson.dumps([self.durable, NEVER])
+
     def verified(self) -> None:
         """Note that the read model holds this partition but for what the replay touches again."""
         self._verified = self._in_step = True
