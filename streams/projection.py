@@ -116,7 +116,7 @@ class Projection:
     async def _refill(self, partition: int, state: PartitionState) -> bool:
         started = time.monotonic()
         async with self._flushing:
-            await self._model.begin_refill(partition)
+            token = await self._model.begin_refill(partition)
             state.contexts.forget_told()
             parts = list(state.everything())
         for part in parts:
@@ -127,7 +127,8 @@ class Projection:
             owner, left = self._unwritten.pop(partition, (state, Touched()))
             if owner is state and not await self._refill_part(partition, state, left):
                 return False
-            await self._model.end_refill(partition)
+            if not await self._model.end_refill(partition, token):
+                return False
             self._written[partition] = state.durable
         seconds = round(time.monotonic() - started, 3)
         logger.info(

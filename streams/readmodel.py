@@ -6,6 +6,7 @@ partition and does not know it yet is refused; repeating a batch is harmless. Ke
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -73,6 +74,15 @@ end
 return 1
 """
 
+_END_REFILL = """
+if redis.call('HGET', KEYS[1], 'complete') ~= ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'complete')
+  return 0
+end
+redis.call('HSET', KEYS[1], 'complete', '1')
+return 1
+"""
+
 Operation = tuple[str, str, bytes | str, bytes]
 """`cells key - rows`, `gone key - SIMs`, `set key field value`, `del key field`, `tag key member`,
 `hour key cells-key hour`, `end key epoch`; unused parts are empty."""
@@ -94,6 +104,7 @@ class ReadModel:
     def __init__(self, redis: Redis, *, aggregate_months: int) -> None:
         self._redis = redis
         self._script = redis.register_script(_FENCED)
+        self._end = redis.register_script(_END_REFILL)
         self._keep = timedelta(days=aggregate_months * _DAYS_A_MONTH)
 
     async def claim(self, *, cluster: str, partitions: int) -> None:
@@ -151,9 +162,13 @@ class ReadModel:
                 return False
         return True
 
-    async def begin_refill(self, partition: int) -> None:
-        """Tell readers that the partition's part is not whole, then forget it: it may hold vacated places."""
-        await self._redis.hset(keys.partition_key(partition), "complete", "0")
+    async def begin_refill(self, partition: int) -> str:
+        """Tell readers that the partition's part is not whole, then forget it: it may hold vacated places.
+
+        Returns a token for `end_refill`: a Redis that is emptied or restored meanwhile does not know it.
+        """
+        token = secrets.token_hex(8)
+        await self._redis.hset(keys.partition_key(partition), "complete", token)
         for member in await self._redis.smembers(keys.tenants_key(partition)):
             tenant = _text(member)
             members: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
@@ -164,10 +179,11 @@ class ReadModel:
             await self._redis.unlink(
                 keys.hours_key(tenant), keys.coverage_key(tenant), keys.contexts_key(tenant), *windows
             )
+        return token
 
-    async def end_refill(self, partition: int) -> None:
-        """Tell readers that the partition's part is whole."""
-        await self._redis.hset(keys.partition_key(partition), "complete", "1")
+    async def end_refill(self, partition: int, token: str) -> bool:
+        """Tell readers that the partition's part is whole; returns whether Redis still knew of the refill."""
+        return bool(await self._end(keys=[keys.partition_key(partition)], args=[token]))
 
 
 def sim_hours(state: PartitionState, touched: U64) -> U64:

@@ -85,7 +85,7 @@ async def test_only_what_is_whole_and_late_enough_is_held(redis: Redis) -> None:
     assert not await model.holds(0, -1)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
     assert not await model.holds(0, 10)
-    await model.end_refill(0)
+    assert await model.end_refill(0, await model.begin_refill(0))
     assert await model.holds(0, 10)
     assert await model.holds(0, 9)
     assert not await model.holds(0, 11)
@@ -95,12 +95,23 @@ async def test_a_refill_begins_with_nothing(redis: Redis) -> None:
     """What is filled anew may have vacated places that nobody remembers."""
     model = ReadModel(redis, aggregate_months=18)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
-    await model.end_refill(0)
+    assert await model.end_refill(0, await model.begin_refill(0))
+    assert await model.write(model.batch(0, *folded(5, 11), 11))
     await model.begin_refill(0)
     assert not await model.holds(0, -1)
     assert not await redis.exists(
         keys.cells_key("acme", HOUR), keys.hours_key("acme"), keys.windows_key("acme", "day")
     )
+
+
+async def test_a_refill_that_was_emptied_half_way_does_not_end_complete(redis: Redis) -> None:
+    model = ReadModel(redis, aggregate_months=18)
+    token = await model.begin_refill(0)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    await redis.flushall()
+    assert await model.write(model.batch(0, *folded(6, 10), 10))
+    assert not await model.end_refill(0, token)
+    assert not await model.holds(0, -1)
 
 
 async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:
