@@ -159,10 +159,14 @@ async def publish(
     *,
     received_at: datetime,
     origin: str,
+    run: str | None = None,
     proceed: Proceed = always,
 ) -> None:
-    """Send a batch's usage events and dead letters; returns once all are acknowledged."""
-    await sender.send(_outgoing(account, batch, received_at, origin), proceed)
+    """Send a batch's usage events and dead letters; returns once all are acknowledged.
+
+    `run` names the backfill that found the batch; without one it comes as the account's own source.
+    """
+    await sender.send(_outgoing(account, batch, received_at, origin, run), proceed)
     if batch.rejected:
         reasons = sorted({rejected.error.reason for rejected in batch.rejected})
         logger.warning(
@@ -180,9 +184,10 @@ async def cover(
     end: datetime,
     *,
     observed_at: datetime,
+    run: str | None = None,
     proceed: Proceed = always,
 ) -> None:
-    """Tell every tenant of the account that it is complete over `[start, end)`.
+    """Tell every tenant of the account that it is complete over `[start, end)`; `run` names the backfill that saw it.
 
     Call it after `publish` has returned: the key is the tenant, as with usage, so Kafka keeps the order.
     """
@@ -192,7 +197,8 @@ async def cover(
             tenant=tenant,
             account=account.name,
             provider=settings.provider,
-            source=settings.source,
+            source=settings.source if run is None else "backfill",
+            run=run,
             start=start,
             end=end,
             observed_at=observed_at,
@@ -202,15 +208,18 @@ async def cover(
     await sender.send(((USAGE_EVENTS, event.message()) for event in events), proceed)
 
 
-def _outgoing(account: Account[Any], batch: Batch, received_at: datetime, origin: str) -> Iterator[Outgoing]:
+def _outgoing(
+    account: Account[Any], batch: Batch, received_at: datetime, origin: str, run: str | None
+) -> Iterator[Outgoing]:
     for tenant in sorted(batch.usage):
         for event in usage_events(
             batch.usage[tenant],
             tenant=tenant,
             account=account.name,
             provider=account.settings.provider,
-            source=account.settings.source,
+            source=account.settings.source if run is None else "backfill",
             received_at=received_at,
+            run=run,
         ):
             yield USAGE_EVENTS, event.message()
     for rejected in batch.rejected:

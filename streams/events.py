@@ -46,13 +46,14 @@ class _Envelope(BaseModel):
     account: Name
     provider: Name
     source: Source
+    run: Name | None = None
+    """The backfill that this belongs to; coverage of a run speaks of the events of that run."""
 
 
 class UsageEvent(_Envelope):
     """Usage records of one tenant and account, as one Kafka record (at most 500 records, 512 KiB)."""
 
     received_at: Instant
-    run: Name | None = None
     records: Annotated[tuple[UsageRecord, ...], Field(min_length=1, max_length=MAX_RECORDS)]
 
     def message(self) -> Message:
@@ -61,7 +62,10 @@ class UsageEvent(_Envelope):
 
 
 class CoverageEvent(_Envelope):
-    """This account is complete over `[start, end)`, as seen by `source` at `observed_at`."""
+    """This account is complete over `[start, end)`, as seen by `source` at `observed_at`.
+
+    With a run: that backfill has said, in events of its run before this one, all there is in the interval.
+    """
 
     start: Instant
     end: Instant
@@ -200,6 +204,8 @@ def _message(event: UsageEvent | CoverageEvent, type_: str, at: datetime) -> Mes
         ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
         ("content-type", b"application/json"),
     ]
+    if event.run is not None:
+        headers.append(("ce_run", event.run.encode()))
     return Message(key=event.tenant.encode(), value=value, headers=headers)
 
 

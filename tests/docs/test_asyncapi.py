@@ -154,6 +154,13 @@ def test_usage_and_coverage_are_as_described() -> None:
     check_message(USAGE_EVENTS, "coverageObserved", coverage_event().message())
 
 
+def test_a_backfill_is_as_described() -> None:
+    """Usage and coverage of a run name it in the value and in a header."""
+    found: dict[str, Any] = {"run": "20260301T093000Z-5f", "source": "backfill"}
+    check_message(USAGE_EVENTS, "usageRecorded", usage_event().model_copy(update=found).message())
+    check_message(USAGE_EVENTS, "coverageObserved", coverage_event().model_copy(update=found).message())
+
+
 def test_aggregates_are_as_described() -> None:
     """Of an hour, a day and a month, and of a window without anything."""
     for message in aggregates():
@@ -161,7 +168,7 @@ def test_aggregates_are_as_described() -> None:
 
 
 @pytest.mark.parametrize("reason", REASONS)
-@pytest.mark.parametrize("origin", ["callback:main", "poll:main", "usage.events.v1/3/17"])
+@pytest.mark.parametrize("origin", ["callback:main", "poll:main", "backfill:main", "usage.events.v1/3/17"])
 @pytest.mark.parametrize(("tenant", "account"), [("acme", "main"), (None, "main"), (None, None)])
 def test_dead_letters_are_as_described(
     reason: str, origin: str, tenant: str | None, account: str | None

@@ -44,6 +44,25 @@ def test_an_event_is_a_cloud_event_in_binary_mode_keyed_by_tenant() -> None:
     assert header(message.headers, "content-type") == "application/json"
 
 
+def test_usage_and_coverage_of_a_backfill_name_their_run_in_value_and_header() -> None:
+    found = event(usage(), source="backfill", run="r-1")
+    covered = CoverageEvent(
+        tenant="acme",
+        account="acc",
+        provider="kore",
+        source="backfill",
+        run="r-1",
+        start=BASE,
+        end=BASE + timedelta(hours=1),
+        observed_at=BASE,
+    )
+    assert header(found.message().headers, "ce_run") == header(covered.message().headers, "ce_run") == "r-1"
+    decoded, _ = decode_usage(found.message().value)
+    assert decoded == found
+    assert decode_coverage(covered.message().value) == covered
+    assert header(event(usage()).message().headers, "ce_run") is None
+
+
 def test_the_same_delivery_has_the_same_id_and_another_has_not() -> None:
     first, again, other = (event(usage(total=t)).message() for t in (1, 1, 2))
     assert header(first.headers, "ce_id") == header(again.headers, "ce_id")
