@@ -187,7 +187,7 @@ async def cover(
     run: str | None = None,
     proceed: Proceed = always,
 ) -> None:
-    """Tell every tenant of the account that it is complete over `[start, end)`; `run` names the backfill that saw it.
+    """Tell every tenant of the account that it is complete over `[start, end)`, by which backfill's run if any.
 
     Call it after `publish` has returned: the key is the tenant, as with usage, so Kafka keeps the order.
     """
