@@ -187,9 +187,10 @@ async def cover(
     run: str | None = None,
     proceed: Proceed = always,
 ) -> None:
-    """Tell every tenant of the account that it is complete over `[start, end)`, by which backfill's run if any.
+    """Tell every tenant of the account that it is complete over `[start, end)`.
 
     Call it after `publish` has returned: the key is the tenant, as with usage, so Kafka keeps the order.
+    `run` names the backfill that has said all there is in the interval.
     """
     settings = account.settings
     events = (
