@@ -92,7 +92,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             ) from None
         await bookmarks.refresh()
         jobs = [entry.provider.job(entry.account, toolbox) for entry in accounts]
-        handlers = [entry.provider.callback(entry.account) for entry in accounts]
+        handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         yield Connector(
             [Poller(job, Lease(redis, job.account), bookmarks) for job in jobs if job is not None],
             Receiver(

@@ -89,6 +89,10 @@ class EmnifyCallback:
         expected = settings.callback_secret.get_secret_value()
         return hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode())
 
+    def signed(self, _method: str, _headers: Mapping[str, str], _body: bytes) -> bool:
+        """Pass every body: emnify signs none (emnify's documentation)."""
+        return True
+
     def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
         """File one record; a stream that mixes in events has items that are no usage, which are counted."""
         if isinstance(item, dict) and "event_type" in item and "volume" not in item:
@@ -219,7 +223,7 @@ class _Emnify:
     def job(self, account: EmnifyAccount, toolbox: Toolbox) -> StreamWatch:
         return StreamWatch(account, toolbox)
 
-    def callback(self, account: EmnifyAccount) -> EmnifyCallback:
+    def callback(self, account: EmnifyAccount, _public_url: str) -> EmnifyCallback:
         return EmnifyCallback(account)
 
     async def check(self, account: EmnifyAccount, http: HttpClient, public_url: str) -> str:

@@ -211,7 +211,7 @@ class _Kore:
     def job(self, account: KoreAccount, toolbox: Toolbox) -> KoreSweep:
         return KoreSweep(account, toolbox)
 
-    def callback(self, _account: KoreAccount) -> None:
+    def callback(self, _account: KoreAccount, _public_url: str) -> None:
         return None
 
     async def check(self, account: KoreAccount, http: HttpClient, _public_url: str) -> str:

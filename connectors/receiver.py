@@ -4,7 +4,7 @@
 what comes                                answer  what becomes of it
 ========================================  ======  ====================================================
 an account that has no callbacks          404     nothing
-a wrong or missing secret                 401     nothing
+a wrong or missing secret or signature    401     nothing
 a body over the limit                     413     nothing; the provider has to send smaller batches
 a body that is no JSON array or object    200     one dead letter `malformed` with all of its bytes
 records, some of which cannot be used     200     the good ones count, the others are dead letters
@@ -47,6 +47,9 @@ class CallbackHandler(Protocol):
 
     def authorised(self, headers: Mapping[str, str]) -> bool:
         """Whether the request proves to come from the provider; compares in constant time."""
+
+    def signed(self, method: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether the body is the provider's own, where it signs its requests; else always."""
 
     def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
         """File one item of a body in the batch. Raises `DataError` for one that cannot be used."""
@@ -91,6 +94,9 @@ class Receiver:
         if body is None:
             logger.warning("callback for account %s over %d bytes", handler.account.name, self._body_limit)
             return _refusal(413, f"at most {self._body_limit} bytes: send smaller batches")
+        if not handler.signed(request.method, request.headers, body):
+            logger.warning("callback for account %s with a wrong signature", handler.account.name)
+            return _refusal(401, "the signature is missing or wrong")
         batch = normalised(handler, body)
         origin = f"callback:{handler.account.name}"
         try:

@@ -56,8 +56,11 @@ class Provider(Protocol):
     def job(self, account: Account[Any], toolbox: Toolbox) -> Job | None:
         """What is polled for this account, if anything."""
 
-    def callback(self, account: Account[Any]) -> CallbackHandler | None:
-        """What takes this account's callbacks, if it has any."""
+    def callback(self, account: Account[Any], public_url: str) -> CallbackHandler | None:
+        """What takes this account's callbacks, if it has any.
+
+        `public_url` is where the receiver is reached: some providers sign the address that they call.
+        """
 
     async def check(self, account: Account[Any], http: HttpClient, public_url: str) -> str:
         """Try the credentials and say in plain words what was found. Raises `ProviderError`."""

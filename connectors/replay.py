@@ -34,7 +34,8 @@ class RawReplay:
                 " configuration, and the poller reads them again while they are inside its window"
             )
         entry = self._accounts.get(name) if kind == "callback" else None
-        handler = entry.provider.callback(entry.account) if entry is not None else None
+        public_url = self._settings.callbacks.public_url
+        handler = entry.provider.callback(entry.account, public_url) if entry is not None else None
         if entry is None or handler is None:
             raise StaysError(f"nothing here takes what comes from {letter.origin or 'nowhere'}")
         batch = normalised(handler, letter.value)
