@@ -161,6 +161,12 @@ def simulate(
     callback_secret: Annotated[
         str | None, typer.Option(metavar="REFERENCE", help="The secret, as ${NAME} or file:PATH.")
     ] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Misbehave in these ways, or in `all`; an unknown name lists them."
+        ),
+    ] = None,
     log_json: LogJson = False,
 ) -> None:
     """Stand in for the providers: emnify under /emnify and KORE Super SIM under /kore, on one port.
@@ -187,6 +193,7 @@ def simulate(
         "emnify.callback_url": callback_url,
         "emnify.callback_header": callback_header,
         "emnify.callback_secret": callback_secret,
+        "faults.on": None if faults is None else [name.strip() for name in faults.split(",")],
     }
     _run(server.run(load_simulators(config, options)))
 

@@ -134,13 +134,14 @@ def _never(_status: int, _body: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `form` and `json` may hold secrets and are never shown."""
+    """One request. `form`, `json` and `headers` may hold secrets and are never shown."""
 
     method: str
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     json: Any = field(default=None, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     expired: Callable[[int, bytes], bool] = _never
     """Whether an answer other than 401 means that the token has expired (KORE answers 403)."""
 
@@ -221,7 +222,7 @@ class HttpClient:
                 headers={"Accept": "application/json"},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = dict(call.headers) | ({"Authorization": f"Bearer {token}"} if token else {})
         async with self._session.request(
             call.method,
             URL(call.url, encoded=True),
@@ -270,7 +271,7 @@ def _parsed(call: Call, body: bytes) -> Any:
 def _secrets(call: Call, token: str | None) -> list[str]:
     """Return what was sent and must not be shown, should an answer repeat it."""
     sent = [*(call.form or {}).values(), *(call.json.values() if isinstance(call.json, dict) else ())]
-    return [token or "", *(value for value in sent if isinstance(value, str))]
+    return [token or "", *call.headers.values(), *(value for value in sent if isinstance(value, str))]
 
 
 def _said(body: bytes, secrets: list[str]) -> str:

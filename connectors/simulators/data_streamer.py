@@ -135,7 +135,7 @@ class DataStreamer:
 
     async def _deliver(self, stream: DataStream, session: aiohttp.ClientSession, batch: list[Usage]) -> None:
         """Offers the same bytes until they are accepted, retries are used up, or the stream is stopped."""
-        if self._faults.shuffle:
+        if self._faults.shuffles:
             self._random.shuffle(batch)
         body = render_batch(batch, single=stream.size == 1)
         retries = 0
@@ -150,9 +150,7 @@ class DataStreamer:
                 return
             retries += 1
         stream.delivered += len(batch)
-        if self._random.random() < self._faults.duplicate_fraction and await self._push(
-            stream, session, body
-        ):
+        if self._random.random() < self._faults.duplicates and await self._push(stream, session, body):
             stream.redelivered += len(batch)
 
     def _backoff(self, retries: int) -> float:

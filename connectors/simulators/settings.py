@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from connectors.simulators.faults import checked_faults
 from connectors.simulators.fleet import SIMS_PER_TENANT_LIMIT, TENANTS
 
 _KORE_TENANTS = tuple(tenant.name for tenant in TENANTS if tenant.kore_account)
@@ -14,13 +15,29 @@ class _Settings(BaseModel):
 
 
 class Faults(_Settings):
-    """Misbehaviour of the Data Streamer that a receiver must survive."""
+    """Misbehaviour that a connector must survive: kinds by name, and what the Data Streamer does."""
 
+    on: frozenset[str] = Field(frozenset(), description="names of `faults.FAULTS`, or all")
     duplicate_fraction: float = Field(0.0, ge=0, le=1, description="share of batches delivered twice")
     shuffle: bool = Field(False, description="shuffle the records inside each batch")
     max_retries: int | None = Field(
         None, ge=0, description="retries of one batch before the stream turns to Error(3); none: without end"
     )
+
+    @field_validator("on")
+    @classmethod
+    def _known(cls, names: frozenset[str]) -> frozenset[str]:
+        return checked_faults(names)
+
+    @property
+    def duplicates(self) -> float:
+        """Share of the Data Streamer's batches that are delivered twice."""
+        return max(self.duplicate_fraction, 0.3 if "emnify-duplicates" in self.on else 0.0)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether the Data Streamer shuffles the records inside each batch."""
+        return self.shuffle or "emnify-shuffle" in self.on
 
 
 class EmnifySettings(_Settings):

@@ -141,6 +141,10 @@ def test_run_leaves_a_foreign_folder_alone(tmp_path: Path) -> None:
         (("--sims", "1"), "sims_per_tenant"),
         (("--callback-secret", "hunter2hunter2"), "emnify.callback_secret"),
         (("--config", "nowhere.toml"), "--config"),
+        (
+            ("--faults", "emnify-shuffle,emnify-magic"),
+            "emnify-magic: want some of emnify-duplicates, emnify-shuffle",
+        ),
     ],
 )
 def test_simulate_names_what_is_wrong(arguments: tuple[str, ...], named: str) -> None:

@@ -183,6 +183,18 @@ async def test_secrets_show_neither_in_errors_nor_in_logs(
     assert "the-secret" not in f"{caught.value}{caught.value!r}{call}{caplog.text}"
 
 
+async def test_headers_of_a_call_are_sent_and_never_shown(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIMSY's credentials are headers."""
+    setup.provider.answers = [(403, b'{"error": "no access for the-secret"}', {})]
+    call = Call("GET", setup.call().url, headers={"Authorization": "the-secret"})
+    with pytest.raises(ProviderError) as caught:
+        await setup.http.call(call)
+    assert setup.provider.tokens == ["the-secret"]
+    assert "the-secret" not in f"{caught.value}{caught.value!r}{call}{caplog.text}"
+
+
 class Logins:
     """A login that gives a new token each time, valid for a minute of the test's clock."""
 

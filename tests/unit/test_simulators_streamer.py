@@ -289,6 +289,16 @@ async def test_a_fraction_of_the_batches_is_delivered_twice_and_batches_can_be_s
     assert sorted(first) == sorted(expected[:50])
 
 
+async def test_faults_go_by_name_too() -> None:
+    """`simusage simulate --faults` knows no numbers."""
+    async with bench(emnify={"batch_size": 20}, faults={"on": ["all"]}) as it:
+        await until(lambda: it.stream.redelivered > 0, "a redelivery")
+        expected = [usage.id for usage in it.generated][:20]
+    first = ids(json.loads(it.callback.accepted[0]))
+    assert first != expected
+    assert sorted(first) == sorted(expected)
+
+
 async def test_every_batch_is_delivered_twice_when_the_fraction_is_one() -> None:
     async with bench(emnify={"batch_size": 200}, faults={"duplicate_fraction": 1.0}) as it:
         await until(lambda: it.stream.redelivered == len(it.generated), "everything to be redelivered")

@@ -1,0 +1,20 @@
+"""Misbehaviour that the simulators can be told to show, each kind under a name of its own."""
+
+from collections.abc import Iterable
+from typing import Final
+
+FAULTS: Final[dict[str, str]] = {
+    "emnify-duplicates": "three of ten batches of the Data Streamer are delivered twice",
+    "emnify-shuffle": "the records inside a batch come in any order",
+}
+"""Name and effect; a name begins with its provider's."""
+
+ALL: Final = "all"
+
+
+def checked_faults(names: Iterable[str]) -> frozenset[str]:
+    """Return the faults that are meant: `all` stands for every one. Raises `ValueError`."""
+    wanted = frozenset(names)
+    if unknown := sorted(wanted - FAULTS.keys() - {ALL}):
+        raise ValueError(f"{', '.join(unknown)}: want some of {', '.join(sorted(FAULTS))}, or {ALL}")
+    return frozenset(FAULTS) if ALL in wanted else wanted
