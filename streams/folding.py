@@ -27,7 +27,7 @@ from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_c
 from streams.projection import Projection
 from streams.readmodel import Batch, ReadModel
 from streams.settings import Settings
-from streams.state import PartitionState
+from streams.state import NEVER, PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
 from streams.windows import GRANULARITIES, Granularity
 
@@ -169,6 +169,8 @@ class Folding:
         5. Acknowledge the events in order; Faust commits their offsets.
         """
         async with self._flushing:
+            for partition, state in sorted(self._gathered.states.items()):
+                await self.projection.meet(partition, state)
             # Step 1.
             for state in self._gathered.states.values():
                 for lost in state.merge():
@@ -223,7 +225,7 @@ class Folding:
         # Step 4.
         for batch in batches:
             state = states[batch.partition]
-            if not await self.projection.write(batch, state):
+            if not await self.projection.write(batch, state) and state.floor != NEVER:
                 # The offset is about to pass what Redis lacks: whoever recovers must know.
                 await _all(await self.states.write(batch.partition, [state.behind()]))
 

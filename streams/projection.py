@@ -47,8 +47,25 @@ class Projection:
         self._flushing = flushing
         self._ask = ask
         self._unwritten: dict[int, tuple[PartitionState, Touched]] = {}
-        self._written: dict[int, int] = {}
+        self._met: dict[int, PartitionState] = {}
+        """The states that were compared with Redis since they were recovered."""
         self._away = False
+
+    async def meet(self, partition: int, state: PartitionState) -> None:
+        """Before a state's first write: find out whether the replay alone brings Redis up to date.
+
+        Where it does not, nothing is written until the refill: a write would hide what is missing below it.
+        """
+        if self._met.get(partition) is state:
+            return
+        try:
+            whole = await self._model.meet(partition, state.floor)
+        except (RedisError, OSError) as error:
+            self._note(error)
+            return
+        self._met[partition] = state
+        if whole:
+            self._took_over(partition, state)
 
     def snapshot(self, partition: int, state: PartitionState, fresh: Touched) -> Batch:
         """Encode what was touched and what Redis has not taken before, without awaiting."""
@@ -62,8 +79,9 @@ class Projection:
 
     async def write(self, batch: Batch, state: PartitionState) -> bool:
         """Write a snapshot and return whether Redis took it; else it is remembered what was touched."""
+        was_in_step = state.in_step
         try:
-            written = await self._model.write(batch, self._written.get(batch.partition, -1))
+            written = self._met.get(batch.partition) is state and await self._model.write(batch)
         except (RedisError, OSError) as error:
             self._note(error)
             state.published(whole=False)
@@ -72,9 +90,8 @@ class Projection:
         state.published(whole=written)
         if written:
             self._unwritten.pop(batch.partition, None)
-            self._written[batch.partition] = batch.version
             state.contexts.tell(batch.told)
-        else:
+        elif was_in_step:
             logger.warning(
                 "this worker's write is refused: Redis has lost what it wrote, or a newer owner has written",
                 extra={"partition": batch.partition, "version": batch.version},
@@ -83,13 +100,12 @@ class Projection:
 
     async def mind(self, cluster: str, partitions: int) -> None:
         """Claim Redis, and refill every partition of ours that it does not hold completely, until the end."""
-        checked: dict[int, PartitionState] = {}
         # Asked at each turn: Python 3.11 may swallow a cancellation that meets a reply from Redis.
         while not self._app.should_stop:
             try:
                 await self._model.claim(cluster=cluster, partitions=partitions)
                 for partition in self._settled():
-                    await self._check(partition, checked)
+                    await self._check(partition)
                 self._note(None)
             except ConfigError as error:
                 die(str(error))
@@ -97,26 +113,31 @@ class Projection:
                 self._note(error)
             await asyncio.sleep(CHECK_SECONDS)
 
-    async def _check(self, partition: int, checked: dict[int, PartitionState]) -> None:
-        state = self._states.state_of(partition)
-        known = checked.get(partition) is state
-        floor = self._written.get(partition, -1) if known else state.floor
-        if not await self._model.holds(partition, floor):
-            checked.pop(partition, None)
-            known = False
-            if not await self._refill(partition, state):
+    async def _check(self, partition: int) -> None:
+        async with self._flushing:
+            state = self._states.state_of(partition)
+            await self.meet(partition, state)
+            if self._met.get(partition) is not state or await self._model.holds(partition):
                 return
-        if not known:
-            logger.info("partition taken over", extra={"partition": partition, "version": state.version})
-            state.verified()
-            checked[partition] = state
-            # What recovery touched has to be published, events or not.
-            self._ask(partition, state)
+        if await self._refill(partition, state):
+            self._took_over(partition, state)
+
+    def _took_over(self, partition: int, state: PartitionState) -> None:
+        logger.info("partition taken over", extra={"partition": partition, "version": state.version})
+        state.verified()
+        # What recovery touched has to be published, events or not.
+        self._ask(partition, state)
 
     async def _refill(self, partition: int, state: PartitionState) -> bool:
         started = time.monotonic()
         async with self._flushing:
-            token = await self._model.begin_refill(partition)
+            if not await self._model.begin_refill(partition, state.version):
+                logger.warning(
+                    "Redis holds a later version than this worker: a newer owner has written it, or the "
+                    "changelog was lost (then empty Redis, and it is filled anew)",
+                    extra={"partition": partition, "version": state.version},
+                )
+                return False
             state.contexts.forget_told()
             parts = list(state.everything())
         for part in parts:
@@ -127,9 +148,8 @@ class Projection:
             owner, left = self._unwritten.pop(partition, (state, Touched()))
             if owner is state and not await self._refill_part(partition, state, left):
                 return False
-            if not await self._model.end_refill(partition, token):
+            if not await self._model.end_refill(partition):
                 return False
-            self._written[partition] = state.durable
         seconds = round(time.monotonic() - started, 3)
         logger.info(
             "read model filled", extra={"partition": partition, "parts": len(parts), "seconds": seconds}

@@ -1,7 +1,9 @@
 """The writer of the read model: what a flush touched, as absolute and fenced Redis writes.
 
-The fence: a batch is applied only if its version is not lower than the partition's. A worker that lost its
-partition and does not know it yet is refused; repeating a batch is harmless. Keys: `streams.keys`.
+The fence is twofold. A batch is applied only if its version is not lower than the partition's, so a worker
+that lost its partition and does not know it yet is refused; and only if the partition's stamp is the one that
+this writer left there, so a Redis that was emptied or restored from an older copy takes nothing that would
+hide what it lost. Repeating a batch is harmless. Keys: `streams.keys`.
 """
 
 from __future__ import annotations
@@ -36,13 +38,13 @@ CELLS_A_PIECE = BYTES_A_CALL // (SIM_BYTES + CELL_BYTES)
 _DAYS_A_MONTH = 31
 
 _FENCED = f"""
-local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
-local version = tonumber(ARGV[1])
-if version < fence then return 0 end
-if fence < tonumber(ARGV[2]) then return 0 end
-if version > fence then redis.call('HSET', KEYS[1], 'version', ARGV[1]) end
+local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
+local fence = tonumber(held[1] or '-1')
+if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
+if tonumber(ARGV[1]) < fence then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
 local sub = string.sub
-local at = 3
+local at = 5
 while at <= #ARGV do
   local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
   if op == 'cells' then
@@ -74,11 +76,16 @@ end
 return 1
 """
 
+_BEGIN_REFILL = """
+local held = redis.call('HMGET', KEYS[1], 'version', 'complete')
+if held[2] == '1' and tonumber(held[1] or '-1') > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'complete', '0', 'version', '-1', 'stamp', ARGV[2])
+return 1
+"""
+
 _END_REFILL = """
-if redis.call('HGET', KEYS[1], 'complete') ~= ARGV[1] then
-  redis.call('HDEL', KEYS[1], 'complete')
-  return 0
-end
+local stamp = redis.call('HGET', KEYS[1], 'stamp')
+if stamp ~= ARGV[1] and stamp ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'complete', '1')
 return 1
 """
@@ -104,7 +111,12 @@ class ReadModel:
     def __init__(self, redis: Redis, *, aggregate_months: int) -> None:
         self._redis = redis
         self._script = redis.register_script(_FENCED)
+        self._begin = redis.register_script(_BEGIN_REFILL)
         self._end = redis.register_script(_END_REFILL)
+        self._writer = secrets.token_hex(8)
+        self._calls = 0
+        self._left: dict[int, tuple[str, str]] = {}
+        """The stamps that a partition may bear: the last that Redis confirmed, and the last that was sent."""
         self._keep = timedelta(days=aggregate_months * _DAYS_A_MONTH)
 
     async def claim(self, *, cluster: str, partitions: int) -> None:
@@ -119,10 +131,21 @@ class ReadModel:
             )
         await self._redis.hset(keys.META, mapping={"cluster": cluster, "partitions": str(partitions)})
 
-    async def holds(self, partition: int, version: int) -> bool:
-        """Whether Redis holds all of the partition, and that at this version or a later one."""
-        complete, stored = await self._redis.hmget(keys.partition_key(partition), ["complete", "version"])
-        return complete == b"1" and int(stored if stored is not None else -1) >= version
+    async def meet(self, partition: int, version: int) -> bool:
+        """Begin with what Redis has, if it holds all of the partition and that at this version or later."""
+        complete, stored, stamp = await self._redis.hmget(
+            keys.partition_key(partition), ["complete", "version", "stamp"]
+        )
+        self._left.pop(partition, None)
+        if complete != b"1" or stored is None or stamp is None or int(stored) < version:
+            return False
+        self._left[partition] = _text(stamp), _text(stamp)
+        return True
+
+    async def holds(self, partition: int) -> bool:
+        """Whether Redis holds all of the partition, as this writer left it."""
+        complete, stamp = await self._redis.hmget(keys.partition_key(partition), ["complete", "stamp"])
+        return complete == b"1" and stamp is not None and _text(stamp) in self._left.get(partition, ())
 
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Snapshot what was touched, without awaiting; `version` is what the changelog holds by then."""
@@ -149,26 +172,35 @@ class ReadModel:
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         return Batch(partition, version, operations, told)
 
-    async def write(self, batch: Batch, after: int = -1) -> bool:
-        """Apply a batch; returns whether the fence let it through.
+    async def write(self, batch: Batch) -> bool:
+        """Apply a batch to a partition that was met or is being refilled; returns whether Redis took it.
 
-        `after` is the version that this writer left: a Redis below it has lost what was written, and a batch
-        that raised its version would hide that.
+        It does not where it has lost what was written, or where a newer owner has written.
         """
         key = keys.partition_key(batch.partition)
         for chunk in _chunks(batch.operations):
-            arguments = [str(batch.version), str(after), *(part for operation in chunk for part in operation)]
-            if not await self._script(keys=[key], args=arguments):
+            left = self._left.get(batch.partition)
+            if left is None:
                 return False
+            stamp = self._stamp()
+            self._left[batch.partition] = left[0], stamp
+            arguments = [str(batch.version), *left, stamp, *(part for each in chunk for part in each)]
+            if not await self._script(keys=[key], args=arguments):
+                self._left[batch.partition] = left
+                return False
+            self._left[batch.partition] = stamp, stamp
         return True
 
-    async def begin_refill(self, partition: int) -> str:
+    async def begin_refill(self, partition: int, version: int) -> bool:
         """Tell readers that the partition's part is not whole, then forget it: it may hold vacated places.
 
-        Returns a token for `end_refill`: a Redis that is emptied or restored meanwhile does not know it.
+        Returns `False`, and does nothing, where a whole read model is further than `version`: then a newer
+        owner has written it.
         """
-        token = secrets.token_hex(8)
-        await self._redis.hset(keys.partition_key(partition), "complete", token)
+        stamp = self._stamp()
+        if not await self._begin(keys=[keys.partition_key(partition)], args=[version, stamp]):
+            return False
+        self._left[partition] = stamp, stamp
         for member in await self._redis.smembers(keys.tenants_key(partition)):
             tenant = _text(member)
             members: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
@@ -179,11 +211,19 @@ class ReadModel:
             await self._redis.unlink(
                 keys.hours_key(tenant), keys.coverage_key(tenant), keys.contexts_key(tenant), *windows
             )
-        return token
+        return True
 
-    async def end_refill(self, partition: int, token: str) -> bool:
-        """Tell readers that the partition's part is whole; returns whether Redis still knew of the refill."""
-        return bool(await self._end(keys=[keys.partition_key(partition)], args=[token]))
+    async def end_refill(self, partition: int) -> bool:
+        """Tell readers that the partition's part is whole, if Redis still has all that was written since.
+
+        Returns whether it has.
+        """
+        left = self._left.get(partition)
+        return left is not None and bool(await self._end(keys=[keys.partition_key(partition)], args=left))
+
+    def _stamp(self) -> str:
+        self._calls += 1
+        return f"{self._writer}/{self._calls}"
 
 
 def sim_hours(state: PartitionState, touched: U64) -> U64:

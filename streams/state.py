@@ -87,7 +87,8 @@ class PartitionState:
         """Source offset up to which the changelog holds everything."""
         self.floor = -1
         """Lowest version of a read model that the replay after a recovery brings up to date by itself."""
-        self._in_step = False
+        self.in_step = False
+        """Whether the read model has taken everything that is durable."""
         self._verified = False
 
     def take(self, event: WireEvent, offset: int, origin: str) -> list[RejectedRecord]:
@@ -144,7 +145,7 @@ class PartitionState:
             covered = self._covered[account]
             body = [*account, covered.provider, covered.intervals]
             writes.append((_COVERAGE + "/".join(account), orjson.dumps(body)))
-        self.floor = self.durable if self._in_step else NEVER
+        self.floor = self.durable if self.in_step else NEVER
         writes.append((_VERSION, orjson.dumps([self.version, self.floor])))
         self._unsaved = []
         self._unsaved_accounts.clear()
@@ -164,17 +165,18 @@ class PartitionState:
 
     def published(self, *, whole: bool) -> None:
         """Note whether the read model took everything that was made durable so far."""
-        self._in_step = whole and self._verified
+        self.in_step = whole and self._verified
         if whole:
             self._publishing = NOTHING
 
     def behind(self) -> Write:
         """Return the changelog record that says that no replay will bring the read model up to date."""
+        self.floor = NEVER
         return _VERSION, orjson.dumps([self.durable, NEVER])
 
     def verified(self) -> None:
         """Note that the read model holds this partition but for what the replay touches again."""
-        self._verified = self._in_step = True
+        self._verified = self.in_step = True
 
     def load(self, name: str, value: bytes | None) -> None:
         """Take in one changelog record during recovery, in any order and any number of times."""

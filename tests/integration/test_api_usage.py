@@ -14,7 +14,6 @@ from redis.asyncio import Redis
 from streams.answers import UsageAnswer
 from streams.decoding import wire
 from streams.events import CoverageEvent, UsageEvent
-from streams.keys import partition_key
 from streams.readmodel import ReadModel as Writer
 from streams.state import PartitionState
 from streams.usage import UsageRecord
@@ -304,8 +303,9 @@ async def test_what_the_worker_writes_is_what_is_answered(redis: Redis, api: htt
     state.fold_coverage(CoverageEvent(**about, start=at, end=NOW, observed_at=NOW), 6)
     writer = Writer(redis, aggregate_months=18)
     await writer.claim(cluster="c", partitions=1)
+    assert await writer.begin_refill(0, state.version)
     assert await writer.write(writer.batch(0, state, state.take_touched(), state.version))
-    await redis.hset(partition_key(0), "complete", "1")
+    assert await writer.end_refill(0)
     for question in ("", "&provider=emnify", "&sim=" + "&sim=".join(SIMS)):
         (row,) = rows_of(await api.get(f"/v1/usage?from=2026-11-21{question}"))
         assert row["data"]["total_bytes"] == 30

@@ -29,8 +29,16 @@ async def bytes_of(redis: Redis) -> int:
     return measures.total
 
 
-async def test_an_older_version_never_overwrites_a_newer_one(redis: Redis) -> None:
+async def begun(redis: Redis, *partitions: int) -> ReadModel:
+    """A read model whose partitions are being filled."""
     model = ReadModel(redis, aggregate_months=18)
+    for partition in partitions or (0,):
+        assert await model.begin_refill(partition, -1)
+    return model
+
+
+async def test_an_older_version_never_overwrites_a_newer_one(redis: Redis) -> None:
+    model = await begun(redis)
     new, old = folded(5, 10), folded(3, 9)
     assert await model.write(model.batch(0, *new, 10))
     assert not await model.write(model.batch(0, *old, 9))
@@ -38,31 +46,58 @@ async def test_an_older_version_never_overwrites_a_newer_one(redis: Redis) -> No
 
 
 async def test_repeating_a_batch_is_harmless(redis: Redis) -> None:
-    model = ReadModel(redis, aggregate_months=18)
+    model = await begun(redis)
     batch = model.batch(0, *folded(5, 10), 10)
     assert await model.write(batch)
     assert await model.write(batch)
     assert await bytes_of(redis) == 5
 
 
-async def test_a_redis_that_lost_what_was_written_takes_nothing_more(redis: Redis) -> None:
-    """A batch that raised the version of an old copy would hide what is missing below it."""
-    model = ReadModel(redis, aggregate_months=18)
+async def test_nothing_is_written_to_a_partition_that_was_not_compared(redis: Redis) -> None:
+    """A first write that raised the version would hide what is missing below it."""
+    assert not await ReadModel(redis, aggregate_months=18).write(
+        ReadModel(redis, aggregate_months=18).batch(0, *folded(5, 10), 10)
+    )
+    assert not await redis.exists(keys.partition_key(0))
+
+
+async def test_a_redis_restored_from_an_older_copy_takes_nothing_more(redis: Redis) -> None:
+    model = await begun(redis)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
-    assert not await model.write(model.batch(0, *folded(6, 30), 30), after=20)
-    assert not await model.holds(0, 20)
-    assert await bytes_of(redis) == 5
-    assert await model.write(model.batch(0, *folded(6, 30), 30), after=10)
+    assert await model.end_refill(0)
+    older = await redis.dump(keys.partition_key(0))
+    assert older is not None
+    assert await model.write(model.batch(0, *folded(6, 20), 20))
+    await redis.restore(keys.partition_key(0), 0, older, replace=True)
+    assert not await model.holds(0)
+    assert not await model.write(model.batch(0, *folded(7, 30), 30))
+    assert await bytes_of(redis) == 6
+
+
+async def test_a_successor_takes_over_what_is_whole_and_shuts_its_predecessor_out(redis: Redis) -> None:
+    model = await begun(redis)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    assert await model.end_refill(0)
+    successor = ReadModel(redis, aggregate_months=18)
+    assert not await successor.meet(0, 11)
+    assert await successor.meet(0, 10)
+    assert await model.write(model.batch(0, *folded(5, 10), 10))
+    assert not await successor.write(successor.batch(0, *folded(6, 12), 12))
+    assert await successor.meet(0, 10)
+    assert await successor.write(successor.batch(0, *folded(6, 12), 12))
+    assert not await model.write(model.batch(0, *folded(7, 13), 13))
+    assert not await model.begin_refill(0, 11)
+    assert await bytes_of(redis) == 6
 
 
 async def test_the_fences_of_two_partitions_are_their_own(redis: Redis) -> None:
-    model = ReadModel(redis, aggregate_months=18)
+    model = await begun(redis, 0, 1)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
     assert await model.write(model.batch(1, *folded(6, 2), 2))
 
 
 async def test_what_was_moved_away_leaves_nothing_behind(redis: Redis) -> None:
-    model = ReadModel(redis, aggregate_months=18)
+    model = await begun(redis)
     state = fresh_state()
     fold(state, event(usage(revision=1)), offset=0)
     assert await model.write(model.batch(0, state, state.take_touched(), 0))
@@ -75,43 +110,42 @@ async def test_what_was_moved_away_leaves_nothing_behind(redis: Redis) -> None:
 
 
 async def test_cells_expire_when_their_hour_can_no_longer_be_queried(redis: Redis) -> None:
-    model = ReadModel(redis, aggregate_months=18)
+    model = await begun(redis)
     assert await model.write(model.batch(0, *folded(5, 1), 1))
     assert 0 < await redis.ttl(keys.cells_key("acme", HOUR)) < 19 * 31 * 86400
 
 
-async def test_only_what_is_whole_and_late_enough_is_held(redis: Redis) -> None:
+async def test_only_what_is_whole_is_held(redis: Redis) -> None:
     model = ReadModel(redis, aggregate_months=18)
-    assert not await model.holds(0, -1)
+    assert not await model.meet(0, -1)
+    assert await model.begin_refill(0, 10)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
-    assert not await model.holds(0, 10)
-    assert await model.end_refill(0, await model.begin_refill(0))
-    assert await model.holds(0, 10)
-    assert await model.holds(0, 9)
-    assert not await model.holds(0, 11)
+    assert not await model.holds(0)
+    assert await model.end_refill(0)
+    assert await model.holds(0)
+    await redis.flushall()
+    assert not await model.holds(0)
 
 
 async def test_a_refill_begins_with_nothing(redis: Redis) -> None:
     """What is filled anew may have vacated places that nobody remembers."""
-    model = ReadModel(redis, aggregate_months=18)
+    model = await begun(redis)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
-    assert await model.end_refill(0, await model.begin_refill(0))
-    assert await model.write(model.batch(0, *folded(5, 11), 11))
-    await model.begin_refill(0)
-    assert not await model.holds(0, -1)
+    assert await model.end_refill(0)
+    assert await model.begin_refill(0, 10)
+    assert not await model.holds(0)
     assert not await redis.exists(
         keys.cells_key("acme", HOUR), keys.hours_key("acme"), keys.windows_key("acme", "day")
     )
 
 
 async def test_a_refill_that_was_emptied_half_way_does_not_end_complete(redis: Redis) -> None:
-    model = ReadModel(redis, aggregate_months=18)
-    token = await model.begin_refill(0)
+    model = await begun(redis)
     assert await model.write(model.batch(0, *folded(5, 10), 10))
     await redis.flushall()
-    assert await model.write(model.batch(0, *folded(6, 10), 10))
-    assert not await model.end_refill(0, token)
-    assert not await model.holds(0, -1)
+    assert not await model.write(model.batch(0, *folded(6, 10), 10))
+    assert not await model.end_refill(0)
+    assert not await model.holds(0)
 
 
 async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:

@@ -19,6 +19,7 @@ from streams.events import Message
 from streams.folding import Folding
 from streams.readmodel import ReadModel
 from streams.settings import RedisSettings, Settings
+from streams.state import NEVER
 from streams.worker import make_app
 from tests.oracle import TENANTS, event, usage
 from tests.waiting import wait_until
@@ -151,6 +152,7 @@ async def settle() -> None:
 
 async def test_no_event_is_acknowledged_before_the_changelog_is(bench: Bench) -> None:
     """Record by record: until the last one is durable, the offset stays where it is."""
+    bench.folding.states.state_of(0).verified()
     await bench.fold(event(usage("cdr:1")).message(), event(usage("cdr:2"), tenant=TENANTS[1]).message())
     flush = asyncio.create_task(bench.folding.flush())
     (topic,) = {one.topic for one in await bench.arrives(STATE)}
@@ -174,6 +176,18 @@ async def test_no_event_is_acknowledged_before_the_changelog_is(bench: Bench) ->
     assert bench.acknowledged == [0, 1]
 
 
+async def test_a_redis_that_was_known_to_lack_something_needs_no_second_note(bench: Bench) -> None:
+    """Each flush says in the changelog that Redis is behind, until it is filled."""
+    await bench.fold(event(usage()).message())
+    flush = asyncio.create_task(bench.folding.flush())
+    while not flush.done():
+        await settle()
+        bench.producer.acknowledge(*bench.producer.to(""))
+    assert bench.acknowledged == [0]
+    assert [one.key for one in bench.producer.sent].count(b"version") == 1
+    assert bench.folding.states.state_of(0).floor == NEVER
+
+
 async def test_the_version_follows_alone(bench: Bench) -> None:
     """It must be the last batch: of that the embedded broker hides all but the first record."""
     await bench.fold(event(usage()).message())
@@ -191,6 +205,7 @@ async def test_the_version_follows_alone(bench: Bench) -> None:
 
 async def test_a_dead_letter_is_durable_before_the_state_that_forgets_its_cause(bench: Bench) -> None:
     """Once the winner of a conflict is in the ledger, its replay shows no conflict any more (promise P3)."""
+    bench.folding.states.state_of(0).verified()
     await bench.fold(event(usage(total=1)).message(), event(usage(total=2)).message())
     flush = asyncio.create_task(bench.folding.flush())
     letters = await bench.arrives(topics.DEADLETTERS)
