@@ -1,9 +1,10 @@
-"""The synthetic fleet: three tenants, their SIMs at two providers, and the networks they roam on.
+"""The synthetic fleet: three tenants, their SIMs at the providers, and the networks they roam on.
 
 Pure and deterministic: the same seed and size give the same fleet in every process, and a larger fleet
 contains the smaller one unchanged.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,9 +12,10 @@ from hashlib import blake2b
 from random import Random
 from typing import Literal
 
-Provider = Literal["emnify", "kore"]
+Provider = Literal["emnify", "kore", "onomondo"]
 
 EMNIFY_ACCOUNT = "emnify-main"
+ONOMONDO_ACCOUNT = "onomondo-main"
 SIMS_PER_TENANT_LIMIT = 100_000
 
 
@@ -55,7 +57,9 @@ NETWORKS = (
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer. emnify knows it as an organisation of one parent account, KORE as an account of its own."""
+    """A customer. emnify knows it as an organisation of one parent account, KORE as an account of its own,
+    Onomondo as a tag that its SIMs bear.
+    """
 
     name: str
     organisation_id: int
@@ -115,28 +119,47 @@ def build_fleet(seed: int, sims_per_tenant: int, fleet_move_at: datetime) -> tup
     fleet, so that membership at the time of usage can be told from membership now.
     """
     return tuple(
-        _build_sim(seed, tenant_index, tenant, index, fleet_move_at)
+        _build_sim(seed, tenant_index, tenant, place, fleet_move_at)
         for tenant_index, tenant in enumerate(TENANTS)
-        for index in range(sims_per_tenant)
+        for place in _places(tenant, sims_per_tenant)
     )
 
 
-def _build_sim(seed: int, tenant_index: int, tenant: Tenant, index: int, fleet_move_at: datetime) -> Sim:
-    number = (tenant_index + 1) * 1_000_000 + index
-    at_kore = tenant.kore_account is not None and index % 2 == 1
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one SIM of a tenant is; `issuer` begins its ICCID, as in the samples of the documentation."""
+
+    index: int
+    provider: Provider
+    account: str
+    issuer: str
+
+
+def _places(tenant: Tenant, sims: int) -> Iterator[_Place]:
+    """`sims` at emnify and KORE, and a quarter as many besides at each further provider."""
+    for index in range(sims):
+        if tenant.kore_account is not None and index % 2 == 1:
+            yield _Place(index, "kore", tenant.kore_account, "8988307")
+        else:
+            yield _Place(index, "emnify", EMNIFY_ACCOUNT, "8988303")
+    for index in range(max(1, sims // 4)):
+        yield _Place(SIMS_PER_TENANT_LIMIT + index, "onomondo", ONOMONDO_ACCOUNT, "8945730")
+
+
+def _build_sim(seed: int, tenant_index: int, tenant: Tenant, place: _Place, fleet_move_at: datetime) -> Sim:
+    number = (tenant_index + 1) * 1_000_000 + place.index
     random = Random(int.from_bytes(seeded(seed, "sim", number)))
-    # The issuer prefixes of the samples in both providers' documentation.
-    body = f"{'8988307' if at_kore else '8988303'}{number:012d}"
+    body = f"{place.issuer}{number:012d}"
     fleets = (f"{tenant.name}-meters", f"{tenant.name}-trackers")
-    home = index // 2 % len(fleets)
-    moves = index % 5 == 1
+    home = place.index // 2 % len(fleets)
+    moves = place.index % 5 == 1
     return Sim(
         number=number,
         tenant=tenant,
-        provider="kore" if at_kore else "emnify",
-        account=tenant.kore_account if at_kore and tenant.kore_account else EMNIFY_ACCOUNT,
+        provider=place.provider,
+        account=place.account,
         iccid=body + luhn_digit(body),
-        name=f"{tenant.name}-device-{index:05d}",
+        name=f"{tenant.name}-device-{place.index:05d}",
         networks=tuple(random.sample(NETWORKS, 4)),
         fleet=fleets[home],
         former_fleet=fleets[1 - home] if moves else fleets[home],

@@ -14,27 +14,34 @@ CellKey = tuple[str, str, str, datetime, str, str, str, str]
 class _Sum:
     rx: int = 0
     tx: int = 0
+    undirected: int = 0
+    """What its provider tells as a total only."""
     records: int = 0
     cost: Decimal | None = None
     currency: str | None = None
-    cost_pending: bool = False
+    cost_status: str = "complete"
 
 
 def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[str, Any]:
     """One cell per hour of the usage's *start*, SIM, network and service; volumes are bytes or messages.
 
     KORE states totals per cell, so `records` is 1 there. Its money is null until the first usage of the cell
-    is billed, and `cost_status` stays `pending` until all of it is.
+    is billed, and `cost_status` stays `pending` until all of it is. Onomondo tells neither directions nor
+    money.
     """
     as_of = history.as_of()
     cells: dict[CellKey, _Sum] = {}
     for usage in history.everything():
         cell = cells.setdefault(_key(usage), _Sum())
+        cell.records = 1 if usage.sim.provider == "kore" else cell.records + 1
+        if usage.sim.provider == "onomondo":
+            cell.undirected += usage.total
+            cell.cost_status = "unknown"
+            continue
         cell.rx += usage.rx
         cell.tx += usage.tx
-        cell.records = 1 if usage.sim.provider == "kore" else cell.records + 1
         if usage.sim.provider == "kore" and usage.end + kore_billing_delay > as_of:
-            cell.cost_pending = True
+            cell.cost_status = "pending"
         else:
             cell.cost = (cell.cost or Decimal(0)) + usage.cost
             cell.currency = usage.currency
@@ -68,11 +75,11 @@ def _cell(key: CellKey, total: _Sum) -> dict[str, Any]:
         "service": service,
         "rx": total.rx,
         "tx": total.tx,
-        "total": total.rx + total.tx,
+        "total": total.rx + total.tx + total.undirected,
         "records": total.records,
         "cost": None if total.cost is None else f"{total.cost.normalize():f}",
         "currency": total.currency,
-        "cost_status": "pending" if total.cost_pending else "complete",
+        "cost_status": total.cost_status,
     }
 
 

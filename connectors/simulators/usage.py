@@ -78,7 +78,7 @@ def draw(seed: int, sim: Sim, slot: Slot) -> Usage | None:
     if random.random() < 0.5:
         start = start.replace(microsecond=0)
     network = _network(seed, sim, slot, random)
-    is_sms = sim.provider == "emnify" and random.random() < 0.1
+    is_sms = _has_sms(sim, slot) and random.random() < 0.1
     if is_sms:
         rx, tx = random.choice(((1, 0), (0, 1)))
         cost = SMS_PRICE
@@ -96,9 +96,15 @@ def draw(seed: int, sim: Sim, slot: Slot) -> Usage | None:
         rx=rx,
         tx=tx,
         cost=cost,
-        currency="EUR" if sim.provider == "emnify" else "USD",
+        currency="USD" if sim.provider == "kore" else "EUR",
         session_id=None if is_sms else _session(seed, sim, network, slot),
     )
+
+
+def _has_sms(sim: Sim, slot: Slot) -> bool:
+    """Onomondo tells SMS by webhook alone, and a webhook tells nothing of the past."""
+    live = slot.seconds == LIVE_SLOT_SECONDS
+    return sim.provider == "emnify" or (sim.provider == "onomondo" and live)
 
 
 def _network(seed: int, sim: Sim, slot: Slot, random: Random) -> Network:
