@@ -15,8 +15,9 @@ import orjson
 import zstandard
 
 from streams.cells import ID_BYTES, SIM_BYTES, Context, context_id, context_value
+from streams.columns import Columns
 from streams.events import MAX_BYTES
-from streams.index import I64, U64, Bools, Columns
+from streams.index import I64, U64, Bools
 
 
 class Group(NamedTuple):

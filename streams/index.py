@@ -1,7 +1,12 @@
-"""A vectorised hash index: finds or places many keys at once, at about 13 bytes an entry.
+"""A vectorised hash index: finds, places and removes many keys at once, at about 13 bytes an entry.
 
-Open addressing with linear probing. A slot is 64 bits: 32 bits of the key's hash as a tag, and the row number
-plus one. Equal tags are settled by the owner, who compares whole keys.
+Extendible hashing. The highest 32 bits of a hash are the key's tag. Its lowest bits choose a bucket of eight
+slots within a segment of 4 096, the bits above them choose the segment, by way of a small directory. A slot
+holds the tag and the row number plus one; equal tags are settled by the owner, who compares whole keys. A
+bucket fills from the left, and what it has no room for lies in the next one.
+
+A slot says all that is needed to move it, so a segment that is full splits alone, within a tenth of a
+millisecond: there is no moment at which the whole table is hashed again.
 """
 
 from __future__ import annotations
@@ -12,11 +17,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streams.columns import Growing
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-LOAD = 0.6
+BUCKET = 8
+BUCKETS = 512
+SLOTS = BUCKETS * BUCKET
+"""Of one segment: 32 KiB."""
+
+FULL = SLOTS * 4 // 5
+"""Slots taken at which a segment splits; beyond it too many keys lie behind their bucket."""
+
+SWEPT = FULL * 3 // 4
+"""Entries up to which a segment that is full of removed ones is swept instead of split."""
+
+_SHIFT = np.uint64(32)
+_ABOVE_BUCKET = _SHIFT + np.uint64(BUCKETS.bit_length() - 1)
+_LOW = np.uint64(0xFFFFFFFF)
+_ONE = np.uint64(1)
+_EMPTY = np.uint64(0)
+_REMOVED = np.uint64(1 << 32)
+"""A slot without a row that still counts as taken: searches go on behind it."""
 
 
 def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -27,94 +51,131 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return ordered[keep]
 
 
-_SHIFT = np.uint64(32)
-_LOW = np.uint64(0xFFFFFFFF)
-_ONE = np.uint64(1)
-
-
 class Index:
-    """Maps 64-bit hashes to row numbers below 2^32; it never forgets a row."""
+    """Maps 64-bit hashes to row numbers below 2^32 - 1."""
 
-    def __init__(self, capacity: int = 1024) -> None:
-        self._slots: U64 = np.zeros(capacity, np.uint64)
-        self._count = 0
+    def __init__(self) -> None:
+        self._slots = Growing(np.uint64)
+        self._slots.grow(SLOTS)
+        self._directory: I64 = np.zeros(1, np.int64)
+        self._depth: I64 = np.zeros(1, np.int64)
+        """Of each segment: how many bits above the bucket's its tags share."""
+        self._taken: I64 = np.zeros(1, np.int64)
+        """Of each segment: slots that are not empty, removed entries included."""
 
     def find(self, hashes: U64, same: Callable[[I64, I64], Bools]) -> I64:
         """Return each key's row, or -1. `same(rows, keys)` compares whole keys, by position in `hashes`."""
         found = np.full(len(hashes), -1, np.int64)
-        mask = np.uint64(len(self._slots) - 1)
         pending = np.arange(len(hashes))
-        at = hashes & mask
-        tags = hashes >> _SHIFT
+        tags = (hashes >> _SHIFT).astype(np.uint32)
+        buckets = self._buckets(hashes)
+        table = self._table()
         while len(pending):
-            slots = self._slots[at]
-            taken = slots != 0
-            maybe = np.flatnonzero(taken & (slots >> _SHIFT == tags))
-            going = taken
-            if len(maybe):
-                rows = ((slots[maybe] & _LOW) - _ONE).astype(np.int64)
-                equal = same(rows, pending[maybe])
-                found[pending[maybe[equal]]] = rows[equal]
-                going[maybe[equal]] = False
-            pending, at, tags = pending[going], (at[going] + _ONE) & mask, tags[going]
+            slots = table[buckets]
+            going = slots[:, -1] != _EMPTY
+            at, way = np.nonzero(slots.view(np.uint32)[:, 1::2] == tags[:, None])
+            rows = _row(slots[at, way])
+            at, rows = at[rows >= 0], rows[rows >= 0]
+            equal = same(rows, pending[at])
+            found[pending[at[equal]]] = rows[equal]
+            going[at[equal]] = False
+            pending, tags, buckets = pending[going], tags[going], _next(buckets[going])
         return found
 
-    def place(self, hashes: U64, rows: I64, all_hashes: Callable[[], U64]) -> None:
-        """Enter keys that are not in the index. `all_hashes` gives those of rows 0, 1, … when it grows."""
-        self._count += len(hashes)
-        if self._count > len(self._slots) * LOAD:
-            capacity = len(self._slots)
-            while self._count > capacity * LOAD:
-                capacity *= 2
-            self._slots = np.zeros(capacity, np.uint64)
-            everything = all_hashes()
-            self._enter(everything, np.arange(len(everything), dtype=np.int64))
-        else:
-            self._enter(hashes, rows)
+    def place(self, hashes: U64, rows: I64) -> None:
+        """Enter keys that are not in the index."""
+        coming = self._coming(hashes)
+        while len(crowded := np.flatnonzero((self._taken + coming > FULL) & (coming > 0))):
+            self._relieve(crowded, coming[crowded])
+            coming = self._coming(hashes)
+        self._taken += coming
+        self._enter(self._buckets(hashes), _entries(hashes, rows))
 
-    def _enter(self, hashes: U64, rows: I64) -> None:
-        mask = np.uint64(len(self._slots) - 1)
-        at = hashes & mask
-        slots = (hashes & ~_LOW) | (rows.astype(np.uint64) + _ONE)
-        while len(at):
-            free = np.flatnonzero(self._slots[at] == 0)
-            # Where two keys claim one slot the later write stands; the other finds it taken and goes on.
-            self._slots[at[free]] = slots[free]
-            going = self._slots[at] != slots
-            at, slots = (at[going] + _ONE) & mask, slots[going]
+    def remove(self, hashes: U64, rows: I64) -> None:
+        """Remove keys. Raises `KeyError` if one of them is not in the index with its row."""
+        entries, buckets = _entries(hashes, rows), self._buckets(hashes)
+        table = self._table()
+        while len(entries):
+            slots = table[buckets]
+            at, way = np.nonzero(slots == entries[:, None])
+            table[buckets[at], way] = _REMOVED
+            going = np.ones(len(entries), np.bool_)
+            going[at] = False
+            if (lost := going & (slots[:, -1] == _EMPTY)).any():
+                raise KeyError(f"row {_row(entries[lost])[0]} is not in the index under its hash")
+            entries, buckets = entries[going], _next(buckets[going])
+
+    def _table(self) -> U64:
+        return self._slots.array.reshape(-1, BUCKET)
+
+    def _segments(self, hashes: U64) -> I64:
+        path = (hashes >> _ABOVE_BUCKET) & np.uint64(len(self._directory) - 1)
+        return self._directory[path.astype(np.int64)]
+
+    def _coming(self, hashes: U64) -> I64:
+        return np.bincount(self._segments(hashes), minlength=len(self._taken))
+
+    def _buckets(self, hashes: U64) -> I64:
+        within = (hashes >> _SHIFT).astype(np.int64) & (BUCKETS - 1)
+        return self._segments(hashes) * BUCKETS + within
+
+    def _enter(self, buckets: I64, entries: U64) -> None:
+        table = self._table()
+        while len(entries):
+            order = np.argsort(buckets)
+            buckets, entries = buckets[order], entries[order]
+            # Keys of one bucket take its free slots in turn.
+            positions = np.arange(len(buckets))
+            first = np.concatenate(([True], buckets[1:] != buckets[:-1]))
+            turn = positions - np.maximum.accumulate(np.where(first, positions, 0))
+            ways = np.count_nonzero(table[buckets], axis=1) + turn
+            room = ways < BUCKET
+            table[buckets[room], ways[room]] = entries[room]
+            buckets, entries = _next(buckets[~room]), entries[~room]
+
+    def _relieve(self, crowded: I64, coming: I64) -> None:
+        """Sweep removed entries out of segments; split those that are full without them."""
+        slots = self._slots.array.reshape(-1, SLOTS)[crowded]
+        kept = _row(slots) >= 0
+        self._split(crowded[np.count_nonzero(kept, axis=1) + coming > SWEPT])
+        self._slots.array.reshape(-1, SLOTS)[crowded] = _EMPTY
+        entries = slots[kept]
+        self._taken[crowded] = 0
+        self._taken += self._coming(entries)
+        self._enter(self._buckets(entries), entries)
+
+    def _split(self, segments: I64) -> None:
+        """Give each of these segments' upper half a segment of its own, for now empty."""
+        size = len(self._taken)
+        while len(segments) and 1 << self._depth[segments].max() >= len(self._directory):
+            self._directory = np.tile(self._directory, 2)
+        child = np.full(size, -1)
+        child[segments] = size + np.arange(len(segments))
+        path = np.arange(len(self._directory))
+        upper = (path >> self._depth[self._directory] & 1) == 1
+        moved = upper & (child[self._directory] >= 0)
+        self._directory[moved] = child[self._directory[moved]]
+        self._depth[segments] += 1
+        self._depth = np.concatenate((self._depth, self._depth[segments]))
+        self._taken = np.concatenate((self._taken, np.zeros(len(segments), np.int64)))
+        self._slots.grow(len(self._taken) * SLOTS)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the slots take."""
-        return self._slots.nbytes
+        """Bytes of memory that slots and directory take."""
+        return self._slots.array.nbytes + self._directory.nbytes
 
 
-class Columns:
-    """Growing arrays of one length: a column store without an object per row."""
+def _entries(hashes: U64, rows: I64) -> U64:
+    return (hashes & ~_LOW) | (rows.astype(np.uint64) + _ONE)
 
-    def __init__(self, **dtypes: npt.DTypeLike) -> None:
-        self._arrays: dict[str, npt.NDArray[Any]] = {n: np.zeros(1024, d) for n, d in dtypes.items()}
-        self._length = 0
 
-    def __len__(self) -> int:
-        return self._length
+def _row(slots: U64) -> I64:
+    """Return the rows of slots, -1 for those that are empty or removed."""
+    return (slots & _LOW).astype(np.int64) - 1
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        return self._arrays[name]
 
-    def extend(self, count: int) -> I64:
-        """Add zeroed rows and return their numbers."""
-        start, end = self._length, self._length + count
-        capacity = len(next(iter(self._arrays.values())))
-        if end > capacity:
-            # An eighth more at a time: the allocator moves large arrays by remapping, not by copying.
-            capacity = max(end, capacity + capacity // 8, 4096)
-            for array in self._arrays.values():
-                array.resize(capacity, refcheck=False)
-        self._length = end
-        return np.arange(start, end, dtype=np.int64)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that the columns take."""
-        return sum(array.nbytes for array in self._arrays.values())
+def _next(buckets: I64) -> I64:
+    """Return the buckets behind these, in the same segments."""
+    within = BUCKETS - 1
+    return (buckets & ~within) | ((buckets + 1) & within)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import orjson
 
 from streams.cells import Context
+from streams.columns import Columns
 from streams.contributions import Contributions, Table, of_session, of_statements
-from streams.index import I64, U64, Bools, Columns, Index
+from streams.index import I64, U64, Bools, Index
 from streams.sessions import Sessions
 from streams.sums import Matrix
 
@@ -158,8 +159,7 @@ class Ledger:
         left = [of_statements(self.table(rows[replacing])), *self._grown(concerned)]
         for name in STATEMENT:
             self._columns[name][rows[accepted]] = table[name][accepted]
-        new_low = table["low"][fresh]
-        self._index.place(new_low, rows[fresh], lambda: self._columns["low"][: len(self._columns)])
+        self._index.place(table["low"][fresh], rows[fresh])
         self._sessions.move(rows[accepted], joining)
         entered = [
             of_statements({name: column[accepted] for name, column in table.items()}),

@@ -66,7 +66,7 @@ class Rollups:
 
     def _measured_groups(self, window: Window) -> Iterator[tuple[Group, Measures]]:
         at = np.array(self._rows_of.get(window, ()), np.int64)
-        keys = self._windows.keys()[at].tolist()
+        keys = self._windows.keys(at).tolist()
         for key, row in zip(keys, self._windows.matrix(at).tolist(), strict=True):
             value = named(row)
             if value != ZERO:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.cells import COLUMNS, COUNTS, VOLUMES, Measures, named
-from streams.index import I64, U64, Columns, Index
+from streams.columns import Columns
+from streams.index import I64, U64, Index, distinct
 
 Matrix = npt.NDArray[np.int64]
 """Rows of measures, a column for each of `streams.cells.COLUMNS`."""
@@ -50,7 +51,7 @@ class Sums:
             added = self._columns.extend(len(fresh))
             rows[fresh] = added
             self._columns["key"][added] = unique[fresh]
-            self._index.place(mix(unique[fresh]), added, lambda: mix(self.keys()))
+            self._index.place(mix(unique[fresh]), added)
         for position, name in enumerate(COLUMNS):
             column = self._columns[name]
             column[rows] += sums[:, position].astype(column.dtype)
@@ -61,9 +62,17 @@ class Sums:
         known = self._columns["key"]
         return self._index.find(mix(keys), lambda rows, at: known[rows] == keys[at])
 
-    def keys(self) -> U64:
-        """Return all keys, in the order of their rows."""
-        keys: U64 = self._columns["key"][: len(self._columns)]
+    def remove(self, keys: U64) -> None:
+        """Forget keys and what they measure; those that are not known are passed over."""
+        keys = distinct(keys)
+        rows = self.find(keys)
+        known = rows >= 0
+        self._index.remove(mix(keys[known]), rows[known])
+        self._columns.release(rows[known])
+
+    def keys(self, rows: I64) -> U64:
+        """Return the keys of rows."""
+        keys: U64 = self._columns["key"][rows]
         return keys
 
     def matrix(self, rows: I64) -> Matrix:
@@ -72,12 +81,11 @@ class Sums:
 
     def live(self) -> U64:
         """Return the keys that measure something: of a record split pro rata, a part may hold no record."""
-        size = len(self._columns)
-        measured = np.zeros(size, np.bool_)
+        keys: U64 = self._columns["key"]
+        measured = np.zeros(len(keys), np.bool_)
         for name in COLUMNS:
-            measured |= self._columns[name][:size] != 0
-        keys: U64 = self.keys()[measured]
-        return keys
+            measured |= self._columns[name] != 0
+        return keys[measured]
 
     @property
     def nbytes(self) -> int:
