@@ -7,22 +7,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from connectors.auth import Token, TokenCache
-from connectors.http import Call, Failure, HttpClient, ProviderError
+from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
+from connectors.paging import Page, following, linked, listed
 from connectors.values import utc_text
 from streams.errors import DataError
 from streams.events import describe
 from streams.iccid import canonical_iccid
 
 logger = logging.getLogger(__name__)
-
-PAGES_MAX: Final = 100_000
-"""Pages of one list after which a provider that never ends it is not believed: 25 million rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +124,26 @@ class KoreApi:
         await self._http.call(call, self._tokens)
 
     async def _pages(self, path: str, key: str, query: Mapping[str, str]) -> AsyncIterator[Any]:
-        """Yield the items of all pages, following `meta.next_page_url` as it stands."""
-        url, params = f"{self._api_base}/{path}", {**query, "PageSize": str(self._page_size)}
-        for _ in range(PAGES_MAX):
-            call = Call("GET", url, params, expired=token_expired)
-            body = (await self._http.call(call, self._tokens)).body
-            items = body.get(key) if isinstance(body, dict) else None
-            if not isinstance(items, list):
-                raise ProviderError(Failure.PROVIDER, f"{call.place} answers without a list of {key}")
-            for item in items:
-                yield item
-            meta = body.get("meta")
-            following = meta.get("next_page_url") if isinstance(meta, dict) else None
-            if following is None:
-                return
-            url, params = self._trusted(call, following), {}
-        raise ProviderError(Failure.PROVIDER, f"{path} does not end after {PAGES_MAX} pages")
+        """Yield the items of all pages."""
+        call = Call(
+            "GET",
+            f"{self._api_base}/{path}",
+            {**query, "PageSize": str(self._page_size)},
+            expired=token_expired,
+        )
 
-    def _trusted(self, call: Call, following: object) -> str:
-        """Refuse a next page elsewhere: the token must not leave the configured address."""
-        here = urlsplit(self._api_base)
-        there = urlsplit(following) if isinstance(following, str) else None
-        if there is None or (there.scheme, there.netloc) != (here.scheme, here.netloc):
-            raise ProviderError(
-                Failure.CONFIG,
-                f"{call.place} names a next page at another address than api_base, which gets no token",
-            )
-        return str(following)
+        def read(asked: Call, answer: Answer) -> Page:
+            items = listed(asked, answer.body, key)
+            meta = answer.body.get("meta")
+            if not isinstance(meta, dict):
+                raise ProviderError(
+                    Failure.PROVIDER, f"{asked.place} answers without meta, which tells the next page"
+                )
+            return Page(items, following=following(asked, meta.get("next_page_url")))
+
+        async for page in linked(lambda asked: self._http.call(asked, self._tokens), call, read):
+            for item in page.items:
+                yield item
 
     async def _login(self) -> Token:
         """Client credentials give an access token and its life in seconds (KORE's documentation)."""
