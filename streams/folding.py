@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from faust.types import TP, EventT
 
 from streams import topics
 from streams.aggregate import aggregate_message
+from streams.blocks import Write
 from streams.deadletters import dead_letter
 from streams.decoding import decode
 from streams.errors import DataError
@@ -33,8 +35,15 @@ from streams.windows import GRANULARITIES, Granularity
 
 logger = logging.getLogger(__name__)
 
+BACKLOG_SECONDS = 2.0
+"""Longest wait of a flush for events that Kafka has shown us: larger flushes cost less a record."""
+
 BROKEN_AFTER_SECONDS = 120.0
 """A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
+
+
+Output = tuple[str, Granularity, int, Message]
+"""A window (tenant, granularity, start in epoch seconds) and what is published of it."""
 
 
 @dataclass(slots=True)
@@ -79,7 +88,7 @@ class Folding:
                 await self._explain_hole(event.message)
             self._fold_event(event)
             self._wake.set()
-            if self._gathered.records >= self._settings.worker.flush_records:
+            if self._gathered.records >= 2 * self._settings.worker.flush_records:
                 await self.flush()
 
     async def _explain_hole(self, message: Any) -> None:
@@ -151,12 +160,31 @@ class Folding:
         self._wake.set()
 
     async def run(self) -> None:
-        """Flush whatever was gathered, `flush_ms` after its first event at the latest."""
+        """Flush what was gathered: `flush_ms` after its first event, or later while more is waiting.
+
+        Behind a backlog a flush gathers `flush_records`, for a window that every flush touches costs each
+        flush the same. `fold` goes on gathering meanwhile, so that there is work while Kafka and Redis write.
+        """
+        settings = self._settings.worker
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.sleep(self._settings.worker.flush_ms / 1000)
+            deadline = time.monotonic() + BACKLOG_SECONDS
+            while True:
+                await asyncio.sleep(settings.flush_ms / 1000)
+                enough = self._gathered.records >= settings.flush_records or time.monotonic() >= deadline
+                if enough or not self._behind():
+                    break
             await self.flush()
+
+    def _behind(self) -> bool:
+        """Whether the last fetches have shown events of ours that are not gathered yet."""
+        consumer = self._app.consumer
+        return any(
+            (consumer.highwater(tp) or 0) > self.states.state_of(tp.partition).version + 1
+            for tp in consumer.assignment()
+            if tp.topic == topics.USAGE_EVENTS
+        )
 
     async def flush(self) -> None:
         """Make durable, publish, acknowledge.
@@ -165,7 +193,7 @@ class Folding:
         2. Dead letters, then the changelog of the state: wait until Kafka has acknowledged each. Letters
            first, because a state that is durable does not meet a conflict again when its event is replayed.
         3. Windowed tables and `usage.aggregates.v1`: wait likewise.
-        4. Read model: if Redis is away, remember what was touched and go on.
+        4. Read model, at the same time: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
         """
         async with self._flushing:
@@ -194,45 +222,53 @@ class Folding:
             reasons = Counter(header(letter.headers, "ce_reason") for letter in gathered.letters)
             logger.warning("dead letters", extra={"reasons": dict(reasons)})
         batches: list[Batch] = []
-        outputs: list[tuple[int, str, Granularity, int, Message]] = []
+        outputs: dict[int, list[Output]] = {}
         for partition, state in states.items():
             fresh = state.take_touched()
             batches.append(self.projection.snapshot(partition, state, fresh))
-            for tenant, granularity, start in sorted(state.windows(fresh)):
-                groups = state.rollups.groups((tenant, granularity, start))
-                message = aggregate_message(tenant, granularity, start, state.version, groups)
-                outputs.append((partition, tenant, granularity, start, message))
+            outputs[partition] = [
+                (*window, aggregate_message(*window, state.version, state.rollups.groups(window)))
+                for window in sorted(state.windows(fresh))
+            ]
 
         # Step 2.
         await _all([await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters])
         # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its
         # last batch plus one, and a recovery that trusts it would miss the rest of a batch.
         for part in (slice(None, -1), slice(-1, None)):
-            pending: list[Awaitable[Any]] = []
-            for partition, records in writes.items():
-                pending += await self.states.write(partition, records[part])
-            await _all(pending)
+            async with asyncio.TaskGroup() as group:
+                for partition, records in writes.items():
+                    group.create_task(self._save(partition, records[part]))
         for batch in batches:
             states[batch.partition].saved(batch.version)
 
-        # Step 3.
-        pending = []
-        for partition, tenant, granularity, start, message in outputs:
-            pending.append(await self.windows[granularity].write(partition, tenant, start, message.value))
-            pending.append(await self._send(topics.AGGREGATES, message))
-        await _all(pending)
-
-        # Step 4.
-        for batch in batches:
+        # Steps 3 and 4.
+        async with asyncio.TaskGroup() as group:
+            for partition, messages in outputs.items():
+                group.create_task(self._publish(partition, messages))
+            taken = [
+                group.create_task(self.projection.write(batch, states[batch.partition])) for batch in batches
+            ]
+        for batch, written in zip(batches, taken, strict=True):
             state = states[batch.partition]
-            if not await self.projection.write(batch, state) and state.floor != NEVER:
+            if not written.result() and state.floor != NEVER:
                 # The offset is about to pass what Redis lacks: whoever recovers must know.
-                await _all(await self.states.write(batch.partition, [state.behind()]))
+                await self._save(batch.partition, [state.behind()])
 
         # Step 5.
         for event in gathered.events:
             if event.message.partition not in lost:
                 event.ack()
+
+    async def _save(self, partition: int, records: Iterable[Write]) -> None:
+        await _all(await self.states.write(partition, records))
+
+    async def _publish(self, partition: int, outputs: Iterable[Output]) -> None:
+        pending: list[Awaitable[Any]] = []
+        for tenant, granularity, start, message in outputs:
+            pending.append(await self.windows[granularity].write(partition, tenant, start, message.value))
+            pending.append(await self._send(topics.AGGREGATES, message))
+        await _all(pending)
 
     async def _send(self, topic: str, message: Message) -> Awaitable[Any]:
         producer = await self._app.maybe_start_producer()

@@ -112,10 +112,10 @@ class WorkerSettings(_Table):
 
     group: str = "simusage-worker"
     """Consumer group and prefix of the changelog topics."""
-    flush_ms: Annotated[int, Field(ge=1, le=5000)] = 50
-    """Longest wait in milliseconds before gathered events are made durable and published."""
+    flush_ms: Annotated[int, Field(ge=1, le=5000)] = 20
+    """Milliseconds from an event to the flush that publishes it; longer behind a backlog."""
     flush_records: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    """Records gathered before a flush starts at once."""
+    """Records that a flush gathers behind a backlog, for at most two seconds."""
     session_timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
     """Seconds without heartbeat after which the group gives a dead worker's partitions away."""
     stall_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0

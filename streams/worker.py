@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from streams import topics
 from streams.errors import ConfigError
+from streams.fetching import fetch_promptly
 from streams.folding import Folding
 from streams.kafka import ensure_topics
 from streams.readmodel import ReadModel
@@ -24,7 +25,7 @@ from streams.watchdog import Watchdog
 
 def make_app(settings: Settings, data: str) -> faust.App:
     """Return the Faust application with every setting that matters stated."""
-    return faust.App(
+    app = faust.App(
         settings.worker.group,
         broker=[f"kafka://{host.strip()}" for host in settings.kafka.bootstrap.split(",")],
         version=1,
@@ -32,6 +33,7 @@ def make_app(settings: Settings, data: str) -> faust.App:
         datadir=data,
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=4 * 1024 * 1024,
         topic_partitions=settings.kafka.partitions,
         topic_replication_factor=settings.kafka.replication,
         topic_disable_leader=True,
@@ -49,6 +51,8 @@ def make_app(settings: Settings, data: str) -> faust.App:
         web_enabled=False,
         table_cleanup_interval=60.0,
     )
+    fetch_promptly(app)
+    return app
 
 
 def build(settings: Settings, data: str, cluster: str) -> faust.App:

@@ -59,9 +59,11 @@ class HeldProducer:
 
 @dataclass
 class HeldConsumer:
-    """Has one partition, whose first event has this offset."""
+    """Has one partition, whose first event has this offset, and says that events come before `shown`."""
 
     earliest: int = 0
+    shown: int = 0
+    asked: int = 0
 
     def assignment(self) -> set[TP]:
         """The partition."""
@@ -70,6 +72,11 @@ class HeldConsumer:
     async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
         """Where the partition begins."""
         return dict.fromkeys(partitions, self.earliest)
+
+    def highwater(self, _tp: TP) -> int:
+        """Where the partition ended when something was fetched last."""
+        self.asked += 1
+        return self.shown
 
 
 @dataclass
@@ -267,3 +274,26 @@ async def test_events_that_expired_are_no_reason_to_end(bench: Bench) -> None:
 async def test_an_event_that_comes_again_is_no_hole(bench: Bench) -> None:
     await bench.fold(*[event(usage("cdr:1")).message()] * 4, offsets=(0, 1, 0, 1))
     assert bench.folding.states.state_of(0).version == 1
+
+
+async def test_behind_a_backlog_a_flush_waits_for_what_kafka_has_shown(bench: Bench) -> None:
+    bench.consumer.shown = 2
+    running = asyncio.create_task(bench.folding.run())
+    await bench.fold(event(usage("cdr:1")).message())
+    await wait_until(lambda: bench.consumer.asked >= 2, description="two looks at the backlog")
+    assert not bench.producer.sent
+    await bench.fold(event(usage("cdr:2")).message(), offsets=(1,))
+    await bench.arrives(STATE)
+    running.cancel()
+
+
+async def test_what_kafka_has_shown_and_does_not_bring_holds_up_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a partition may be a record that no consumer gets, such as a transaction's mark."""
+    monkeypatch.setattr("streams.folding.BACKLOG_SECONDS", 0.1)
+    bench.consumer.shown = 2
+    running = asyncio.create_task(bench.folding.run())
+    await bench.fold(event(usage()).message())
+    await bench.arrives(STATE)
+    running.cancel()
