@@ -6,6 +6,11 @@ from typing import Final
 FAULTS: Final[dict[str, str]] = {
     "emnify-duplicates": "three of ten batches of the Data Streamer are delivered twice",
     "emnify-shuffle": "the records inside a batch come in any order",
+    "simsy-errors": "now and then a 500 or a 504, or an answer that breaks off",
+    "simsy-late-rows": "every tenth record is synced later than the others",
+    "simsy-shifting-pages": "records turn up between two pages, and equal timestamps come in any order",
+    "simsy-slow": "every answer takes a third of a second",
+    "simsy-throttle": "now and then a 429 before the limit is reached",
 }
 """Name and effect; a name begins with its provider's."""
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Literal
 
-Provider = Literal["emnify", "kore", "onomondo"]
+Provider = Literal["emnify", "kore", "onomondo", "simsy"]
 
 EMNIFY_ACCOUNT = "emnify-main"
 ONOMONDO_ACCOUNT = "onomondo-main"
@@ -57,19 +57,20 @@ NETWORKS = (
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer. emnify knows it as an organisation of one parent account, KORE as an account of its own,
-    Onomondo as a tag that its SIMs bear.
+    """A customer. emnify knows it as an organisation of one parent account, KORE and SIMSY as an account of
+    its own, Onomondo as a tag that its SIMs bear.
     """
 
     name: str
     organisation_id: int
     kore_account: str | None
+    simsy_account: str | None
 
 
 TENANTS = (
-    Tenant("acme", 1001, "kore-acme"),
-    Tenant("globex", 1002, "kore-globex"),
-    Tenant("initech", 1003, None),
+    Tenant("acme", 1001, "kore-acme", "simsy-acme"),
+    Tenant("globex", 1002, "kore-globex", None),
+    Tenant("initech", 1003, None, "simsy-initech"),
 )
 
 
@@ -142,8 +143,12 @@ def _places(tenant: Tenant, sims: int) -> Iterator[_Place]:
             yield _Place(index, "kore", tenant.kore_account, "8988307")
         else:
             yield _Place(index, "emnify", EMNIFY_ACCOUNT, "8988303")
-    for index in range(max(1, sims // 4)):
+    quarter = max(1, sims // 4)
+    for index in range(quarter):
         yield _Place(SIMS_PER_TENANT_LIMIT + index, "onomondo", ONOMONDO_ACCOUNT, "8945730")
+    if tenant.simsy_account is not None:
+        for index in range(quarter):
+            yield _Place(2 * SIMS_PER_TENANT_LIMIT + index, "simsy", tenant.simsy_account, "8944000")
 
 
 def _build_sim(seed: int, tenant_index: int, tenant: Tenant, place: _Place, fleet_move_at: datetime) -> Sim:

@@ -1,6 +1,6 @@
-"""Both providers on one HTTP port, with a control surface beside them.
+"""All providers on one HTTP port, with a control surface beside them.
 
-`/emnify` and `/kore` are the providers; `/truth`, `/control/*` and `/livez` belong to nobody's API.
+`/emnify`, `/kore` and `/simsy` are the providers; `/truth`, `/control/*` and `/livez` belong to nobody's API.
 """
 
 from collections.abc import AsyncIterator
@@ -19,6 +19,7 @@ from connectors.simulators.emnify import EmnifySimulator
 from connectors.simulators.fleet import build_fleet
 from connectors.simulators.kore import KoreSimulator
 from connectors.simulators.settings import SimulatorSettings
+from connectors.simulators.simsy import SimsySimulator
 from connectors.simulators.truth import ground_truth
 from connectors.simulators.usage import Clock, UsageHistory, utc_text
 
@@ -58,10 +59,12 @@ class Simulators:
             )
         at_emnify = [sim for sim in sims if sim.provider == "emnify"]
         self._kore = KoreSimulator(sims, self.history, settings.kore, clock)
+        self._simsy = SimsySimulator(sims, self.history, settings.simsy, settings.faults.on, clock)
         self.app = Starlette(
             routes=[
                 Mount("/emnify", EmnifySimulator(at_emnify, self.streamer, emnify, clock).app),
                 Mount("/kore", self._kore.app),
+                Mount("/simsy", self._simsy.app),
                 Route("/truth", self._truth),
                 Route("/control/pause", self._pause, methods=["POST"]),
                 Route("/control/resume", self._resume, methods=["POST"]),
@@ -99,6 +102,7 @@ class Simulators:
                 "history_from": utc_text(self.history.history_from),
                 "emnify": self.streamer.report(),
                 "kore": self._kore.report(),
+                "simsy": self._simsy.report(),
             }
         )
 

@@ -1,6 +1,7 @@
 """Settings of the simulators. Secrets default to well-known demo values: nothing real is behind them."""
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -8,6 +9,7 @@ from connectors.simulators.faults import checked_faults
 from connectors.simulators.fleet import SIMS_PER_TENANT_LIMIT, TENANTS
 
 _KORE_TENANTS = tuple(tenant.name for tenant in TENANTS if tenant.kore_account)
+_SIMSY_TENANTS = tuple(tenant.name for tenant in TENANTS if tenant.simsy_account)
 
 
 class _Settings(BaseModel):
@@ -93,6 +95,41 @@ class KoreSettings(_Settings):
         return clients
 
 
+class SimsyToken(_Settings):
+    """A Cloudflare Access service token, from which SIMSY knows the tenant."""
+
+    client_id: str
+    client_secret: SecretStr
+
+
+class SimsySettings(_Settings):
+    """The SIMSY stand-in: a service token for each tenant that has one, keyed by the tenant's name."""
+
+    tokens: dict[str, SimsyToken] = Field(
+        default_factory=lambda: {
+            tenant: SimsyToken(
+                client_id=f"demo-simsy-{tenant}", client_secret=SecretStr(f"demo-simsy-{tenant}-secret")
+            )
+            for tenant in _SIMSY_TENANTS
+        }
+    )
+    profile: Literal["seed", "worker"] = Field(
+        "seed", description="shapes as the documentation shows them, or as the published server has them"
+    )
+    sync_interval: timedelta = Field(
+        timedelta(minutes=30), gt=timedelta(0), description="usage shows at the next multiple of this"
+    )
+    late_by: timedelta = Field(timedelta(hours=1), gt=timedelta(0), description="delay of simsy-late-rows")
+    requests_a_minute: int = Field(100, ge=5, description="limit of each tenant; an export counts 5")
+
+    @field_validator("tokens")
+    @classmethod
+    def _one_for_each_account(cls, tokens: dict[str, SimsyToken]) -> dict[str, SimsyToken]:
+        if set(tokens) != set(_SIMSY_TENANTS) or len({t.client_id for t in tokens.values()}) != len(tokens):
+            raise ValueError(f"want one token with an id of its own for each of {', '.join(_SIMSY_TENANTS)}")
+        return tokens
+
+
 class SimulatorSettings(_Settings):
     """Everything `run` needs. Two processes agree on all usage if seed, size, rate and `live_from` agree."""
 
@@ -107,4 +144,5 @@ class SimulatorSettings(_Settings):
     port: int = Field(8900, ge=0, le=65535, description="0 takes a free port, which the log names")
     emnify: EmnifySettings = Field(default_factory=EmnifySettings)
     kore: KoreSettings = Field(default_factory=KoreSettings)
+    simsy: SimsySettings = Field(default_factory=SimsySettings)
     faults: Faults = Field(default_factory=Faults)

@@ -28,6 +28,7 @@ LIVE_SLOT_SECONDS = 5
 ROAMING_BLOCK_SECONDS = 3 * 3600
 BYTES_PER_MB = 1_000_000
 SMS_PRICE = Decimal("0.0400")
+CURRENCIES = {"emnify": "EUR", "kore": "USD", "onomondo": "EUR", "simsy": "GBP"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def draw(seed: int, sim: Sim, slot: Slot) -> Usage | None:
         rx=rx,
         tx=tx,
         cost=cost,
-        currency="USD" if sim.provider == "kore" else "EUR",
+        currency=CURRENCIES[sim.provider],
         session_id=None if is_sms else _session(seed, sim, network, slot),
     )
 
@@ -104,7 +105,7 @@ def draw(seed: int, sim: Sim, slot: Slot) -> Usage | None:
 def _has_sms(sim: Sim, slot: Slot) -> bool:
     """Onomondo tells SMS by webhook alone, and a webhook tells nothing of the past."""
     live = slot.seconds == LIVE_SLOT_SECONDS
-    return sim.provider == "emnify" or (sim.provider == "onomondo" and live)
+    return sim.provider in {"emnify", "simsy"} or (sim.provider == "onomondo" and live)
 
 
 def _network(seed: int, sim: Sim, slot: Slot, random: Random) -> Network:

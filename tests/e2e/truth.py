@@ -53,8 +53,8 @@ def true_rows(truth: dict[str, Any], tenant: str, since: datetime) -> dict[Place
     """Return the tenant's truth by hour, provider, country, network and SIM."""
     rows: dict[Place, Totals] = {}
     for cell in truth["cells"]:
-        # No account of the run is at Onomondo yet.
-        if cell["provider"] == "onomondo":
+        # No account of the run is at these yet.
+        if cell["provider"] in {"onomondo", "simsy"}:
             continue
         if cell["tenant"] == tenant and instant(cell["hour"]) >= since:
             place = (cell["hour"], *(cell[name] for name in DIMENSIONS))

@@ -48,11 +48,13 @@ def test_tenants_are_spread_over_the_accounts_that_they_have() -> None:
         ("acme", "emnify-main"): 10,
         ("acme", "kore-acme"): 10,
         ("acme", "onomondo-main"): 5,
+        ("acme", "simsy-acme"): 5,
         ("globex", "emnify-main"): 10,
         ("globex", "kore-globex"): 10,
         ("globex", "onomondo-main"): 5,
         ("initech", "emnify-main"): 20,
         ("initech", "onomondo-main"): 5,
+        ("initech", "simsy-initech"): 5,
     }
 
 
@@ -185,7 +187,7 @@ def test_a_pause_freezes_and_its_span_stays_empty_after_it() -> None:
 
 def test_fleet_membership_is_that_of_the_time_of_usage() -> None:
     moved = [sim for sim in SIMS if sim.former_fleet != sim.fleet]
-    assert {sim.provider for sim in moved} == {"emnify", "kore", "onomondo"}
+    assert {sim.provider for sim in moved} == {"emnify", "kore", "onomondo", "simsy"}
     for sim in moved:
         assert sim.fleet_at(sim.moved_at - timedelta(seconds=1)) == sim.former_fleet
         assert sim.fleet_at(sim.moved_at) == sim.fleet

@@ -1,0 +1,44 @@
+"""SIMSY's rate limit: so many requests a tenant in a window of a minute that the first request opens."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from connectors.simulators.usage import Clock
+
+WINDOW = timedelta(minutes=1)
+EXPORT_COST = 5
+
+
+@dataclass(slots=True)
+class RateLimit:
+    """One tenant's counter, and the log that shows whether a client kept to the limit."""
+
+    limit: int
+    clock: Clock
+    requests: int = 0
+    refused: int = 0
+    busiest: int = 0
+    """The highest cost of any window."""
+    _opened: datetime | None = None
+    _used: int = 0
+
+    def take(self, cost: int) -> bool:
+        """Count a request; whether it is within the limit."""
+        now = self.clock()
+        if self._opened is None or now >= self._opened + WINDOW:
+            self._opened, self._used = now, 0
+        self.requests += 1
+        self._used += cost
+        self.busiest = max(self.busiest, self._used)
+        allowed = self._used <= self.limit
+        self.refused += not allowed
+        return allowed
+
+    def headers(self) -> dict[str, str]:
+        """The three headers of every answer; the reset is in epoch seconds."""
+        closes = (self._opened or self.clock()) + WINDOW
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self._used)),
+            "X-RateLimit-Reset": str(-int(-closes.timestamp() // 1)),
+        }
