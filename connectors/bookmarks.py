@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from connectors.compacted import CompactedTopic
 from connectors.publisher import Proceed, Sender, always
-from streams.errors import ConfigError, UnavailableError
+from streams.errors import ConfigError
 from streams.events import Message
 from streams.topics import BOOKMARKS
-
-_READ_S: Final = 10.0
-_STOP_S: Final = 3.0
-_PARTITION = TopicPartition(BOOKMARKS, 0)
 
 Micros = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -39,10 +33,8 @@ class Bookmarks:
     """The newest bookmark of each account, as of the last `refresh` and of our own writes."""
 
     def __init__(self, make: Callable[[], AIOKafkaConsumer], sender: Sender) -> None:
-        self._make = make
+        self._log = CompactedTopic(make, BOOKMARKS)
         self._sender = sender
-        self._consumer: AIOKafkaConsumer | None = None
-        self._lock = asyncio.Lock()
         self._held: dict[str, Bookmark] = {}
 
     def get(self, account: str) -> Bookmark | None:
@@ -60,42 +52,14 @@ class Bookmarks:
 
         Raises `UnavailableError` where Kafka does not answer, `ConfigError` for a bookmark we cannot read.
         """
-        async with self._lock:
-            try:
-                async with asyncio.timeout(_READ_S):
-                    await self._read_to_end()
-            except TimeoutError:
-                raise UnavailableError(f"Kafka has not given the bookmarks within {_READ_S:g} s") from None
-            except (KafkaError, OSError) as error:
-                raise UnavailableError(
-                    f"Kafka does not give the bookmarks ({type(error).__name__})"
-                ) from None
+        await self._log.read(self._take)
 
     async def stop(self) -> None:
         """Disconnect."""
-        if self._consumer is not None:
-            consumer, self._consumer = self._consumer, None
-            await _stop(consumer)
+        await self._log.stop()
 
-    async def _read_to_end(self) -> None:
-        if self._consumer is None:
-            consumer = self._make()
-            try:
-                await consumer.start()
-                consumer.assign([_PARTITION])
-                await consumer.seek_to_beginning(_PARTITION)
-            except BaseException:
-                await _stop(consumer)
-                raise
-            self._consumer = consumer
-        end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
-        while await self._consumer.position(_PARTITION) < end:
-            for records in (await self._consumer.getmany(timeout_ms=200)).values():
-                for record in records:
-                    self._take(record.key, record.value)
-
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
-        if key is None or value is None:
+    def _take(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
             return
         account = key.decode("utf-8", "replace")
         try:
@@ -104,13 +68,6 @@ class Bookmarks:
             raise ConfigError(
                 BOOKMARKS, account, "its bookmark was written by another version: upgrade this process"
             ) from None
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Leave within seconds, broker or not."""
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(_STOP_S):
-            await consumer.stop()
 
 
 def next_observation(bookmark: Bookmark | None, now_us: int) -> int:

@@ -150,8 +150,11 @@ def replay(
 
 
 async def _replay(settings: Settings, offsets: list[int], reason: str | None) -> tuple[int, int]:
+    from connectors.inventory import kafka_inventory
+    from connectors.publisher import Publisher
     from connectors.replay import RawReplay
     from streams.deadletter_log import Filter, Letter, letters_at, scan
+    from streams.kafka import make_producer
     from streams.replay import StaysError, replaying
 
     letters: list[Letter] = []
@@ -162,13 +165,19 @@ async def _replay(settings: Settings, offsets: list[int], reason: str | None) ->
         await scan(settings, lambda each: once.update({each.id: each}) if wanted.matches(each) else None)
         letters = list(once.values())
     sent = 0
-    async with replaying(settings, RawReplay(settings)) as role:
-        for letter in letters:
-            try:
-                await role.send(letter)
-                sent += 1
-            except StaysError as error:
-                typer.echo(f"offset {letter.offset} stays: {error}")
+    publisher = Publisher(lambda: make_producer(settings))
+    inventory = kafka_inventory(settings, publisher)
+    try:
+        async with replaying(settings, RawReplay(settings, inventory)) as role:
+            for letter in letters:
+                try:
+                    await role.send(letter)
+                    sent += 1
+                except StaysError as error:
+                    typer.echo(f"offset {letter.offset} stays: {error}")
+    finally:
+        await inventory.stop()
+        await publisher.stop()
     return sent, len(letters) - sent
 
 

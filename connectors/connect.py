@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from connectors.bookmarks import Bookmarks
 from connectors.http import HttpClient
+from connectors.inventory import Inventory, kafka_inventory
 from connectors.lease import Lease
 from connectors.poller import Poller, run_all
 from connectors.publisher import Publisher
@@ -45,6 +46,7 @@ class Connector:
 
     pollers: list[Poller]
     receiver: Receiver
+    inventory: Inventory
 
 
 async def run(settings: Settings) -> None:
@@ -81,7 +83,10 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         lambda: AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False),
         publisher,
     )
-    toolbox = Toolbox(http=http, sender=publisher, bookmarks=bookmarks, public_url=public_url)
+    inventory = kafka_inventory(settings, publisher)
+    toolbox = Toolbox(
+        http=http, sender=publisher, bookmarks=bookmarks, inventory=inventory, public_url=public_url
+    )
     try:
         try:
             await publisher.start()
@@ -91,6 +96,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
                 "kafka.idempotent_producer", settings.kafka.idempotent_producer, f"{error}: {remedy}"
             ) from None
         await bookmarks.refresh()
+        await inventory.refresh()
         jobs = [entry.provider.job(entry.account, toolbox) for entry in accounts]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         yield Connector(
@@ -98,12 +104,15 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             Receiver(
                 {handler.account.name: handler for handler in handlers if handler is not None},
                 publisher,
+                inventory,
                 body_limit=settings.callbacks.body_limit_bytes,
                 clock=utc_now,
             ),
+            inventory,
         )
     finally:
         await bookmarks.stop()
+        await inventory.stop()
         await publisher.stop()
         await http.close()
         await redis.aclose()
@@ -149,13 +158,14 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
     logger.info("callbacks at http://%s:%d, %d accounts polled", host, port, len(parts.pollers))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     polling = asyncio.create_task(run_all(parts.pollers, stop))
+    following = asyncio.create_task(parts.inventory.follow(stop))
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({serving, polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, polling, following, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
         server.should_exit = True
-        results = await asyncio.gather(serving, polling, stopping, return_exceptions=True)
+        results = await asyncio.gather(serving, polling, following, stopping, return_exceptions=True)
         logger.info("connectors stopped")
     for result in results:
         if isinstance(result, BaseException):

@@ -100,7 +100,7 @@ class EmnifyCallback:
             return
         settings = self.account.settings
         record, traits = usage_record(item, mb_bytes=settings.mb_bytes, pro_rata=settings.pro_rata)
-        batch.add(self.account.settings.tenant_of(traits), record, original)
+        batch.add(record, traits, original)
 
 
 class StreamWatch:
@@ -174,7 +174,8 @@ class StreamWatch:
         if not settled or end <= start:
             return "the data stream is Running"
         observed = next_observation(bookmark, micros(now))
-        await cover(self._toolbox.sender, self._account, start, end, observed_at=now, proceed=proceed)
+        sender, inventory = self._toolbox.sender, self._toolbox.inventory
+        await cover(sender, inventory, self._account, start, end, observed_at=now, proceed=proceed)
         await self._toolbox.bookmarks.put(
             self.account, Bookmark(covered_until=micros(end), last_observation=observed), proceed
         )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from connectors import inventory
 from connectors.account import Account, AccountSettings, Address, GivenSecret, Traits
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen
@@ -109,14 +110,15 @@ class KoreSweep:
         )
         # Step 2.
         self._changes.forget_before(start)
-        await self._read_inventory(now)
+        await self._read_inventory(now, proceed)
         changed = 0
         for low, high in _chunks(start, hour_after(now), timedelta(hours=settings.chunk_hours)):
             changed += await self._read(low, high, stamp, proceed)
         # Step 3.
         end = now.replace(microsecond=0)
         if end > start:
-            await cover(self._toolbox.sender, self._account, start, end, observed_at=now, proceed=proceed)
+            sender, owners = self._toolbox.sender, self._toolbox.inventory
+            await cover(sender, owners, self._account, start, end, observed_at=now, proceed=proceed)
         # Step 4.
         covered = max(covered or 0, micros(end))
         await bookmarks.put(
@@ -143,10 +145,11 @@ class KoreSweep:
             if isinstance(sid, str):
                 query = {"Group": "sim", "Network": sid, "Granularity": "hour"}
                 rows = await self._api.usage(low, high, query)
-            batch, read = await self._changed(rows, high, stamp)
+            batch, read = await self._changed(rows, high, stamp, proceed)
             origin = f"poll:{self.account}"
             await publish(
                 self._toolbox.sender,
+                self._toolbox.inventory,
                 self._account,
                 batch,
                 received_at=stamp.at,
@@ -157,7 +160,9 @@ class KoreSweep:
             changed += len(read)
         return changed
 
-    async def _changed(self, rows: list[Any], high: datetime, stamp: Stamp) -> tuple[Batch, list[Seen]]:
+    async def _changed(
+        self, rows: list[Any], high: datetime, stamp: Stamp, proceed: Proceed
+    ) -> tuple[Batch, list[Seen]]:
         """Normalise rows and keep those that differ from what was published before.
 
         A row that a shift between two pages shows twice counts once, as it was shown last: one sweep is one
@@ -167,7 +172,7 @@ class KoreSweep:
         for row in rows:
             original = raw_row(row)
             try:
-                record = await self._record(row, stamp)
+                record = await self._record(row, stamp, proceed)
                 payload = record.model_dump_json(exclude={"revision"}).encode()
                 found[record.identity] = seen(record.start, record.identity, payload), original, record
             except DataError as error:
@@ -184,24 +189,25 @@ class KoreSweep:
             if isinstance(result, DataError):
                 batch.reject(original, result)
             else:
-                traits = Traits(sim=result.sim, fleet=result.fleet)
-                batch.add(self._account.settings.tenant_of(traits), result, original)
+                batch.add(result, Traits(sim=result.sim, fleet=result.fleet), original)
         return batch, read
 
-    async def _record(self, row: object, stamp: Stamp) -> UsageRecord:
+    async def _record(self, row: object, stamp: Stamp, proceed: Proceed) -> UsageRecord:
         sims, networks = text_of(row, "sim_sid"), text_of(row, "network_sid")
         if sims not in self._sims or networks not in self._networks:
-            await self._read_inventory(stamp.at, needed=True)
+            await self._read_inventory(stamp.at, proceed, needed=True)
         sim = self._sims.get(sims)
         if sim is None and sims:
             raise DataError("unknown-tenant", f"sim_sid: {sims[:64]!r} is not among the account's Sims")
         return usage_record(row, stamp, sim or _NOBODY, self._networks.get(networks))
 
-    async def _read_inventory(self, now: datetime, *, needed: bool = False) -> None:
+    async def _read_inventory(self, now: datetime, proceed: Proceed, *, needed: bool = False) -> None:
         """Read SIMs and networks where they are old, or where a row needs them, once for each sweep."""
         if self._inventory_at == now or not (needed or now - self._inventory_at >= INVENTORY_AGE):
             return
         self._sims, self._networks = await self._api.sims(), await self._api.networks()
+        listed = [*map(_listed_sim, self._sims.values()), *map(_listed_network, self._networks.values())]
+        await self._toolbox.inventory.observe(self._account, listed, now, proceed)
         self._inventory_at = now
 
 
@@ -233,6 +239,15 @@ def kore_api(account: KoreAccount, http: HttpClient) -> KoreApi:
         client_secret=settings.client_secret,
         page_size=settings.page_size,
     )
+
+
+def _listed_sim(sim: Sim) -> inventory.Seen:
+    names = (sim.unique_name,) if sim.unique_name else ()
+    return inventory.Seen("sim", sim.iccid, ids={"sid": sim.sid}, aliases=names, fleet=sim.fleet)
+
+
+def _listed_network(network: Network) -> inventory.Seen:
+    return inventory.Seen("network", network.sid, details={"code": network.code, "country": network.country})
 
 
 def _chunks(start: datetime, end: datetime, size: timedelta) -> Iterator[tuple[datetime, datetime]]:

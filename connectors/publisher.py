@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from connectors.account import Account
+from connectors.account import Account, Traits
 from streams.deadletters import dead_letter
 from streams.errors import DataError, UnavailableError
 from streams.events import MAX_BYTES, CoverageEvent, Message, RejectedRecord, usage_events
@@ -25,8 +24,9 @@ logger = logging.getLogger(__name__)
 SEND_S: Final = 4.0
 """Longest wait for Kafka: providers give a callback about 5 s (KORE's rule), and must still hear our 503."""
 
-SLICE: Final = 16
-"""Messages in flight for one caller: at most 8 MiB, and a lost lease stops a sweep after so many."""
+SLICE_BYTES: Final = 16 * MAX_BYTES
+SLICE_MESSAGES: Final = 1000
+"""What one caller has in flight at most; a lost lease stops a sweep after so much."""
 
 _STOP_S = 3.0
 
@@ -41,23 +41,42 @@ def always() -> None:
     """Let everything through: for publishers that hold no lease."""
 
 
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A record whose tenant is not settled yet, and what the account's rules look at."""
+
+    record: UsageRecord
+    traits: Traits
+    original: bytes
+
+
 @dataclass(slots=True)
 class Batch:
     """What one callback or one poll came to."""
 
+    filed: list[Filed] = field(default_factory=list)
+    """Records that `settle` gives to their tenants."""
     usage: dict[str, list[UsageRecord]] = field(default_factory=dict)
     """Records of each tenant, in the order in which they came."""
     rejected: list[RejectedRecord] = field(default_factory=list)
     ignored: int = 0
     """Items that are no usage at all, such as a provider's test message."""
 
-    def add(self, tenant: str | None, record: UsageRecord, original: bytes) -> None:
-        """File a record under its tenant, or among the rejected where nobody owns it."""
-        if tenant is None:
-            detail = f"no rule of the account assigns SIM {record.sim} to a tenant"
-            self.reject(original, DataError("unknown-tenant", detail))
-        else:
-            self.usage.setdefault(tenant, []).append(record)
+    def add(self, record: UsageRecord, traits: Traits, original: bytes) -> None:
+        """File a record; `publish` finds out whose it is."""
+        self.filed.append(Filed(record, traits, original))
+
+    def settle(self, tenant_of: Callable[[UsageRecord], str | None]) -> None:
+        """Give each filed record to its tenant, and reject those that nobody owns."""
+        filed, self.filed = self.filed, []
+        for each in filed:
+            tenant = tenant_of(each.record)
+            if tenant is None:
+                at = each.record.start.isoformat()
+                detail = f"no rule of the account assigns SIM {each.record.sim} to a tenant as of {at}"
+                self.reject(each.original, DataError("unknown-tenant", detail))
+            else:
+                self.usage.setdefault(tenant, []).append(each.record)
 
     def reject(self, original: bytes, error: DataError) -> None:
         """Set something aside for the dead letters."""
@@ -74,6 +93,16 @@ class Sender(Protocol):
 
     async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
         """Send all, in order."""
+
+
+class Owners(Protocol):
+    """Knows whose the SIMs of an account are."""
+
+    async def own(self, account: Account[Any], batch: Batch, at: datetime, proceed: Proceed = always) -> None:
+        """Settle the batch, whose records were received at `at`. Raises `UnavailableError`."""
+
+    def tenants(self, account: Account[Any]) -> Sequence[str]:
+        """Return everybody who may own usage of the account."""
 
 
 class Publisher:
@@ -104,8 +133,7 @@ class Publisher:
 
         Raises `UnavailableError` after at most `SEND_S` without acknowledgement, and what `proceed` raises.
         """
-        messages = iter(outgoing)
-        while piece := list(islice(messages, SLICE)):
+        for piece in _slices(outgoing):
             proceed()
             await self._bounded(self._send(piece))
 
@@ -154,6 +182,7 @@ class Publisher:
 
 async def publish(
     sender: Sender,
+    owners: Owners,
     account: Account[Any],
     batch: Batch,
     *,
@@ -162,10 +191,12 @@ async def publish(
     run: str | None = None,
     proceed: Proceed = always,
 ) -> None:
-    """Send a batch's usage events and dead letters; returns once all are acknowledged.
+    """Settle whose a batch's records are, and send its usage events and dead letters.
 
-    `run` names the backfill that found the batch; without one it comes as the account's own source.
+    Returns once all are acknowledged. `run` names the backfill that found the batch; without one it comes as
+    the account's own source.
     """
+    await owners.own(account, batch, received_at, proceed)
     await sender.send(_outgoing(account, batch, received_at, origin, run), proceed)
     if batch.rejected:
         reasons = sorted({rejected.error.reason for rejected in batch.rejected})
@@ -179,6 +210,7 @@ async def publish(
 
 async def cover(
     sender: Sender,
+    owners: Owners,
     account: Account[Any],
     start: datetime,
     end: datetime,
@@ -204,7 +236,7 @@ async def cover(
             end=end,
             observed_at=observed_at,
         )
-        for tenant in settings.tenants
+        for tenant in owners.tenants(account)
     )
     await sender.send(((USAGE_EVENTS, event.message()) for event in events), proceed)
 
@@ -231,6 +263,19 @@ def _outgoing(
                     value, error, origin=origin, failed_at=received_at, tenant=None, account=account.name
                 ),
             )
+
+
+def _slices(outgoing: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    piece: list[Outgoing] = []
+    size = 0
+    for topic, message in outgoing:
+        if piece and (len(piece) == SLICE_MESSAGES or size + len(message.value) > SLICE_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append((topic, message))
+        size += len(message.value)
+    if piece:
+        yield piece
 
 
 def _parts(rejected: RejectedRecord) -> Iterator[tuple[bytes, DataError]]:

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.account import Account
-from connectors.publisher import Batch, Sender, publish
+from connectors.publisher import Batch, Owners, Sender, publish
 from connectors.values import check_escapes, json_items
 from streams.errors import DataError, UnavailableError
 
@@ -62,12 +62,14 @@ class Receiver:
         self,
         handlers: Mapping[str, CallbackHandler],
         sender: Sender,
+        owners: Owners,
         *,
         body_limit: int,
         clock: Callable[[], datetime],
     ) -> None:
         self._handlers = handlers
         self._sender = sender
+        self._owners = owners
         self._body_limit = body_limit
         self._clock = clock
         self.app = Starlette(
@@ -100,7 +102,14 @@ class Receiver:
         batch = normalised(handler, body)
         origin = f"callback:{handler.account.name}"
         try:
-            await publish(self._sender, handler.account, batch, received_at=self._clock(), origin=origin)
+            await publish(
+                self._sender,
+                self._owners,
+                handler.account,
+                batch,
+                received_at=self._clock(),
+                origin=origin,
+            )
         except UnavailableError as error:
             logger.warning("callback for account %s refused: %s", handler.account.name, error)
             return _refusal(503, "try again", {"Retry-After": str(RETRY_AFTER_S)})

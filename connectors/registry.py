@@ -19,6 +19,7 @@ import connectors
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmarks
 from connectors.http import HttpClient
+from connectors.inventory import Inventory
 from connectors.poller import Job
 from connectors.publisher import Sender
 from connectors.receiver import CallbackHandler
@@ -41,6 +42,7 @@ class Toolbox:
     http: HttpClient
     sender: Sender
     bookmarks: Bookmarks
+    inventory: Inventory
     public_url: str
     """Address under which providers reach the callback receiver."""
     clock: Callable[[], datetime] = utc_now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from connectors.inventory import Inventory
 from connectors.receiver import normalised
 from connectors.registry import Registered, load_accounts
 from streams.deadletter_log import Letter
@@ -15,14 +16,15 @@ from streams.settings import Settings
 class RawReplay:
     """Normalises raw letters as the callback receiver would, with the rules of today's configuration."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inventory: Inventory) -> None:
         self._settings = settings
+        self._inventory = inventory
 
     @cached_property
     def _accounts(self) -> dict[str, Registered]:
         return {entry.account.name: entry for entry in load_accounts(self._settings)}
 
-    def __call__(self, letter: Letter) -> list[Message]:
+    async def __call__(self, letter: Letter) -> list[Message]:
         """Return the usage events of a letter, received when the letter was written.
 
         Raises `StaysError` for what cannot be used today either, and `ConfigError` for a wrong account.
@@ -39,6 +41,8 @@ class RawReplay:
         if entry is None or handler is None:
             raise StaysError(f"nothing here takes what comes from {letter.origin or 'nowhere'}")
         batch = normalised(handler, letter.value)
+        await self._inventory.refresh()
+        await self._inventory.own(entry.account, batch, letter.failed_at)
         if batch.rejected:
             raise StaysError(f"still {batch.rejected[0].error}")
         if not batch.accepted:

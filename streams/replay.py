@@ -7,7 +7,7 @@ replaying a letter twice changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +30,7 @@ from streams.topics import USAGE_EVENTS
 
 logger = logging.getLogger(__name__)
 
-Normalise = Callable[[Letter], list[Message]]
+Normalise = Callable[[Letter], Awaitable[list[Message]]]
 """Turns a letter with a provider's own bytes into usage events; raises `StaysError`."""
 
 
@@ -74,7 +74,7 @@ class Replay:
             raise StaysError("another payload of the same revision counts instead, and would win again")
         topic, _, place = letter.origin.partition("/")
         if topic != USAGE_EVENTS:
-            messages = self._raw(letter)
+            messages = await self._raw(letter)
             self._require_tenants(message.key.decode() for message in messages)
             return messages
         record = _record(letter.value)

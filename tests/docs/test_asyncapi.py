@@ -19,8 +19,11 @@ from streams.aggregate import AGGREGATE_TYPE, aggregate_message
 from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
+from streams.inventory import ITEM_TYPE, OWNERSHIP_TYPE, Assignment, Item, Ownership, Place
+from streams.inventory import decode as decode_inventory
+from streams.inventory import message as inventory_message
 from streams.settings import KafkaSettings, RetentionSettings
-from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, USAGE_EVENTS, all_topics
+from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS, all_topics
 from streams.usage import UsageRecord
 from tests.oracle import fold, fresh_state
 
@@ -191,11 +194,40 @@ def test_bookmarks_are_as_described(bookmark: Bookmark) -> None:
     check_message(BOOKMARKS, "bookmark", Message(b"kore-acme", bookmark.model_dump_json().encode(), []))
 
 
+def test_the_inventory_is_as_described() -> None:
+    """An item with everything and one with nothing, a SIM that changed tenants and one that nobody has."""
+    sim = Item(
+        account="main",
+        provider="kore",
+        kind="sim",
+        id="8988307000000000001",
+        observed_at=NOW,
+        sim="8988307000000000001",
+        ids={"sid": "HS1"},
+        aliases=("meter",),
+        eid="89049032000000000000000000000001",
+        replaces=("8988307000000000002",),
+        places=(Place("HF1", ("a",)), Place("HF2", (), NOW)),
+        details={"status": "active"},
+    )
+    bare = Item(account="main", provider="kore", kind="bundle-instance", id="7", observed_at=NOW)
+    for item in (sim, bare):
+        check_message(INVENTORY, "inventoryItem", inventory_message(item))
+        assert decode_inventory(inventory_message(item).key, inventory_message(item).value) == item
+    changed = (Assignment("acme"), Assignment(None, NOW))
+    for rule, assignments in ((None, changed), ("acme", changed[:1])):
+        owner = Ownership(
+            account="main", sim=sim.id, rule=rule, as_of=NOW, assignments=assignments, version=2
+        )
+        check_message(INVENTORY, "simOwnership", inventory_message(owner))
+        assert decode_inventory(inventory_message(owner).key, inventory_message(owner).value) == owner
+
+
 def test_the_names_are_the_types_of_the_events() -> None:
     """A subscriber tells messages apart by `ce_type`."""
     messages = DOCUMENT["components"]["messages"]
     names = {message["name"] for message in messages.values() if "headers" in message}
-    assert names == {USAGE_TYPE, COVERAGE_TYPE, AGGREGATE_TYPE, DEADLETTER_TYPE}
+    assert names == {USAGE_TYPE, COVERAGE_TYPE, AGGREGATE_TYPE, DEADLETTER_TYPE, ITEM_TYPE, OWNERSHIP_TYPE}
 
 
 def test_a_wrong_message_is_noticed() -> None:

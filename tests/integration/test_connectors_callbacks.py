@@ -64,7 +64,8 @@ async def test_only_what_counts_reaches_kafka(
         for _ in range(80):
             yield b" " * 65_536
 
-    bad, stranger = cdr(id=2, start_timestamp="soon"), cdr(id=3, organisation={"id": 9, "name": "Nobody"})
+    bad, sim = cdr(id=2, start_timestamp="soon"), {"iccid": "8988303000000000003"}
+    stranger = cdr(id=3, organisation={"id": 9, "name": "Nobody"}, sim=sim)
     async with receiving(kafka_bootstrap, redis_url, tmp_path, account) as provider:
         assert (await provider.push(body_of(cdr()), {"X-Callback-Secret": "wrong"}))[0] == 401
         assert (await provider.push(endless()))[0] == 413

@@ -9,12 +9,14 @@ from typing import Any
 from pydantic import SecretStr
 
 from connectors.account import Account
+from connectors.compacted import Take
 from connectors.emnify import EmnifySettings
+from connectors.inventory import Inventory
 from connectors.kore import KoreSettings
 from connectors.publisher import Outgoing, Proceed, always
 from streams.errors import UnavailableError
 from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header
-from streams.topics import BOOKMARKS, DEADLETTERS, USAGE_EVENTS
+from streams.topics import BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS
 
 NOW = datetime(2025, 5, 9, 10, 30, tzinfo=UTC)
 SECRET = "callback-secret-of-the-tests"
@@ -54,6 +56,28 @@ class MemorySender:
     @property
     def bookmarks(self) -> list[Message]:
         return self.on(BOOKMARKS)
+
+
+class MemoryLog:
+    """The inventory's topic as the sender's messages make it."""
+
+    def __init__(self, sender: MemorySender) -> None:
+        self._sender = sender
+        self._read = 0
+
+    async def read(self, take: Take) -> None:
+        messages = self._sender.on(INVENTORY)
+        for message in messages[self._read :]:
+            take(message.key, message.value)
+        self._read = len(messages)
+
+    async def stop(self) -> None:
+        """There is nothing to end."""
+
+
+def inventory_of(sender: MemorySender) -> Inventory:
+    """An inventory that reads back what the sender was given."""
+    return Inventory(MemoryLog(sender), sender)
 
 
 def _covers(message: Message) -> bool:

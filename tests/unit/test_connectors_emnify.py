@@ -23,7 +23,7 @@ from connectors.values import micros
 from streams.errors import DataError
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import NOW, MemorySender, cdr, emnify_account
+from tests.unit.connector_fakes import NOW, MemorySender, cdr, emnify_account, inventory_of
 
 
 def record_of(mb_bytes: int = 1_000_000, **changes: Any) -> UsageRecord:
@@ -190,7 +190,14 @@ class Watching:
     def restart(self, **changes: Any) -> None:
         """Begin a new process: it knows nothing but the bookmark."""
         values = {"api_base": self._address, "delivery_lag_s": 60} | changes
-        toolbox = Toolbox(self._http, self.sender, self.bookmarks, "http://receiver", lambda: self.now)
+        toolbox = Toolbox(
+            self._http,
+            self.sender,
+            self.bookmarks,
+            inventory_of(self.sender),
+            "http://receiver",
+            lambda: self.now,
+        )
         self._watch = StreamWatch(emnify_account(**values), toolbox)
 
     async def look(self, **later: float) -> str:

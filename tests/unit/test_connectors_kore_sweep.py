@@ -19,8 +19,9 @@ from connectors.lease import LeaseLostError
 from connectors.publisher import always
 from connectors.registry import Toolbox
 from connectors.values import micros, utc_text
+from streams.topics import INVENTORY
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import NOW, MemorySender, kore_account
+from tests.unit.connector_fakes import NOW, MemorySender, inventory_of, kore_account
 
 START = NOW.replace(minute=0) - timedelta(hours=2)
 
@@ -75,7 +76,9 @@ class Sweeping:
         self.sender = MemorySender()
         self.bookmarks = Bookmarks(_no_consumer, self.sender)
         account = kore_account(api_base=f"{address}/v1", token_url=f"{address}/token", history_hours=2)
-        toolbox = Toolbox(http, self.sender, self.bookmarks, "http://receiver", lambda: self.now)
+        toolbox = Toolbox(
+            http, self.sender, self.bookmarks, inventory_of(self.sender), "http://receiver", lambda: self.now
+        )
         self.sweep = KoreSweep(account, toolbox).sweep
 
     @property
@@ -123,7 +126,7 @@ async def test_a_sweep_asks_by_network_and_then_by_sim(sweeping: Sweeping) -> No
 async def test_coverage_follows_usage_and_the_bookmark_follows_both(sweeping: Sweeping) -> None:
     """Before all of them the observation time is reserved."""
     await sweeping.sweep(always)
-    topics = [topic for topic, _ in sweeping.sender.sent]
+    topics = [topic for topic, _ in sweeping.sender.sent if topic != INVENTORY]
     assert topics == [
         "connectors.bookmarks.v1",
         "usage.events.v1",
@@ -205,7 +208,8 @@ async def test_a_lost_lease_stops_the_sweep_before_it_publishes_more(sweeping: S
 
     with pytest.raises(LeaseLostError):
         await sweeping.sweep(proceed)
-    assert [topic for topic, _ in sweeping.sender.sent] == ["connectors.bookmarks.v1"]
+    topics = [topic for topic, _ in sweeping.sender.sent if topic != INVENTORY]
+    assert topics == ["connectors.bookmarks.v1"]
     assert sweeping.bookmark == Bookmark(covered_until=None, last_observation=micros(NOW))
 
 

@@ -12,7 +12,7 @@ import pytest
 from connectors.emnify import EmnifyCallback
 from connectors.receiver import Receiver
 from streams.events import MAX_BYTES, header
-from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account
+from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of
 
 LIMIT = 2_000_000
 PATH = "/callbacks/emnify-main"
@@ -27,7 +27,9 @@ def sender() -> MemorySender:
 @pytest.fixture
 async def client(sender: MemorySender) -> AsyncIterator[httpx.AsyncClient]:
     handler = EmnifyCallback(emnify_account())
-    receiver = Receiver({"emnify-main": handler}, sender, body_limit=LIMIT, clock=lambda: NOW)
+    receiver = Receiver(
+        {"emnify-main": handler}, sender, inventory_of(sender), body_limit=LIMIT, clock=lambda: NOW
+    )
     transport = httpx.ASGITransport(app=receiver.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=HEADERS) as made:
         yield made
@@ -38,8 +40,8 @@ def body_of(*records: Any) -> bytes:
 
 
 async def test_a_batch_becomes_events_of_each_tenant(client: httpx.AsyncClient, sender: MemorySender) -> None:
-    """Whose a record is follows from its organisation."""
-    other = cdr(id=2, organisation={"id": 43, "name": "Globex"})
+    """Whose a SIM is follows from its organisation."""
+    other = cdr(id=2, organisation={"id": 43, "name": "Globex"}, sim={"iccid": "8988303000000000002"})
     answer = await client.post(PATH, content=body_of(cdr(id=1), other, cdr(id=3)))
     assert answer.status_code == 200
     assert answer.json() == {"accepted": 3, "dead_lettered": 0, "ignored": 0}
@@ -96,16 +98,17 @@ async def test_a_bad_record_does_not_hold_up_the_rest(
     client: httpx.AsyncClient, sender: MemorySender
 ) -> None:
     """It is a dead letter with its own bytes, and the others count."""
-    bad, stranger = cdr(id=2, volume=None), cdr(id=3, organisation={"id": 99, "name": "Nobody"})
+    bad, sim = cdr(id=2, volume=None), {"iccid": "8988303000000000003"}
+    stranger = cdr(id=3, organisation={"id": 99, "name": "Nobody"}, sim=sim)
     surrogate = cdr(id=4, endpoint={"id": 1, "tags": "\ud800"})
     answer = await client.post(PATH, content=body_of(cdr(id=1), bad, stranger, "text", surrogate))
     assert answer.status_code == 200
     assert answer.json() == {"accepted": 1, "dead_lettered": 4, "ignored": 0}
     assert sender.dead == [
         ("malformed", json.dumps(bad).encode()),
-        ("unknown-tenant", json.dumps(stranger).encode()),
         ("malformed", b'"text"'),
         ("malformed", json.dumps(surrogate).encode()),
+        ("unknown-tenant", json.dumps(stranger).encode()),
     ]
 
 

@@ -15,7 +15,7 @@ from streams.events import UsageEvent, header
 from streams.replay import Replay, StaysError
 from streams.settings import Settings
 from tests.oracle import BASE, event, usage
-from tests.unit.connector_fakes import NOW, SECRET, cdr
+from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, inventory_of
 from tests.unit.test_refold import Log
 
 SETTINGS = Settings(
@@ -64,7 +64,12 @@ async def replayed(given: Letter, events: Log | None = None) -> list[dict[str, A
     log = events or Log("usage.events.v1", [], begin=9)
     log_consumer: Any = log.consumer
     log_consumer.seek_to_beginning = lambda *_: _to_beginning(log)
-    await Replay(SETTINGS, cast(AIOKafkaConsumer, log_consumer), sent, RawReplay(SETTINGS)).send(given)
+    await Replay(
+        SETTINGS,
+        cast(AIOKafkaConsumer, log_consumer),
+        sent,
+        RawReplay(SETTINGS, inventory_of(MemorySender())),
+    ).send(given)
     return sent.messages
 
 

@@ -1,0 +1,91 @@
+"""A compacted topic of one partition, read from its beginning and then on, by whoever keeps its content."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.errors import UnavailableError
+
+_SILENCE_S: Final = 10.0
+_STOP_S: Final = 3.0
+
+Take = Callable[[bytes, bytes | None], None]
+"""Is given the key and the value of each record, in order; no value means that the key is gone."""
+
+
+class Log(Protocol):
+    """What can be read on to its end."""
+
+    async def read(self, take: Take) -> None:
+        """Hand over everything since the last call. Raises `UnavailableError`."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+class CompactedTopic:
+    """Reads one topic; `make` gives a consumer without a group."""
+
+    def __init__(self, make: Callable[[], AIOKafkaConsumer], topic: str) -> None:
+        self._make = make
+        self._partition = TopicPartition(topic, 0)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def read(self, take: Take) -> None:
+        """Read on to the topic's end of now. Raises `UnavailableError` where Kafka falls silent."""
+        topic = self._partition.topic
+        async with self._lock:
+            try:
+                await self._read_to_end(take)
+            except TimeoutError:
+                raise UnavailableError(f"Kafka gives nothing of {topic} for {_SILENCE_S:g} s") from None
+            except (KafkaError, OSError) as error:
+                raise UnavailableError(f"Kafka does not give {topic} ({type(error).__name__})") from None
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await _stop(consumer)
+
+    async def _read_to_end(self, take: Take) -> None:
+        async with asyncio.timeout(_SILENCE_S):
+            consumer = await self._started()
+            end = (await consumer.end_offsets([self._partition]))[self._partition]
+        while True:
+            async with asyncio.timeout(_SILENCE_S):
+                before = await consumer.position(self._partition)
+                while before < end and await consumer.position(self._partition) == before:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        for record in records:
+                            if record.key is not None:
+                                take(record.key, record.value)
+            if before >= end:
+                return
+
+    async def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = self._make()
+            try:
+                await consumer.start()
+                consumer.assign([self._partition])
+                await consumer.seek_to_beginning(self._partition)
+            except BaseException:
+                await _stop(consumer)
+                raise
+            self._consumer = consumer
+        return self._consumer
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Leave within seconds, broker or not."""
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(_STOP_S):
+            await consumer.stop()
