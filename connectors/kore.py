@@ -19,10 +19,10 @@ from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen
 from connectors.http import HttpClient
 from connectors.kore_api import KoreApi, Network, Sim
-from connectors.kore_rows import HOUR, Stamp, hour_after, hour_of, hour_of_row, raw_row, text_of, usage_record
+from connectors.kore_rows import HOUR, Stamp, hour_after, hour_of, hour_of_row, usage_record
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
-from connectors.values import EPOCH, micros
+from connectors.values import EPOCH, micros, raw_row, text_of
 from streams.errors import DataError
 from streams.usage import UsageRecord
 

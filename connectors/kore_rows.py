@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from connectors.kore_api import Network, Sim
@@ -89,17 +88,6 @@ def usage_record(row: object, stamp: Stamp, sim: Sim, network: Network | None) -
         )
     except ValidationError as error:
         raise DataError("malformed", describe(error)) from None
-
-
-def raw_row(row: object) -> bytes:
-    """Return a row as KORE wrote it, but for white space: numbers keep their exact text."""
-    return orjson.dumps(row, default=lambda number: orjson.Fragment(str(number)))
-
-
-def text_of(row: object, key: str) -> str:
-    """Return a row's text under a key, or an empty one."""
-    value = row.get(key) if isinstance(row, dict) else None
-    return value if isinstance(value, str) else ""
 
 
 def hour_of_row(row: object, otherwise: datetime) -> datetime:

@@ -6,7 +6,8 @@ The readers hold one page at a time, end by the provider's own sign, and follow 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +19,12 @@ PAGES_MAX: Final = 100_000
 
 PASSES: Final = 4
 """Readings of one list before rows that keep moving are told to the operator."""
+
+QUIET: Final = 2
+"""Readings in a row without a new row after which none is expected any more."""
+
+QUIET_COUNTED: Final = 4
+"""The same where the total says that rows are missing: it may count rows of one name twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ Get = Callable[[Call], Awaitable[Answer]]
 Read = Callable[[Call, Answer], Page]
 """Finds the page in an answer. Raises `ProviderError` for another shape."""
 
-Pages = AsyncIterator[Page]
+Pages = AsyncGenerator[Page, None]
 
 
 async def numbered(get: Get, call: Call, read: Read, *, first: int = 1, full: int = 1) -> Pages:
@@ -117,7 +124,7 @@ async def linked(get: Get, call: Call, read: Read) -> Pages:
 
 
 async def settled(
-    read: Callable[[], Pages], key: Callable[[Any], Hashable], *, passes: int = PASSES
+    read: Callable[[], Pages], key: Callable[[Any], Hashable], *, passes: int = PASSES, kept: bool = False
 ) -> AsyncIterator[list[Any]]:
     """Yield every row of a list once, although rows move from page to page while it is read.
 
@@ -126,6 +133,9 @@ async def settled(
     again and yields what is new, until no such sign shows or nothing new has come twice. `key` names a row
     of any shape; the names are held as long as the list is read, about 100 bytes each.
 
+    `kept` says that rows never vanish: then all have been seen when as many names have come as the newest
+    total says, whatever moved.
+
     Raises `ProviderError` (transient) where new rows still turn up in the last of `passes`.
     """
     seen: set[Hashable] = set()
@@ -133,18 +143,22 @@ async def settled(
     for _ in range(passes):
         here: set[Hashable] = set()
         known, moved, rows, totals = len(seen), False, 0, set[int | None]()
-        async for page in read():
-            named = {key(row): row for row in page.items}
-            moved = moved or not here.isdisjoint(named)
-            here.update(named)
-            rows += len(page.items)
-            totals.add(page.total)
-            if fresh := [row for name, row in named.items() if name not in seen]:
-                seen.update(named)
-                yield fresh
+        async with aclosing(read()) as pages:
+            async for page in pages:
+                named = {key(row): row for row in page.items}
+                moved = moved or not here.isdisjoint(named)
+                here.update(named)
+                rows += len(page.items)
+                totals.add(page.total)
+                if fresh := [row for name, row in named.items() if name not in seen]:
+                    seen.update(named)
+                    yield fresh
+                if kept and page.total is not None and len(seen) >= page.total:
+                    return
         moved = moved or len(totals) > 1 or any(total is not None and total > rows for total in totals)
         quiet = quiet + 1 if len(seen) == known else 0
-        if quiet == 2 or not moved:
+        counted = kept and bool(totals) and None not in totals
+        if quiet == (QUIET_COUNTED if counted else QUIET) or not (moved or counted):
             return
     if quiet:
         return

@@ -91,6 +91,17 @@ def check_escapes(text: str) -> None:
         orjson.loads(text)
 
 
+def raw_row(row: object) -> bytes:
+    """Return a parsed row as its provider wrote it, but for white space: numbers keep their exact text."""
+    return orjson.dumps(row, default=lambda number: orjson.Fragment(str(number)))
+
+
+def text_of(row: object, key: str) -> str:
+    """Return a row's text under a key, or an empty one."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, str) else ""
+
+
 def json_items(body: bytes) -> list[tuple[bytes, Any]]:
     """Split a body, which is one object or an array, into its items and their original bytes.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ class Shifting:
         self.list = list(range(count, 0, -1))
         self.size, self.at, self.change, self.served = size, at, change, 0
 
-    async def read(self) -> AsyncIterator[Page]:
+    async def read(self) -> Pages:
         number = 0
         while True:
             self.served += 1
@@ -183,7 +184,7 @@ async def test_rows_that_move_between_pages_all_come_and_each_once(
 async def test_a_list_that_repeats_a_row_for_ever_is_read_three_times_and_believed() -> None:
     reads = 0
 
-    async def read_twice() -> AsyncIterator[Page]:
+    async def read_twice() -> Pages:
         nonlocal reads
         reads += 1
         yield Page([1, 2])
@@ -193,10 +194,56 @@ async def test_a_list_that_repeats_a_row_for_ever_is_read_three_times_and_believ
     assert reads == 3
 
 
+class Unordered:
+    """A list without an order of its own: every page is a page of another one. Its total is its length."""
+
+    def __init__(self, count: int, size: int, seed: int) -> None:
+        self.list = list(range(count))
+        self.size = size
+        self.random = Random(seed)
+        self.pages = 0
+
+    async def read(self) -> Pages:
+        for number in range(0, len(self.list), self.size):
+            self.random.shuffle(self.list)
+            self.pages += 1
+            yield Page(self.list[number : number + self.size], total=len(self.list))
+
+
+@given(count=st.integers(0, 8), size=st.integers(4, 9), seed=st.integers(0, 2**32))
+async def test_kept_rows_are_all_there_once_as_many_have_come_as_the_total_says(
+    count: int, size: int, seed: int
+) -> None:
+    unordered = Unordered(count, size, seed)
+    rows = settled(unordered.read, lambda row: row, passes=200, kept=True)
+    found = [row async for fresh in rows for row in fresh]
+    # Up to four quiet readings end it all the same.
+    assert set(found) == set(range(count)) or unordered.pages >= 5
+    assert len(found) == len(set(found))
+
+
+async def test_kept_rows_that_come_at_once_are_read_once() -> None:
+    unordered = Unordered(5, 5, 1)
+    assert [fresh async for fresh in settled(unordered.read, lambda row: row, kept=True)]
+    assert unordered.pages == 1
+
+
+async def test_a_total_that_counts_a_name_twice_is_not_waited_for_without_end() -> None:
+    reads = 0
+
+    async def twice() -> Pages:
+        nonlocal reads
+        reads += 1
+        yield Page(["same", "same"], total=2)
+
+    found = [row async for fresh in settled(twice, lambda row: row, passes=9, kept=True) for row in fresh]
+    assert (found, reads) == (["same"], 5)
+
+
 async def test_a_list_that_never_comes_to_rest_is_told() -> None:
     state = [0]
 
-    async def restless() -> AsyncIterator[Page]:
+    async def restless() -> Pages:
         state[0] += 1
         yield Page([state[0]], total=5)
 
