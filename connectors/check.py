@@ -9,6 +9,7 @@ from typing import Final
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from connectors.budget import LocalBuckets
 from connectors.connect import connect_redis, public_address
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.registry import Registered, load_accounts
@@ -47,9 +48,11 @@ async def check(settings: Settings) -> list[CheckResult]:
             *results,
         ]
     found = f"{len(accounts)} accounts, {len(settings.tenants)} tenants"
-    http = HttpClient()
+    http, buckets = HttpClient(), LocalBuckets()
     try:
-        tried = await asyncio.gather(*(_account(entry, http, public_url) for entry in accounts))
+        tried = await asyncio.gather(
+            *(_account(entry, http.within(entry.budget(buckets)), public_url) for entry in accounts)
+        )
     finally:
         await http.close()
     return [CheckResult("configuration", True, found), *results, *tried]

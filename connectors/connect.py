@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import uvicorn
@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from connectors.bookmarks import Bookmarks
+from connectors.budget import Buckets, RedisBuckets
 from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
 from connectors.lease import Lease
@@ -77,7 +78,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     """Connect to Kafka and Redis, build all parts, and disconnect at the end."""
     public_url = public_address(settings.callbacks)
     redis = await connect_redis(settings)
-    http = HttpClient()
+    http, buckets = HttpClient(), RedisBuckets(redis)
     publisher = Publisher(lambda: make_producer(settings))
     bookmarks = Bookmarks(
         lambda: AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False),
@@ -97,7 +98,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             ) from None
         await bookmarks.refresh()
         await inventory.refresh()
-        jobs = [entry.provider.job(entry.account, toolbox) for entry in accounts]
+        jobs = [entry.provider.job(entry.account, _tools(entry, toolbox, buckets)) for entry in accounts]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         yield Connector(
             [Poller(job, Lease(redis, job.account), bookmarks) for job in jobs if job is not None],
@@ -116,6 +117,11 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         await publisher.stop()
         await http.close()
         await redis.aclose()
+
+
+def _tools(entry: Registered, toolbox: Toolbox, buckets: Buckets) -> Toolbox:
+    """Return the toolbox of one account, whose requests keep to its provider's limits."""
+    return replace(toolbox, http=toolbox.http.within(entry.budget(buckets)))
 
 
 def public_address(callbacks: CallbackSettings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -14,6 +14,7 @@ from connectors.auth import Token, TokenCache, jwt_expiry
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.emnify_cdr import Part, usage_record
 from connectors.http import Call, Failure, HttpClient, ProviderError
+from connectors.limits import Limit, Scope
 from connectors.publisher import Batch, Proceed, cover
 from connectors.registry import Toolbox, callback_url
 from connectors.values import EPOCH, micros
@@ -218,8 +219,25 @@ class EmnifyApi:
         return Token(token, jwt_expiry(token))
 
 
+LIMITS: Final = (
+    Limit.window("requests", 2000, 300, Scope.ADDRESS),
+    Limit.window("logins", 100, 300, Scope.ADDRESS, path="/authenticate$"),
+    Limit.window("month", 10_000_000, 31 * 86_400),
+    Limit.rate("sim-stats", 10, 5, path="/sim/[^/]+/stats"),
+    Limit.rate("sims", 10, 5, path="/sim$"),
+    Limit.rate("sim", 100, 50, path="/sim/[^/]+$"),
+    Limit.rate("stats", 10, 5, path="/v[12]/stats"),
+    Limit.rate("organisation-stats", 10, 5, path="/organisation/[^/]+/stats"),
+    Limit.rate("endpoints", 10, 5, path="/endpoint$"),
+    Limit.rate("endpoint", 50, 25, path="/endpoint/[^/]+$"),
+    Limit.rate("endpoint-stats", 100, 50, path="/endpoint/[^/]+/stats"),
+)
+"""Of an address, of an organisation and month, and each path's own (emnify's documentation)."""
+
+
 class _Emnify:
     settings: type[AccountSettings] = EmnifySettings
+    limits: Sequence[Limit] = LIMITS
 
     def job(self, account: EmnifyAccount, toolbox: Toolbox) -> StreamWatch:
         return StreamWatch(account, toolbox)

@@ -7,7 +7,7 @@ so every sweep reads a trailing window again and publishes what has changed (KOR
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +20,7 @@ from connectors.changes import ChangeFilter, Seen, seen
 from connectors.http import HttpClient
 from connectors.kore_api import KoreApi, Network, Sim
 from connectors.kore_rows import HOUR, Stamp, hour_after, hour_of, hour_of_row, usage_record
+from connectors.limits import Limit
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import EPOCH, micros, raw_row, text_of
@@ -213,6 +214,8 @@ class KoreSweep:
 
 class _Kore:
     settings: type[AccountSettings] = KoreSettings
+    limits: Sequence[Limit] = ()
+    """KORE publishes none; what it asks for by 429 and 503 is heeded."""
 
     def job(self, account: KoreAccount, toolbox: Toolbox) -> KoreSweep:
         return KoreSweep(account, toolbox)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -18,8 +18,10 @@ from pydantic import ValidationError
 import connectors
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmarks
+from connectors.budget import Buckets, Budget
 from connectors.http import HttpClient
 from connectors.inventory import Inventory
+from connectors.limits import Limit
 from connectors.poller import Job
 from connectors.publisher import Sender
 from connectors.receiver import CallbackHandler
@@ -55,6 +57,10 @@ class Provider(Protocol):
     def settings(self) -> type[AccountSettings]:
         """The model of the account's table."""
 
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """The limits that the provider documents; none where it documents none."""
+
     def job(self, account: Account[Any], toolbox: Toolbox) -> Job | None:
         """What is polled for this account, if anything."""
 
@@ -74,6 +80,11 @@ class Registered:
 
     account: Account[Any]
     provider: Provider
+
+    def budget(self, buckets: Buckets) -> Budget:
+        """Return the account's part in the provider's limits."""
+        settings = self.account.settings
+        return Budget(settings.provider, self.account.name, self.provider.limits, buckets)
 
 
 def load_accounts(settings: Settings) -> list[Registered]:

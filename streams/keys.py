@@ -16,6 +16,7 @@ key                             type     content
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
+`su1:rate:{bucket}`             string   when a budget of requests is full again (microseconds); expires
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
@@ -68,3 +69,8 @@ def coverage_key(tenant: str) -> str:
 def lease_key(account: str) -> str:
     """Lease of the one connector that polls this account."""
     return f"{PREFIX}:lease:{account}"
+
+
+def rate_key(bucket: str) -> str:
+    """When a bucket of requests is full again, or a gate open."""
+    return f"{PREFIX}:rate:{bucket}"

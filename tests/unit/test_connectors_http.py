@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
-import aiohttp
 import orjson
 import pytest
 from starlette.applications import Starlette
@@ -17,16 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.auth import Token, TokenCache, jwt_expiry
-from connectors.http import (
-    ATTEMPTS,
-    Action,
-    Call,
-    Failure,
-    HttpClient,
-    ProviderError,
-    outcome_of,
-    retry_after,
-)
+from connectors.budget import Budget, LocalBuckets
+from connectors.http import ATTEMPTS, Call, Failure, HttpClient, ProviderError
+from connectors.limits import Limit
 from tests.integration.connector_kit import served
 
 Scripted = tuple[int, bytes, dict[str, str]]
@@ -66,46 +57,15 @@ async def setup() -> AsyncIterator[Setup]:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    http = HttpClient(timeout_s=5, sleep=sleep, jitter=lambda: 1.0)
+    def clock() -> float:
+        return sum(waits)
+
+    budget = Budget("emnify", "main", (Limit("requests", 3, 0.5, stated=True),), LocalBuckets(clock))
+    http = HttpClient(timeout_s=5, sleep=sleep, jitter=lambda: 1.0, budget=budget)
     app = Starlette(routes=[Route("/usage", provider.answer, methods=["GET", "POST"])])
     async with served(app) as provider.address:
         yield Setup(provider, http, waits)
         await http.close()
-
-
-@pytest.mark.parametrize(
-    ("result", "action", "failure"),
-    [
-        (302, Action.FAIL, Failure.CONFIG),
-        (400, Action.FAIL, Failure.PROVIDER),
-        (401, Action.REFRESH, Failure.CONFIG),
-        (403, Action.FAIL, Failure.CONFIG),
-        (404, Action.FAIL, Failure.CONFIG),
-        (408, Action.RETRY, Failure.TRANSIENT),
-        (418, Action.FAIL, Failure.PROVIDER),
-        (423, Action.RETRY, Failure.TRANSIENT),
-        (429, Action.WAIT, Failure.TRANSIENT),
-        (500, Action.RETRY, Failure.TRANSIENT),
-        (503, Action.WAIT, Failure.TRANSIENT),
-        (599, Action.RETRY, Failure.TRANSIENT),
-        (304, Action.FAIL, Failure.PROVIDER),
-        (TimeoutError(), Action.RETRY, Failure.TRANSIENT),
-        (ConnectionResetError(), Action.RETRY, Failure.TRANSIENT),
-        (aiohttp.ServerDisconnectedError(), Action.RETRY, Failure.TRANSIENT),
-        (aiohttp.ClientPayloadError(), Action.RETRY, Failure.TRANSIENT),
-        (aiohttp.InvalidURL("x"), Action.FAIL, Failure.CONFIG),
-    ],
-)
-def test_the_table_of_outcomes(result: int | Exception, action: Action, failure: Failure) -> None:
-    """Every status and exception leads to one action and concerns somebody."""
-    outcome = outcome_of(result)
-    assert (outcome.action, outcome.failure) == (action, failure)
-
-
-def test_a_programming_error_is_not_an_outcome() -> None:
-    """It must not be retried away."""
-    with pytest.raises(KeyError):
-        outcome_of(KeyError("ours"))
 
 
 async def test_decimals_of_an_answer_are_exact(setup: Setup) -> None:
@@ -125,6 +85,47 @@ async def test_the_provider_says_when_to_come_back(setup: Setup) -> None:
     setup.provider.answers = [(429, b"", {"Retry-After": "7"}), GOOD]
     await setup.http.call(setup.call())
     assert setup.waits == [7.0]
+
+
+async def test_the_providers_wait_holds_for_the_whole_account(setup: Setup) -> None:
+    """Not for the one call that was told, and not for an account that was not."""
+    setup.provider.answers = [(429, b"", {"Retry-After": "300"}), GOOD]
+    with pytest.raises(ProviderError):
+        await setup.http.call(setup.call())
+    other = setup.http.within(Budget("emnify", "other", (), LocalBuckets()))
+    await other.call(setup.call())
+    assert setup.waits == []
+    await setup.http.call(setup.call())
+    assert setup.waits == [300.0]
+
+
+async def test_requests_beyond_the_budget_wait_for_it(setup: Setup) -> None:
+    """Three at once, then one every other second; tries again count too."""
+    setup.provider.answers = [GOOD, GOOD, (500, b"", {}), GOOD]
+    for _ in range(4):
+        await setup.http.call(setup.call())
+    assert setup.waits == [0.5, 1.5, 2.0]
+
+
+async def test_what_an_answer_says_is_left_has_to_last_until_the_reset(setup: Setup) -> None:
+    """Others may use the same limit."""
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40"}
+    setup.provider.answers = [(200, b"{}", headers), GOOD]
+    await setup.http.call(setup.call())
+    assert setup.http.budget.left == 0
+    await setup.http.call(setup.call())
+    assert sum(setup.waits) == pytest.approx(42.0)
+
+
+async def test_a_budget_that_is_used_up_for_long_is_told(setup: Setup) -> None:
+    """A limit of a month does not hold a sweep for days."""
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "80000"}
+    setup.provider.answers = [(200, b"{}", headers), GOOD]
+    await setup.http.call(setup.call())
+    with pytest.raises(ProviderError, match="budget of requests is used up") as caught:
+        await setup.http.call(setup.call())
+    assert caught.value.wait_s == pytest.approx(80_002.0)
+    assert setup.waits == []
 
 
 async def test_a_long_wait_is_left_to_the_poller(setup: Setup) -> None:
@@ -163,11 +164,12 @@ async def test_an_address_where_nobody_listens_is_transient(setup: Setup) -> Non
 
 
 async def test_an_answer_that_is_not_json_is_the_providers_fault(setup: Setup) -> None:
-    """A proxy's page of HTML, for example."""
-    setup.provider.answers = [(200, b"<html>", {})]
+    """A proxy's page of HTML, or an answer cut off, that comes again and again."""
+    setup.provider.answers = [(200, b'{"usage": [', {}), (200, b"<html>", {})]
     with pytest.raises(ProviderError, match="not JSON") as caught:
         await setup.http.call(setup.call())
     assert caught.value.failure is Failure.PROVIDER
+    assert len(setup.provider.tokens) == ATTEMPTS
 
 
 async def test_secrets_show_neither_in_errors_nor_in_logs(
@@ -266,20 +268,3 @@ def test_the_life_of_a_jwt_is_read_from_it(claims: object, expected: float | Non
 def test_other_tokens_have_no_life_that_can_be_read(token: str) -> None:
     """They are used until the provider rejects them."""
     assert jwt_expiry(token) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, None),
-        ("120", 120.0),
-        ("99999999999999999999", 86_400.0),
-        ("soon", None),
-        ("-5", None),
-        ("Fri, 09 May 2025 10:30:30 GMT", 30.0),
-        ("Fri, 09 May 2025 10:00:00 GMT", 0.0),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | None) -> None:
-    """Both forms of RFC 9110, bounded by a day."""
-    assert retry_after(value, datetime(2025, 5, 9, 10, 30, tzinfo=UTC)) == expected
