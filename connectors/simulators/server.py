@@ -1,6 +1,7 @@
 """All providers on one HTTP port, with a control surface beside them.
 
-`/emnify`, `/kore` and `/simsy` are the providers; `/truth`, `/control/*` and `/livez` belong to nobody's API.
+`/emnify`, `/kore`, `/onomondo` and `/simsy` are the providers; `/truth`, `/control/*` and `/livez` belong to
+nobody's API.
 """
 
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from connectors.simulators.data_streamer import DataStreamer
 from connectors.simulators.emnify import EmnifySimulator
 from connectors.simulators.fleet import build_fleet
 from connectors.simulators.kore import KoreSimulator
+from connectors.simulators.onomondo import OnomondoSimulator
+from connectors.simulators.onomondo_webhooks import OnomondoWebhooks
 from connectors.simulators.settings import SimulatorSettings
 from connectors.simulators.simsy import SimsySimulator
 from connectors.simulators.truth import ground_truth
@@ -31,7 +34,7 @@ def _now() -> datetime:
 
 
 class Simulators:
-    """The whole stand-in as an ASGI application; its lifespan runs the Data Streamer."""
+    """The whole stand-in as an ASGI application; its lifespan runs what pushes."""
 
     def __init__(self, settings: SimulatorSettings, clock: Clock = _now) -> None:
         self._settings = settings
@@ -59,11 +62,16 @@ class Simulators:
             )
         at_emnify = [sim for sim in sims if sim.provider == "emnify"]
         self._kore = KoreSimulator(sims, self.history, settings.kore, clock)
+        self.webhooks = OnomondoWebhooks(self.history, settings.onomondo, settings.faults.on, settings.seed)
+        self._onomondo = OnomondoSimulator(
+            sims, self.history, self.webhooks, settings.onomondo, settings.faults.on, clock
+        )
         self._simsy = SimsySimulator(sims, self.history, settings.simsy, settings.faults.on, clock)
         self.app = Starlette(
             routes=[
                 Mount("/emnify", EmnifySimulator(at_emnify, self.streamer, emnify, clock).app),
                 Mount("/kore", self._kore.app),
+                Mount("/onomondo", self._onomondo.app),
                 Mount("/simsy", self._simsy.app),
                 Route("/truth", self._truth),
                 Route("/control/pause", self._pause, methods=["POST"]),
@@ -77,9 +85,11 @@ class Simulators:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await self.streamer.start()
+        await self.webhooks.start()
         try:
             yield
         finally:
+            await self.webhooks.stop()
             await self.streamer.stop()
 
     async def _truth(self, request: Request) -> Response:
@@ -93,7 +103,7 @@ class Simulators:
         return JSONResponse({"paused": False, "as_of": utc_text(self.history.resume())})
 
     async def _status(self, request: Request) -> Response:
-        """Counts of records. The emnify stream is drained when `pending` is 0."""
+        """Counts of records. A provider has told all that it will tell when its `pending` is 0."""
         return JSONResponse(
             {
                 "as_of": utc_text(self.history.as_of()),
@@ -102,6 +112,7 @@ class Simulators:
                 "history_from": utc_text(self.history.history_from),
                 "emnify": self.streamer.report(),
                 "kore": self._kore.report(),
+                "onomondo": self._onomondo.report(),
                 "simsy": self._simsy.report(),
             }
         )

@@ -95,6 +95,22 @@ class KoreSettings(_Settings):
         return clients
 
 
+class OnomondoSettings(_Settings):
+    """The Onomondo stand-in: one organisation, whose SIMs bear their tenant's name as a tag."""
+
+    api_token: SecretStr = Field(SecretStr("demo-onomondo-api-token"), min_length=1)
+    requests_per_minute: int = Field(600, ge=1, description="of one address, whatever its keys")
+    late_seconds: float = Field(15.0, ge=0, description="until the fault late-rows shows a row")
+    webhook_url: str | None = Field(None, description="where events are sent to; none: no webhook")
+    webhook_token: SecretStr = Field(
+        SecretStr("demo-onomondo-webhook-token"), description="last part of that address' path"
+    )
+    webhook_timeout_seconds: float = Field(1.0, gt=0)
+    webhook_backoff_seconds: float = Field(0.5, gt=0, description="wait before an event is sent again")
+    breaker_failures: int = Field(5, ge=1, description="failures in a row after which all events wait")
+    breaker_seconds: float = Field(5.0, gt=0, description="how long they wait")
+
+
 class SimsyToken(_Settings):
     """A Cloudflare Access service token, from which SIMSY knows the tenant."""
 
@@ -144,5 +160,6 @@ class SimulatorSettings(_Settings):
     port: int = Field(8900, ge=0, le=65535, description="0 takes a free port, which the log names")
     emnify: EmnifySettings = Field(default_factory=EmnifySettings)
     kore: KoreSettings = Field(default_factory=KoreSettings)
+    onomondo: OnomondoSettings = Field(default_factory=OnomondoSettings)
     simsy: SimsySettings = Field(default_factory=SimsySettings)
     faults: Faults = Field(default_factory=Faults)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.simulators.fleet import Sim
+from connectors.simulators.limits import RateLimit
 from connectors.simulators.settings import SimsySettings
 from connectors.simulators.simsy_accounts import (
     BUNDLES,
@@ -25,7 +26,6 @@ from connectors.simulators.simsy_accounts import (
     bundle_row,
 )
 from connectors.simulators.simsy_export import REPORTS, Exports, export_answer
-from connectors.simulators.simsy_limits import EXPORT_COST, RateLimit
 from connectors.simulators.simsy_requests import SimsyError, Visit, parse_instant
 from connectors.simulators.simsy_usage import (
     Grouping,
@@ -41,6 +41,7 @@ from connectors.simulators.simsy_usage import (
 from connectors.simulators.usage import Clock, UsageHistory
 
 SLOW_S: Final = 1 / 3
+EXPORT_COST: Final = 5
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""SIMSY's rate limit: so many requests a tenant in a window of a minute that the first request opens."""
+"""A provider's rate limit: so many requests of a client in a window of a minute that the first one opens."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,12 +6,11 @@ from datetime import datetime, timedelta
 from connectors.simulators.usage import Clock
 
 WINDOW = timedelta(minutes=1)
-EXPORT_COST = 5
 
 
 @dataclass(slots=True)
 class RateLimit:
-    """One tenant's counter, and the log that shows whether a client kept to the limit."""
+    """One client's counter, and the log that shows whether a client kept to the limit."""
 
     limit: int
     clock: Clock
