@@ -16,6 +16,7 @@ from connectors.emnify_cdr import Part, usage_record
 from connectors.http import Call, Failure, HttpClient, ProviderError
 from connectors.limits import Limit, Scope
 from connectors.publisher import Batch, Proceed, cover
+from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
 from connectors.values import EPOCH, micros
 from streams.events import describe
@@ -83,10 +84,10 @@ class EmnifyCallback:
     def __init__(self, account: EmnifyAccount) -> None:
         self.account = account
 
-    def authorised(self, headers: Mapping[str, str]) -> bool:
+    def authorised(self, caller: Caller) -> bool:
         """Compare the static header with its secret, in constant time."""
         settings = self.account.settings
-        given = headers.get(settings.callback_header, "")
+        given = caller.headers.get(settings.callback_header, "")
         expected = settings.callback_secret.get_secret_value()
         return hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode())
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -38,6 +39,17 @@ RETRY_AFTER_S: Final = 5
 """Seconds after which a refused provider should come again: a broker's restart takes about that."""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a request shows of whence it comes, before its body is read."""
+
+    headers: Mapping[str, str]
+    token: str = ""
+    """The part of the path behind the account's name, where the provider has no other secret."""
+    address: str = ""
+    """The sender's IP address; behind a proxy on this machine the one that the proxy names."""
+
+
 class CallbackHandler(Protocol):
     """A provider's side of the callbacks of one account."""
 
@@ -45,7 +57,7 @@ class CallbackHandler(Protocol):
     def account(self) -> Account[Any]:
         """The account."""
 
-    def authorised(self, headers: Mapping[str, str]) -> bool:
+    def authorised(self, caller: Caller) -> bool:
         """Whether the request proves to come from the provider; compares in constant time."""
 
     def signed(self, method: str, headers: Mapping[str, str], body: bytes) -> bool:
@@ -75,6 +87,7 @@ class Receiver:
         self.app = Starlette(
             routes=[
                 Route("/callbacks/{account}", self._callback, methods=["POST", "PUT"]),
+                Route("/callbacks/{account}/{token}", self._callback, methods=["POST", "PUT"]),
                 Route("/livez", self._livez),
             ]
         )
@@ -86,7 +99,8 @@ class Receiver:
         handler = self._handlers.get(request.path_params["account"])
         if handler is None:
             return _refusal(404, "no account of this name takes callbacks")
-        if not handler.authorised(request.headers):
+        token, sender = request.path_params.get("token", ""), request.client
+        if not handler.authorised(Caller(request.headers, token, sender.host if sender else "")):
             logger.warning("callback for account %s with a wrong secret", handler.account.name)
             return _refusal(401, "the secret is missing or wrong")
         try:
