@@ -53,7 +53,7 @@ class CompactedTopic:
         """Disconnect."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await _stop(consumer)
+            await stop_soon(consumer)
 
     async def _read_to_end(self, take: Take) -> None:
         async with asyncio.timeout(_SILENCE_S):
@@ -78,13 +78,13 @@ class CompactedTopic:
                 consumer.assign([self._partition])
                 await consumer.seek_to_beginning(self._partition)
             except BaseException:
-                await _stop(consumer)
+                await stop_soon(consumer)
                 raise
             self._consumer = consumer
         return self._consumer
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
+async def stop_soon(consumer: AIOKafkaConsumer) -> None:
     """Leave within seconds, broker or not."""
     with contextlib.suppress(TimeoutError, KafkaError, OSError):
         async with asyncio.timeout(_STOP_S):

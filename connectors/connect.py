@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -20,6 +21,7 @@ from connectors.bookmarks import Bookmarks
 from connectors.budget import Buckets, RedisBuckets
 from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
+from connectors.inventory_copy import InventoryCopy
 from connectors.lease import Lease
 from connectors.poller import Poller, run_all
 from connectors.publisher import Publisher
@@ -48,6 +50,7 @@ class Connector:
     pollers: list[Poller]
     receiver: Receiver
     inventory: Inventory
+    copy: InventoryCopy
 
 
 async def run(settings: Settings) -> None:
@@ -80,10 +83,8 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     redis = await connect_redis(settings)
     http, buckets = HttpClient(), RedisBuckets(redis)
     publisher = Publisher(lambda: make_producer(settings))
-    bookmarks = Bookmarks(
-        lambda: AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False),
-        publisher,
-    )
+    consumer = partial(AIOKafkaConsumer, bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
+    bookmarks = Bookmarks(consumer, publisher)
     inventory = kafka_inventory(settings, publisher)
     toolbox = Toolbox(
         http=http, sender=publisher, bookmarks=bookmarks, inventory=inventory, public_url=public_url
@@ -110,6 +111,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
                 clock=utc_now,
             ),
             inventory,
+            InventoryCopy(redis, consumer),
         )
     finally:
         await bookmarks.stop()
@@ -165,13 +167,15 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     polling = asyncio.create_task(run_all(parts.pollers, stop))
     following = asyncio.create_task(parts.inventory.follow(stop))
+    copying = asyncio.create_task(parts.copy.run(stop))
     stopping = asyncio.create_task(stop.wait())
+    roles = [serving, polling, following, copying, stopping]
     try:
-        await asyncio.wait({serving, polling, following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
         server.should_exit = True
-        results = await asyncio.gather(serving, polling, following, stopping, return_exceptions=True)
+        results = await asyncio.gather(*roles, return_exceptions=True)
         logger.info("connectors stopped")
     for result in results:
         if isinstance(result, BaseException):

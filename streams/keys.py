@@ -21,6 +21,9 @@ key                             type     content
 
 Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
 the other structures are removed by the worker when their window expires.
+
+The inventory's keys come from the connector role (`connectors.inventory_copy`). An item says nothing of
+tenants: whoever shows one has to look at the SIM's `ownership|iccid`, and at what its tenant's time saw.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from streams.windows import Granularity
 
 PREFIX = "su1"
 META = f"{PREFIX}:meta"
+INVENTORY = f"{PREFIX}:inventory"
 
 
 def partition_key(partition: int) -> str:
@@ -74,3 +78,28 @@ def lease_key(account: str) -> str:
 def rate_key(bucket: str) -> str:
     """When a bucket of requests is full again, or a gate open."""
     return f"{PREFIX}:rate:{bucket}"
+
+
+def inventory_key(account: str) -> str:
+    """Everything that `inventory.v1` says of the account."""
+    return f"{INVENTORY}:{account}"
+
+
+def ids_key(account: str, kind: str) -> str:
+    """Ids of the account's items of a kind."""
+    return f"{PREFIX}:ids:{account}:{kind}"
+
+
+def names_key(account: str) -> str:
+    """SIMs of the account by all their names."""
+    return f"{PREFIX}:names:{account}"
+
+
+def parts_key(account: str) -> str:
+    """What belongs to each SIM of the account: endpoints, bundle instances."""
+    return f"{PREFIX}:parts:{account}"
+
+
+def owned_key(tenant: str) -> str:
+    """SIMs that the tenant has or had, of all accounts."""
+    return f"{PREFIX}:owned:{tenant}"
