@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -20,14 +20,14 @@ class Seen:
 
 def seen(hour: datetime, identity: str, payload: bytes) -> Seen:
     """Digest a statement. A wrong match would need both digests to collide."""
-    return Seen(hour, _digest(identity.encode()), _digest(payload))
+    return Seen(hour, digest(identity.encode()), digest(payload))
 
 
 class ChangeFilter:
-    """Remembers what was published, in memory alone: after a restart everything counts as changed.
+    """Remembers what was published, in memory: about 150 bytes for each statement of the re-read window.
 
-    That is harmless, since a higher revision with an equal payload changes no total. Memory is about 150
-    bytes for each statement of the re-read window.
+    Where nothing fills it after a restart, everything counts as changed. That is harmless, since a higher
+    revision with an equal payload changes no total.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,25 @@ class ChangeFilter:
         for item in items:
             self._hours[item.hour][item.identity] = item.payload
 
+    def forget(self, items: Iterable[Seen]) -> None:
+        """Take these for unknown again, whatever was published under their identities."""
+        for item in items:
+            self._hours[item.hour].pop(item.identity, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._hours.clear()
+
+    def absent(self, hour: datetime, present: Container[int]) -> set[int]:
+        """Return the identities that were published under an hour and are not among those present."""
+        return {identity for identity in self._hours.get(hour, ()) if identity not in present}
+
     def forget_before(self, start: datetime) -> None:
         """Drop what lies before the re-read window."""
         for hour in [hour for hour in self._hours if hour < start]:
             del self._hours[hour]
 
 
-def _digest(data: bytes) -> int:
+def digest(data: bytes) -> int:
+    """Return 64 bits that stand for the data."""
     return int.from_bytes(blake2b(data, digest_size=8).digest())

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from connectors.bookmarks import Bookmarks
 from connectors.budget import Buckets, RedisBuckets
+from connectors.history import TopicHistory
 from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
 from connectors.inventory_copy import InventoryCopy
@@ -87,7 +88,12 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     bookmarks = Bookmarks(consumer, publisher)
     inventory = kafka_inventory(settings, publisher)
     toolbox = Toolbox(
-        http=http, sender=publisher, bookmarks=bookmarks, inventory=inventory, public_url=public_url
+        http=http,
+        sender=publisher,
+        bookmarks=bookmarks,
+        inventory=inventory,
+        public_url=public_url,
+        history=TopicHistory(consumer),
     )
     try:
         try:

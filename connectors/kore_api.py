@@ -63,6 +63,10 @@ class _NetworkItem(_Part):
     identifiers: tuple[_Identifier, ...] = ()
 
 
+class _FleetItem(_Part):
+    sid: str
+
+
 M = TypeVar("M", bound=_Part)
 
 
@@ -86,45 +90,60 @@ class KoreApi:
         self._client_secret = client_secret
         self._page_size = page_size
         self._tokens = TokenCache(self._login)
+        self.requests = 0
+        """Pages asked for so far; a retry of one counts once."""
 
     async def sims(self) -> dict[str, Sim]:
         """Return all SIMs by SID. One whose ICCID cannot be read is left out, and its usage dead-lettered."""
         found = {}
-        async for item in self._pages("Sims", "sims", {}):
-            sim = _checked(_SimItem, item)
-            try:
-                found[sim.sid] = Sim(sim.sid, canonical_iccid(sim.iccid), sim.unique_name, sim.fleet_sid)
-            except DataError as error:
-                logger.warning("Sim %s of KORE cannot be used: %s", sim.sid, error)
+        async for page in self._pages("Sims", "sims", {}):
+            for item in page:
+                sim = _checked(_SimItem, item)
+                try:
+                    found[sim.sid] = Sim(sim.sid, canonical_iccid(sim.iccid), sim.unique_name, sim.fleet_sid)
+                except DataError as error:
+                    logger.warning("Sim %s of KORE cannot be used: %s", sim.sid, error)
         return found
 
     async def networks(self) -> dict[str, Network]:
         """Return all networks by SID."""
         found = {}
-        async for item in self._pages("Networks", "networks", {}):
-            network = _checked(_NetworkItem, item)
-            first = next(iter(network.identifiers), None)
-            code = f"{first.mcc}-{first.mnc}" if first else None
-            country = network.iso_country.upper() if network.iso_country else None
-            found[network.sid] = Network(network.sid, code, country)
+        async for page in self._pages("Networks", "networks", {}):
+            for item in page:
+                network = _checked(_NetworkItem, item)
+                first = next(iter(network.identifiers), None)
+                code = f"{first.mcc}-{first.mnc}" if first else None
+                country = network.iso_country.upper() if network.iso_country else None
+                found[network.sid] = Network(network.sid, code, country)
         return found
 
-    async def usage(self, start: datetime, end: datetime, query: Mapping[str, str]) -> list[Any]:
-        """Return the rows of `[start, end)`, both on a UTC hour.
+    async def fleets(self) -> list[str]:
+        """Return the SIDs of all fleets."""
+        return [
+            _checked(_FleetItem, item).sid
+            async for page in self._pages("Fleets", "fleets", {})
+            for item in page
+        ]
+
+    async def usage(
+        self, start: datetime, end: datetime, query: Mapping[str, str]
+    ) -> AsyncIterator[list[Any]]:
+        """Yield the rows of `[start, end)`, both on a UTC hour, page by page.
 
         EndTime is always sent, because its default of now is not aligned; the end of the current hour is a
         valid EndTime, so the open hour is read too.
         """
         times = {"StartTime": utc_text(start), "EndTime": utc_text(end)}
-        return [row async for row in self._pages("UsageRecords", "usage_records", {**times, **query})]
+        async for page in self._pages("UsageRecords", "usage_records", {**times, **query}):
+            yield page
 
     async def try_credentials(self) -> None:
         """Log in and read one SIM. Raises `ProviderError`."""
         call = Call("GET", f"{self._api_base}/Sims", {"PageSize": "1"}, expired=token_expired)
         await self._http.call(call, self._tokens)
 
-    async def _pages(self, path: str, key: str, query: Mapping[str, str]) -> AsyncIterator[Any]:
-        """Yield the items of all pages."""
+    async def _pages(self, path: str, key: str, query: Mapping[str, str]) -> AsyncIterator[list[Any]]:
+        """Yield the items of each page."""
         call = Call(
             "GET",
             f"{self._api_base}/{path}",
@@ -141,9 +160,12 @@ class KoreApi:
                 )
             return Page(items, following=following(asked, meta.get("next_page_url")))
 
-        async for page in linked(lambda asked: self._http.call(asked, self._tokens), call, read):
-            for item in page.items:
-                yield item
+        async for page in linked(self._get, call, read):
+            yield page.items
+
+    async def _get(self, call: Call) -> Answer:
+        self.requests += 1
+        return await self._http.call(call, self._tokens)
 
     async def _login(self) -> Token:
         """Client credentials give an access token and its life in seconds (KORE's documentation)."""

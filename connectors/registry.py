@@ -19,6 +19,7 @@ import connectors
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmarks
 from connectors.budget import Buckets, Budget
+from connectors.history import History
 from connectors.http import HttpClient
 from connectors.inventory import Inventory
 from connectors.limits import Limit
@@ -48,6 +49,8 @@ class Toolbox:
     public_url: str
     """Address under which providers reach the callback receiver."""
     clock: Callable[[], datetime] = utc_now
+    history: History | None = None
+    """What was published before; without it a job knows what it has published itself."""
 
 
 class Provider(Protocol):

@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from connectors.simulators.kore_accounts import make_sid
 from connectors.simulators.usage import Usage, UsageHistory
 
-CellKey = tuple[str, str, str, datetime, str, str, str, str]
+CellKey = tuple[str, str, str, datetime, str, str, str, str, str]
 
 
 @dataclass(slots=True)
@@ -23,7 +24,7 @@ class _Sum:
 
 
 def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[str, Any]:
-    """One cell per hour of the usage's *start*, SIM, network and service; volumes are bytes or messages.
+    """One cell per hour of the usage's *start*, SIM, network, service and KORE fleet; bytes or messages.
 
     KORE states totals per cell, so `records` is 1 there. Its money is null until the first usage of the cell
     is billed, and `cost_status` stays `pending` until all of it is. Onomondo tells neither directions nor
@@ -59,11 +60,12 @@ def _key(usage: Usage) -> CellKey:
         usage.network.country,
         usage.network.code,
         usage.service,
+        make_sid("HF", sim.fleet_at(usage.start)) if sim.provider == "kore" else "",
     )
 
 
 def _cell(key: CellKey, total: _Sum) -> dict[str, Any]:
-    tenant, provider, account, hour, sim, country, network, service = key
+    tenant, provider, account, hour, sim, country, network, service, fleet = key
     return {
         "tenant": tenant,
         "provider": provider,
@@ -73,6 +75,7 @@ def _cell(key: CellKey, total: _Sum) -> dict[str, Any]:
         "country": country,
         "network": network,
         "service": service,
+        "fleet": fleet or None,
         "rx": total.rx,
         "tx": total.tx,
         "total": total.rx + total.tx + total.undirected,

@@ -179,23 +179,26 @@ def _take(found: Found, wanted: set[str], topic: str, value: bytes, headers: Any
             found.sequence.append(coverage)
 
 
-Cell = tuple[str, str, str, str, str | None, str | None, str]
+Cell = tuple[str, str, str, str, str | None, str | None, str, str | None]
 
 
 def cells_of(found: Found, names: dict[str, str]) -> dict[Cell, int]:
     """Sum the newest records by the cells of the simulators' truth; `names` maps tenants to its names."""
     cells: dict[Cell, int] = {}
     for (tenant, _), record in found.newest.items():
+        if record.retracted:
+            continue
         hour = record.start.replace(minute=0, second=0, microsecond=0).isoformat().replace("+00:00", "Z")
         kind = "kore" if record.semantics == "period_total" else "emnify"
-        key = (names[tenant], kind, hour, record.sim, record.country, record.network, record.service)
+        place = (record.country, record.network, record.service, record.fleet)
+        key = (names[tenant], kind, hour, record.sim, *place)
         cells[key] = cells.get(key, 0) + record.total
     return cells
 
 
 def truth_of(truth: dict[str, Any], accounts: set[str]) -> dict[Cell, int]:
     """The same sums of these accounts, from the generator of the usage."""
-    fields = ("tenant", "provider", "hour", "sim", "country", "network", "service")
+    fields = ("tenant", "provider", "hour", "sim", "country", "network", "service", "fleet")
     return {
         tuple(cell[field] for field in fields): cell["total"]
         for cell in truth["cells"]

@@ -17,7 +17,7 @@ from connectors.bookmarks import Bookmark, Bookmarks
 from connectors.check import check
 from connectors.connect import connector, run
 from connectors.demo.embedded import free_port
-from connectors.kore import KoreSweep
+from connectors.kore_sweep import KoreSweep
 from connectors.publisher import always
 from connectors.registry import load_accounts
 from connectors.simulators import Simulators, SimulatorSettings

@@ -12,7 +12,7 @@ from connectors.account import Account
 from connectors.compacted import Take
 from connectors.emnify import EmnifySettings
 from connectors.inventory import Inventory
-from connectors.kore import KoreSettings
+from connectors.kore_settings import KoreSettings
 from connectors.publisher import Outgoing, Proceed, always
 from streams.errors import UnavailableError
 from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header

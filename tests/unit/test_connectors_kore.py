@@ -30,7 +30,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "account_sid": "AC1",
         "sim_sid": "HS1",
         "network_sid": "HW1",
-        "fleet_sid": None,
+        "fleet_sid": "HF2",
         "iso_country": None,
         "period": {"start_time": "2025-05-08T10:00:00Z", "end_time": "2025-05-08T11:00:00Z"},
         "data_upload": 1200,
@@ -44,7 +44,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_a_row_is_the_total_of_its_hour() -> None:
     """Every field of the documented example, normalised: download is towards the device."""
     assert usage_record(row(), stamp(), SIM, NETWORK) == UsageRecord(
-        identity="total:hour:2025-05-08T10:00:00Z:HS1:HW1",
+        identity="total:hour:2025-05-08T10:00:00Z:HS1:HW1:HF2",
         revision=1_746_784_845_120_000,
         semantics="period_total",
         start=HOUR,
@@ -57,7 +57,7 @@ def test_a_row_is_the_total_of_its_hour() -> None:
         cost=Decimal("0.01"),
         currency="USD",
         cost_status="pending",
-        fleet="HF1",
+        fleet="HF2",
         country="DE",
         network="262-01",
     )
@@ -98,7 +98,6 @@ def test_an_unknown_network_leaves_the_place_open() -> None:
     "changes",
     [
         {"sim_sid": None},
-        {"network_sid": None},
         {"data_total": None},
         {"data_total": -1},
         {"data_total": "many"},

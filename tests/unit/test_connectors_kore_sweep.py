@@ -4,92 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from connectors.bookmarks import Bookmark, Bookmarks
+from connectors.bookmarks import Bookmark
 from connectors.http import Failure, HttpClient, ProviderError
-from connectors.kore import KoreSweep
 from connectors.lease import LeaseLostError
 from connectors.publisher import always
-from connectors.registry import Toolbox
 from connectors.values import micros, utc_text
 from streams.topics import INVENTORY
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import NOW, MemorySender, inventory_of, kore_account
-
-START = NOW.replace(minute=0) - timedelta(hours=2)
-
-
-class Kore:
-    """One SIM on one network with usage in one hour, unless the test says otherwise."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
-        self.sims = [{"sid": "HS1", "iccid": "89883070000000000016", "unique_name": "m1", "fleet_sid": "HF1"}]
-        self.network_rows: list[Any] = [{"network_sid": "HW1", "data_total": 30}]
-        self.rows: list[Any] = [self.row()]
-        self.next_page: str | None = None
-        self.app = Starlette(
-            routes=[
-                Route("/token", self._token, methods=["POST"]),
-                Route("/v1/Sims", self._sims),
-                Route("/v1/Networks", self._networks),
-                Route("/v1/UsageRecords", self._usage),
-            ]
-        )
-
-    @staticmethod
-    def row(**changes: Any) -> dict[str, Any]:
-        period = {"start_time": utc_text(START), "end_time": utc_text(START + timedelta(hours=1))}
-        values = {"sim_sid": "HS1", "network_sid": "HW1", "period": period, "billed_unit": None}
-        return values | {"data_upload": 10, "data_download": 20, "data_total": 30} | changes
-
-    async def _token(self, _request: Request) -> Response:
-        return JSONResponse({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"})
-
-    async def _sims(self, _request: Request) -> Response:
-        return JSONResponse({"sims": self.sims, "meta": {"next_page_url": None}})
-
-    async def _networks(self, _request: Request) -> Response:
-        network = {"sid": "HW1", "iso_country": "de", "identifiers": [{"mcc": "262", "mnc": "01"}]}
-        return JSONResponse({"networks": [network], "meta": {"next_page_url": None}})
-
-    async def _usage(self, request: Request) -> Response:
-        self.asked.append(dict(request.query_params))
-        by_network = request.query_params.get("Group") == "network"
-        rows = self.network_rows if by_network else self.rows
-        return JSONResponse({"usage_records": rows, "meta": {"next_page_url": self.next_page}})
-
-
-class Sweeping:
-    """An account's sweeps with a provider and a clock that the test sets."""
-
-    def __init__(self, address: str, kore: Kore, http: HttpClient) -> None:
-        self.kore = kore
-        self.now = NOW
-        self.sender = MemorySender()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
-        account = kore_account(api_base=f"{address}/v1", token_url=f"{address}/token", history_hours=2)
-        toolbox = Toolbox(
-            http, self.sender, self.bookmarks, inventory_of(self.sender), "http://receiver", lambda: self.now
-        )
-        self.sweep = KoreSweep(account, toolbox).sweep
-
-    @property
-    def bookmark(self) -> Bookmark:
-        found = self.bookmarks.get("kore-acme")
-        assert found is not None
-        return found
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")
+from tests.unit.connector_fakes import NOW
+from tests.unit.kore_fakes import START, WINDOW, Kore, Sweeping, used
 
 
 @pytest.fixture
@@ -100,8 +26,8 @@ async def sweeping() -> AsyncIterator[Sweeping]:
         await http.close()
 
 
-async def test_a_sweep_asks_by_network_and_then_by_sim(sweeping: Sweeping) -> None:
-    """Both times lie on the hour and include the open one, so that every byte is there and counts once."""
+async def test_a_sweep_learns_what_occurs_and_then_asks_by_sim(sweeping: Sweeping) -> None:
+    """All times lie on the hour and include the open one, so that every byte is there and counts once."""
     await sweeping.sweep(always)
     window = {
         "StartTime": utc_text(START),
@@ -110,7 +36,9 @@ async def test_a_sweep_asks_by_network_and_then_by_sim(sweeping: Sweeping) -> No
     }
     assert sweeping.kore.asked == [
         window | {"Group": "network", "Granularity": "all"},
-        window | {"Group": "sim", "Network": "HW1", "Granularity": "hour"},
+        window | {"Group": "fleet", "Granularity": "all"},
+        window | {"Group": "sim", "Network": "HW1", "Fleet": "HF1", "Granularity": "hour"},
+        window | {"Granularity": "hour"},
     ]
     (event,) = sweeping.sender.usage
     (record,) = event.records
@@ -142,7 +70,7 @@ async def test_a_clock_that_steps_back_does_not_take_observations_along(sweeping
     """A later statement stays the later one."""
     await sweeping.sweep(always)
     sweeping.now = NOW - timedelta(minutes=5)
-    sweeping.kore.rows = [sweeping.kore.row(data_total=40)]
+    sweeping.kore.used = [used(down=30)]
     await sweeping.sweep(always)
     revisions = [record.revision for event in sweeping.sender.usage for record in event.records]
     assert revisions == [micros(NOW), micros(NOW) + 1]
@@ -151,7 +79,7 @@ async def test_a_clock_that_steps_back_does_not_take_observations_along(sweeping
 
 async def test_money_that_becomes_complete_is_a_change(sweeping: Sweeping) -> None:
     """Though KORE says the same: 24 hours after the hour's end nothing is added any more."""
-    sweeping.kore.rows = [sweeping.kore.row(data_total_billed="0.01", billed_unit="USD")]
+    sweeping.kore.used = [used(billed="0.01", unit="USD")]
     await sweeping.sweep(always)
     await sweeping.sweep(always)
     sweeping.now = NOW + timedelta(hours=24)
@@ -162,7 +90,7 @@ async def test_money_that_becomes_complete_is_a_change(sweeping: Sweeping) -> No
 
 async def test_usage_of_an_unknown_sim_is_a_dead_letter_once(sweeping: Sweeping) -> None:
     """The next sweep reads the SIMs again, and what has become known then counts."""
-    sweeping.kore.rows = [sweeping.kore.row(sim_sid="HS2")]
+    sweeping.kore.used = [used(Sim="HS2")]
     await sweeping.sweep(always)
     await sweeping.sweep(always)
     assert [reason for reason, _ in sweeping.sender.dead] == ["unknown-tenant"]
@@ -175,19 +103,25 @@ async def test_usage_of_an_unknown_sim_is_a_dead_letter_once(sweeping: Sweeping)
     ]
 
 
-async def test_usage_without_a_network_is_not_dropped(sweeping: Sweeping) -> None:
-    """It cannot be counted by SIM, so it is a dead letter."""
-    sweeping.kore.network_rows.append({"network_sid": None, "data_total": 5})
+@pytest.mark.parametrize("lacking", ["Network", "Fleet"])
+async def test_usage_that_is_filed_under_no_network_or_fleet_counts_without_it(
+    sweeping: Sweeping, lacking: str
+) -> None:
+    """It is what the parts leave of the SIM's whole; money is parted too."""
+    kore = sweeping.kore
+    kore.used = [used(billed="0.01", unit="USD"), used(**{lacking: None}, up=1, down=2)]
     await sweeping.sweep(always)
-    assert [reason for reason, _ in sweeping.sender.dead] == ["malformed"]
-    assert len(sweeping.sender.usage) == 1
+    assert sweeping.counted == {("1", "262-01", "HF1"): 30, ("1", None, None): 3}
+    assert sweeping.sender.dead == []
 
 
 async def test_a_row_that_is_shown_twice_counts_as_shown_last(sweeping: Sweeping) -> None:
     """One sweep does not state two things about one hour."""
-    sweeping.kore.rows = [sweeping.kore.row(), sweeping.kore.row(data_total=31)]
+    (row,) = sweeping.kore.rows_of({**WINDOW, "Granularity": "hour"}, "sim")
+    sweeping.kore.answer = [row, row | {"data_total": 31}]
     await sweeping.sweep(always)
-    assert [record.total for event in sweeping.sender.usage for record in event.records] == [31]
+    assert [record.total for record in sweeping.records.values()] == [31]
+    assert len(sweeping.sender.usage) == 1
 
 
 async def test_a_next_page_elsewhere_gets_no_token(sweeping: Sweeping) -> None:
@@ -203,7 +137,7 @@ async def test_a_lost_lease_stops_the_sweep_before_it_publishes_more(sweeping: S
     """Neither usage nor coverage nor a bookmark follows."""
 
     def proceed() -> None:
-        if len(sweeping.kore.asked) == 2:
+        if len(sweeping.kore.asked) == 3:
             raise LeaseLostError("lost")
 
     with pytest.raises(LeaseLostError):
@@ -217,7 +151,7 @@ async def test_what_kafka_has_not_taken_is_published_by_the_next_sweep(sweeping:
     """The filter remembers only what was acknowledged."""
 
     def proceed() -> None:
-        sweeping.sender.down = len(sweeping.kore.asked) == 2
+        sweeping.sender.down = len(sweeping.kore.asked) == 3
 
     with pytest.raises(Exception, match="Kafka"):
         await sweeping.sweep(proceed)

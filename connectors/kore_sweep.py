@@ -1,0 +1,247 @@
+"""KORE's sweeps: read the trailing window again, publish what has changed, retract what is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from connectors.bookmarks import Bookmark, next_observation
+from connectors.changes import ChangeFilter, Seen, digest
+from connectors.history import Statement, newest
+from connectors.http import HttpClient
+from connectors.kore_api import KoreApi
+from connectors.kore_counting import Chunk, Counting, Span, chunks
+from connectors.kore_rows import (
+    HOUR,
+    Stamp,
+    hour_after,
+    hour_of,
+    start_of_row,
+)
+from connectors.kore_settings import KoreAccount
+from connectors.kore_statements import RowReader, Told, seen_in
+from connectors.kore_usage import UsageReader
+from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.registry import Toolbox
+from connectors.values import EPOCH, micros
+from streams.usage import UsageRecord
+
+RETENTION: Final = timedelta(days=545)
+"""KORE keeps 18 months and refuses an older StartTime (83605); the shortest 18 months have 546 days."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What a sweep came to."""
+
+    changed: int = 0
+    retracted: int = 0
+    unequal: int = 0
+    """Periods in which the parts do not sum to KORE's plain total."""
+
+
+class KoreSweep:
+    """One account's sweeps."""
+
+    def __init__(self, account: KoreAccount, toolbox: Toolbox) -> None:
+        self._account = account
+        self._toolbox = toolbox
+        self._counting: Counting = account.settings.counting
+        self._api = kore_api(account, toolbox.http)
+        self._usage = UsageReader(self._api)
+        self._changes = ChangeFilter()
+        self._rows = RowReader(account, self._api, self._changes, toolbox.inventory)
+        self._observed: int | None = None
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self._account.name
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between sweeps."""
+        return self._account.settings.poll_interval_s
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Read the trailing window once.
+
+        1. Reserve the observation time, so that not even a crash lets a later one be earlier.
+        2. Where another process has swept since, learn from Kafka what was published of the window.
+        3. Read SIMs and networks, then chunk by chunk what has changed, and publish it.
+        4. Publish that the account is covered, which follows the usage it speaks of.
+        5. Move the bookmark.
+        """
+        settings, bookmarks, now = self._account.settings, self._toolbox.bookmarks, self._toolbox.clock()
+        bookmark = bookmarks.get(self.account)
+        start = self._start(bookmark, now)
+        stamp = Stamp(next_observation(bookmark, micros(now)), now, timedelta(hours=settings.billing_hours))
+        # Step 1.
+        covered = bookmark.covered_until if bookmark else None
+        known = bookmark is None or bookmark.last_observation == self._observed
+        await self._mark(covered, stamp, proceed)
+        # Step 2.
+        spans = list(self._counting.spans(start, hour_after(now)))
+        done, asked = _Done(), self._api.requests
+        self._changes.forget_before(spans[0].low)
+        if not known:
+            done.retracted += await self._recall(spans[0].low, stamp, proceed)
+        self._observed = stamp.observation
+        # Step 3.
+        await self._rows.read_inventory(now, proceed)
+        for chunk in chunks(spans, timedelta(hours=settings.chunk_hours)):
+            await self._read(chunk, stamp, done, proceed)
+        # Step 4.
+        end = now.replace(microsecond=0)
+        for low, high in _polled(spans, end):
+            sender, owners = self._toolbox.sender, self._toolbox.inventory
+            await cover(sender, owners, self._account, low, high, observed_at=now, proceed=proceed)
+        # Step 5.
+        await self._mark(max(covered or 0, micros(end)), stamp, proceed)
+        return self._said(spans, done, self._api.requests - asked)
+
+    def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+        """Begin where coverage ends, but never later than the trailing window does."""
+        settings = self._account.settings
+        if bookmark is None or bookmark.covered_until is None:
+            start = now - timedelta(hours=settings.history_hours)
+        else:
+            covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            start = min(covered, now - timedelta(hours=settings.reread_hours))
+        return hour_of(max(start, now - RETENTION))
+
+    async def _mark(self, covered: int | None, stamp: Stamp, proceed: Proceed) -> None:
+        bookmark = Bookmark(covered_until=covered, last_observation=stamp.observation)
+        await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
+
+    async def _recall(self, since: datetime, stamp: Stamp, proceed: Proceed) -> int:
+        """Fill the change filter with what was published of the window.
+
+        Retracts what no longer counts, because another source or grain does now; returns how many that are.
+        """
+        self._changes.clear()
+        live = [each for each in await self._published(since, proceed) if not each.record.retracted]
+        stale = [each for each in live if not self._counts(each.record)]
+        self._changes.remember(
+            seen_in(each.record) for each in live if self._counts(each.record) and _is_total(each.record)
+        )
+        return await self._retract(stale, stamp, proceed)
+
+    def _counts(self, record: UsageRecord) -> bool:
+        """Whether a statement is of the source and grain that count when it starts."""
+        if not _is_total(record):
+            return self._counting.source_at(record.start) == "push"
+        grain = self._counting.grain_at(record.start)
+        counted = self._counting.source_at(record.start) == "poll"
+        return counted and record.identity.startswith(f"total:{grain}:")
+
+    async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
+        if self._toolbox.history is None:
+            return []
+        return await newest(self._toolbox.history, self._account, since, proceed)
+
+    async def _read(self, chunk: Chunk, stamp: Stamp, done: _Done, proceed: Proceed) -> None:
+        """Read one chunk, publish what has changed in it, and retract what it no longer shows."""
+        told = Told()
+        async for rows in self._usage.rows(chunk, list(self._rows.sims.values()), stamp.at):
+            batch, read = await self._rows.changed(rows, chunk, stamp, told, proceed)
+            await self._publish(batch, stamp, proceed)
+            self._changes.remember(read)
+            done.changed += len(read)
+        equal, unequal = await self._compared(chunk, told)
+        done.unequal += unequal
+        done.retracted += await self._retract_absent(equal, told, stamp, proceed)
+
+    async def _compared(self, chunk: Chunk, told: Told) -> tuple[list[datetime], int]:
+        """Return the periods whose parts sum to KORE's plain total, and how many others there are.
+
+        The totals are asked last: what arrives while the parts are read makes them unequal, never equal.
+        """
+        plain: dict[datetime, int] = {}
+        for row in await self._usage.totals(chunk):
+            total = row.get("data_total") if isinstance(row, dict) else None
+            plain[start_of_row(row, chunk.low)] = total if isinstance(total, int) else -1
+        starts = list(chunk.periods())
+        equal = [start for start in starts if plain.get(start, 0) == told.totals.get(start, 0)]
+        return equal, len(starts) - len(equal)
+
+    async def _retract_absent(
+        self, periods: list[datetime], told: Told, stamp: Stamp, proceed: Proceed
+    ) -> int:
+        """Retract what was published of these periods and is not shown any more.
+
+        Grouped rows exist only where usage occurred (KORE's documentation), so a row that is gone says that
+        there was none. It is believed only where every row was understood and the parts are KORE's whole.
+        """
+        if not told.understood:
+            return 0
+        absent = {start: self._changes.absent(start, told.identities.get(start, {})) for start in periods}
+        absent = {start: identities for start, identities in absent.items() if identities}
+        if not absent:
+            return 0
+        gone = [
+            each
+            for each in await self._published(min(absent), proceed)
+            if digest(each.record.identity.encode()) in absent.get(each.record.start, ())
+        ]
+        retracted = await self._retract([each for each in gone if not each.record.retracted], stamp, proceed)
+        self._changes.forget(Seen(start, identity, 0) for start, ids in absent.items() for identity in ids)
+        return retracted
+
+    async def _retract(self, statements: Iterable[Statement], stamp: Stamp, proceed: Proceed) -> int:
+        """Take statements back where they were published, whoever would get them today."""
+        batch = Batch()
+        for each in statements:
+            revision = max(stamp.observation, each.record.revision + 1)
+            gone = each.record.model_copy(update={"revision": revision, "retracted": True})
+            batch.usage.setdefault(each.tenant, []).append(gone)
+        await self._publish(batch, stamp, proceed)
+        return batch.accepted
+
+    async def _publish(self, batch: Batch, stamp: Stamp, proceed: Proceed) -> None:
+        await publish(
+            self._toolbox.sender,
+            self._toolbox.inventory,
+            self._account,
+            batch,
+            received_at=stamp.at,
+            origin=f"poll:{self.account}",
+            proceed=proceed,
+        )
+
+    def _said(self, spans: list[Span], done: _Done, requests: int) -> str:
+        hours = sum((span.high - span.low) // HOUR for span in spans if span.source == "poll")
+        parts = [f"{hours} hours read in {requests} requests", f"{done.changed} records changed"]
+        if done.retracted:
+            parts.append(f"{done.retracted} retracted")
+        if done.unequal:
+            parts.append(f"{done.unequal} periods whose parts are not KORE's plain total")
+        if self._usage.refused:
+            parts.append(f"KORE refuses to group by {' and '.join(self._usage.refused)}: read one by one")
+        return ", ".join(parts)
+
+
+def kore_api(account: KoreAccount, http: HttpClient) -> KoreApi:
+    """Return the API as this account sees it."""
+    settings = account.settings
+    return KoreApi(
+        http,
+        api_base=settings.api_base,
+        token_url=settings.token_url,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        page_size=settings.page_size,
+    )
+
+
+def _is_total(record: UsageRecord) -> bool:
+    return record.semantics == "period_total"
+
+
+def _polled(spans: Iterable[Span], end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Yield where polls count, up to the present."""
+    for span in spans:
+        if span.source == "poll" and span.low < end:
+            yield span.low, min(span.high, end)
