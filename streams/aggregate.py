@@ -1,19 +1,25 @@
-"""The aggregate: totals of one tenant and window with their breakdown, for the read model and for Kafka."""
+"""The aggregate: totals of one tenant and window with their breakdown, for the read model and for Kafka.
+
+A flush encodes all windows that it touched at once, in columns: it is what the worker writes most of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
+import numpy as np
 import orjson
 
-from streams.cells import COST_SCALE, ZERO, Measures, measures_to_json
+from streams.cells import COLUMNS, COST_SCALE, ZERO, Measures, measures_to_json, named
 from streams.contexts import Group
 from streams.events import SCHEMA_VERSION, Headers, Message
-from streams.rollups import Groups
+from streams.rollups import Grouped, Window
+from streams.sums import Matrix
 from streams.usage import COST_PLACES
-from streams.windows import Granularity, window_end
+from streams.windows import window_end
 
 AGGREGATE_TYPE = "com.simusage.aggregate.updated.v1"
 
@@ -22,42 +28,44 @@ BREAKDOWN = ("provider", "country", "network")
 ByKind = dict[str, Measures]
 """Measures by `service|currency` (the currency is empty where no money is known)."""
 
+_BOTH: Final = ("records", "cost_pending", "cost_unknown")
+_DATA: Final = ("rx", "tx", "undirected", "total", "billed", "billed_records")
+_SMS: Final = ("rx", "tx", "undirected", "total")
+"""What is told of both services together and of each."""
 
-def read_model_value(version: int, groups: Groups) -> bytes:
-    """Encode a window for Redis: totals by kind as lists of measures (see `streams.keys`)."""
-    totals = {kind: measures_to_json(measures) for kind, measures in _totals(groups).items()}
-    return orjson.dumps({"version": version, "totals": totals})
+
+def read_model_values(grouped: Grouped, version: int) -> list[bytes | None]:
+    """Encode windows for Redis: totals by kind (see `streams.keys`), `None` for a window without any."""
+    totals: list[dict[str, list[int | str]]] = [{} for _ in grouped.windows]
+    for window, kind, row in _sums(grouped, grouped.matrix, _kind):
+        totals[window][kind] = measures_to_json(named(row))
+    return [orjson.dumps({"version": version, "totals": each}) if each else None for each in totals]
 
 
-def aggregate_message(
-    tenant: str, granularity: Granularity, start: int, version: int, groups: Groups
-) -> Message:
-    """Encode a window for `usage.aggregates.v1`: absolute, so that the highest version is all one needs."""
-    begin = datetime.fromtimestamp(start, UTC)
-    body: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "tenant": tenant,
-        "granularity": granularity,
-        "start": _instant(begin),
-        "end": _instant(window_end(begin, granularity)),
-        "version": version,
-        **describe(_totals(groups)),
-        "by": {
-            dimension: {value: describe(kinds) for value, kinds in sorted(_by(groups, dimension).items())}
-            for dimension in BREAKDOWN
-        },
-    }
-    key = f"{tenant}|{granularity}|{body['start']}"
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", f"{key}|{version}".encode()),
-        ("ce_source", b"//simusage/worker"),
-        ("ce_type", AGGREGATE_TYPE.encode()),
-        ("ce_subject", tenant.encode()),
-        ("ce_time", _instant(datetime.now(UTC)).encode()),
-        ("content-type", b"application/json"),
+def aggregate_messages(grouped: Grouped, version: int) -> list[Message]:
+    """Encode windows for `usage.aggregates.v1`: absolute, so that the highest version is all one needs."""
+    sms = np.array([group.service == "sms" for group in grouped.groups], np.int64)[grouped.group][:, None]
+    told = np.concatenate(
+        (
+            _columns(grouped.matrix, _BOTH),
+            _columns(grouped.matrix, _DATA) * (1 - sms),
+            _columns(grouped.matrix, _SMS) * sms,
+        ),
+        axis=1,
+    )
+    totals = _described(grouped, told, lambda _: "")
+    parts = {name: _described(grouped, told, attrgetter(name)) for name in BREAKDOWN}
+    now = _instant(datetime.now(UTC)).encode()
+    return [
+        _message(
+            window,
+            version,
+            totals[at].get("") or describe({}),
+            {name: described[at] for name, described in parts.items()},
+            now,
+        )
+        for at, window in enumerate(grouped.windows)
     ]
-    return Message(key=key.encode(), value=orjson.dumps(body), headers=headers)
 
 
 def describe(kinds: Mapping[str, Measures]) -> dict[str, Any]:
@@ -68,33 +76,16 @@ def describe(kinds: Mapping[str, Measures]) -> dict[str, Any]:
     data = _service(kinds, "data")
     sms = _service(kinds, "sms")
     both = data.plus(sms)
-    return {
-        "records": both.records,
-        "data": {
-            "rx_bytes": data.rx,
-            "tx_bytes": data.tx,
-            "undirected_bytes": data.undirected,
-            "total_bytes": data.total,
-            "billed_bytes": data.billed if data.billed_records else None,
-        },
-        "sms": {
-            "rx_messages": sms.rx,
-            "tx_messages": sms.tx,
-            "undirected_messages": sms.undirected,
-            "total_messages": sms.total,
-        },
-        "cost": costs(kinds),
-        "cost_status": cost_status(both),
-    }
-
-
-def costs(kinds: Mapping[str, Measures]) -> list[dict[str, str]]:
-    """Return one amount for each currency, as exact decimal text."""
     amounts: dict[str, int] = {}
     for kind, measures in kinds.items():
         if currency := kind.partition("|")[2]:
             amounts[currency] = amounts.get(currency, 0) + measures.cost
-    return [{"currency": c, "amount": money(amount)} for c, amount in sorted(amounts.items())]
+    told = [
+        *(getattr(both, name) for name in _BOTH),
+        *(getattr(data, name) for name in _DATA),
+        *(getattr(sms, name) for name in _SMS),
+    ]
+    return _description(told, amounts)
 
 
 def money(scaled: int) -> str:
@@ -104,13 +95,102 @@ def money(scaled: int) -> str:
     return f"{'-' if scaled < 0 else ''}{whole}.{digits}"
 
 
-def cost_status(measures: Measures) -> str | None:
-    """Return `unknown` if any record's cost is unknown, else `pending` if any is, else `complete`."""
-    if measures.records == 0:
-        return None
-    if measures.cost_unknown:
-        return "unknown"
-    return "pending" if measures.cost_pending else "complete"
+def _description(told: Sequence[int], amounts: Mapping[str, int]) -> dict[str, Any]:
+    """Name what is told, in the order of `_BOTH`, `_DATA` and `_SMS`, with an amount for each currency."""
+    (
+        records, pending, unknown,
+        rx, tx, undirected, total, billed, billed_records,
+        sms_rx, sms_tx, sms_undirected, sms_total,
+    ) = told  # fmt: skip
+    status = "unknown" if unknown else "pending" if pending else "complete"
+    return {
+        "records": records,
+        "data": {
+            "rx_bytes": rx,
+            "tx_bytes": tx,
+            "undirected_bytes": undirected,
+            "total_bytes": total,
+            "billed_bytes": billed if billed_records else None,
+        },
+        "sms": {
+            "rx_messages": sms_rx,
+            "tx_messages": sms_tx,
+            "undirected_messages": sms_undirected,
+            "total_messages": sms_total,
+        },
+        "cost": [{"currency": name, "amount": money(amount)} for name, amount in sorted(amounts.items())],
+        "cost_status": status if records else None,
+    }
+
+
+def _described(
+    grouped: Grouped, told: Matrix, value_of: Callable[[Group], str | None]
+) -> list[dict[str, dict[str, Any]]]:
+    """Describe each window's groups by a value of theirs, in the order of the values."""
+    amounts: dict[tuple[int, str], dict[str, int]] = {}
+    if any(group.currency for group in grouped.groups):
+        costs = _columns(grouped.matrix, ("cost_units", "cost_parts"))
+        for window, name, (units, parts) in _sums(
+            grouped, costs, lambda group: f"{value_of(group) or ''}|{group.currency or ''}"
+        ):
+            value, _, currency = name.rpartition("|")
+            if currency:
+                amounts.setdefault((window, value), {})[currency] = units * COST_SCALE + parts
+    found: list[dict[str, dict[str, Any]]] = [{} for _ in grouped.windows]
+    for window, value, row in _sums(grouped, told, lambda group: value_of(group) or ""):
+        found[window][value] = _description(row, amounts.get((window, value), {}))
+    return found
+
+
+def _message(
+    window: Window, version: int, totals: dict[str, Any], parts: dict[str, Any], now: bytes
+) -> Message:
+    tenant, granularity, start = window
+    begin = datetime.fromtimestamp(start, UTC)
+    body: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "tenant": tenant,
+        "granularity": granularity,
+        "start": _instant(begin),
+        "end": _instant(window_end(begin, granularity)),
+        "version": version,
+        **totals,
+        "by": parts,
+    }
+    key = f"{tenant}|{granularity}|{body['start']}"
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{key}|{version}".encode()),
+        ("ce_source", b"//simusage/worker"),
+        ("ce_type", AGGREGATE_TYPE.encode()),
+        ("ce_subject", tenant.encode()),
+        ("ce_time", now),
+        ("content-type", b"application/json"),
+    ]
+    return Message(key=key.encode(), value=orjson.dumps(body), headers=headers)
+
+
+def _sums(
+    grouped: Grouped, matrix: Matrix, value_of: Callable[[Group], str]
+) -> Iterator[tuple[int, str, list[int]]]:
+    """Yield the sums of each window's rows by a value of their groups: window's place, value, sums."""
+    if not len(matrix):
+        return
+    values = [value_of(group) for group in grouped.groups]
+    names = sorted(set(values))
+    places = {name: place for place, name in enumerate(names)}
+    keys = grouped.window * len(names) + np.array([places[value] for value in values])[grouped.group]
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    sums = np.add.reduceat(matrix[order], starts, axis=0)
+    for key, row in zip(keys[starts].tolist(), sums.tolist(), strict=True):
+        window, place = divmod(key, len(names))
+        yield window, names[place], row
+
+
+def _columns(matrix: Matrix, names: Sequence[str]) -> Matrix:
+    return matrix[:, [COLUMNS.index(name) for name in names]]
 
 
 def _service(kinds: Mapping[str, Measures], service: str) -> Measures:
@@ -123,31 +203,6 @@ def _service(kinds: Mapping[str, Measures], service: str) -> Measures:
 
 def _kind(group: Group) -> str:
     return f"{group.service}|{group.currency or ''}"
-
-
-def _totals(groups: Groups) -> ByKind:
-    return _sums(groups, lambda _: "").get("", {})
-
-
-def _by(groups: Groups, dimension: str) -> dict[str, ByKind]:
-    return _sums(groups, lambda group: getattr(group, dimension) or "")
-
-
-def _sums(groups: Groups, value_of: Callable[[Group], str]) -> dict[str, ByKind]:
-    # Plain lists: this runs for every touched window of a flush.
-    sums: dict[str, dict[str, list[int]]] = {}
-    for group, measures in groups.items():
-        kinds = sums.setdefault(value_of(group), {})
-        kind = _kind(group)
-        row = kinds.get(kind)
-        if row is None:
-            kinds[kind] = list(measures)
-        else:
-            for position, amount in enumerate(measures):
-                row[position] += amount
-    return {
-        value: {kind: Measures._make(row) for kind, row in kinds.items()} for value, kinds in sums.items()
-    }
 
 
 def _instant(at: datetime) -> str:

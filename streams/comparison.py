@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from streams import keys
-from streams.aggregate import read_model_value
+from streams.aggregate import read_model_values
 from streams.cells import CELL_BYTES, SIM_BYTES, decode_cells
 from streams.coverage import Interval, union
 from streams.rollups import split
@@ -117,9 +117,9 @@ class WindowsOf:
 
     def verdict(self, values: list[Any], view: View) -> Iterator[Finding]:
         """Yield what differs."""
-        for start, value in zip(self.starts, values[0], strict=True):
-            groups = view.state.rollups.groups((self.tenant, self.granularity, start))
-            ours = _window(read_model_value(0, groups)) if groups else None
+        grouped = view.state.rollups.grouped([(self.tenant, self.granularity, at) for at in self.starts])
+        for start, folded, value in zip(self.starts, read_model_values(grouped, 0), values[0], strict=True):
+            ours = None if folded is None else _window(folded)
             theirs = None if value is None else _window(value)
             if isinstance(ours, dict) and isinstance(theirs, dict):
                 # An older release wrote more than is read today.

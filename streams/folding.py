@@ -20,7 +20,7 @@ import faust
 from faust.types import TP, EventT
 
 from streams import topics
-from streams.aggregate import aggregate_message
+from streams.aggregate import aggregate_messages
 from streams.blocks import Write
 from streams.deadletters import dead_letter
 from streams.decoding import decode
@@ -28,6 +28,7 @@ from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, header
 from streams.projection import Projection
 from streams.readmodel import Batch, ReadModel
+from streams.rollups import Window
 from streams.settings import Settings
 from streams.state import NEVER, PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
@@ -42,8 +43,8 @@ BROKEN_AFTER_SECONDS = 120.0
 """A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
 
 
-Output = tuple[str, Granularity, int, Message]
-"""A window (tenant, granularity, start in epoch seconds) and what is published of it."""
+Output = tuple[Window, Message]
+"""A window and what is published of it."""
 
 
 @dataclass(slots=True)
@@ -226,10 +227,9 @@ class Folding:
         for partition, state in states.items():
             fresh = state.take_touched()
             batches.append(self.projection.snapshot(partition, state, fresh))
-            outputs[partition] = [
-                (*window, aggregate_message(*window, state.version, state.rollups.groups(window)))
-                for window in sorted(state.windows(fresh))
-            ]
+            grouped = state.rollups.grouped(sorted(state.windows(fresh)))
+            messages = aggregate_messages(grouped, state.version)
+            outputs[partition] = list(zip(grouped.windows, messages, strict=True))
 
         # Step 2.
         await _all([await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters])
@@ -244,8 +244,8 @@ class Folding:
 
         # Steps 3 and 4.
         async with asyncio.TaskGroup() as group:
-            for partition, messages in outputs.items():
-                group.create_task(self._publish(partition, messages))
+            for partition, windows in outputs.items():
+                group.create_task(self._publish(partition, windows))
             taken = [
                 group.create_task(self.projection.write(batch, states[batch.partition])) for batch in batches
             ]
@@ -265,7 +265,7 @@ class Folding:
 
     async def _publish(self, partition: int, outputs: Iterable[Output]) -> None:
         pending: list[Awaitable[Any]] = []
-        for tenant, granularity, start, message in outputs:
+        for (tenant, granularity, start), message in outputs:
             pending.append(await self.windows[granularity].write(partition, tenant, start, message.value))
             pending.append(await self._send(topics.AGGREGATES, message))
         await _all(pending)

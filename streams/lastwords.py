@@ -11,10 +11,10 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
 
-from streams.aggregate import aggregate_message
+from streams.aggregate import aggregate_messages
 from streams.comparison import Difference, instant
 from streams.refold import read_to_end
-from streams.rollups import Groups, Window
+from streams.rollups import Rollups, Window
 from streams.windows import GRANULARITIES
 
 _UNREADABLE: Final = -1
@@ -62,12 +62,13 @@ class LastWords:
             self._words[window[0]][window] = word
 
 
-def judge(window: Window, groups: Groups, word: Word | None) -> Difference | None:
+def judge(rollups: Rollups, window: Window, word: Word | None) -> Difference | None:
     """Return how a last word differs from the fold at its version; no word and no usage are alike."""
-    if word is None and not groups:
+    grouped = rollups.grouped([window])
+    if word is None and not len(grouped.matrix):
         return None
     tenant, granularity, start = window
-    ours = _word(aggregate_message(tenant, granularity, start, 0, groups).value)
+    ours = _word(aggregate_messages(grouped, 0)[0].value)
     if word is not None and word.digest == ours.digest:
         return None
     theirs = "nothing" if word is None else f"version {word.version}: {word.summary}"

@@ -192,7 +192,7 @@ class PartitionCheck:
                 continue
             if word is not None and fold.folded < word.version < end:
                 ahead.setdefault(word.version, []).append(window)
-            elif difference := judge(window, fold.view.state.rollups.groups(window), word):
+            elif difference := judge(fold.view.state.rollups, window, word):
                 found[window] = difference
             elif word is not None and word.version >= end:
                 shown = f"version {word.version}, which the topic has not reached"
@@ -201,7 +201,7 @@ class PartitionCheck:
             await fold.to(version)
             for window in ahead[version]:
                 word = words.of(window[0]).get(window)
-                if difference := judge(window, fold.view.state.rollups.groups(window), word):
+                if difference := judge(fold.view.state.rollups, window, word):
                     found[window] = difference
         return found
 

@@ -21,7 +21,7 @@ import orjson
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.aggregate import read_model_value
+from streams.aggregate import read_model_values
 from streams.cells import CELL_BYTES, SIM_BYTES
 from streams.contexts import Numbers
 from streams.errors import ConfigError
@@ -157,14 +157,15 @@ class ReadModel:
             key = keys.contexts_key(state.contexts.tenant(number))
             operations.append(("set", key, state.contexts.public(number), state.contexts.value(number)))
         operations += cell_operations(state, cells, self._keep)
-        for tenant, granularity, start in sorted(state.windows(touched)):
+        grouped = state.rollups.grouped(sorted(state.windows(touched)))
+        for (tenant, granularity, start), totals in zip(
+            grouped.windows, read_model_values(grouped, state.version), strict=True
+        ):
             tenants.add(tenant)
             key = keys.windows_key(tenant, granularity)
-            groups = state.rollups.groups((tenant, granularity, start))
-            if groups:
-                operations.append(("set", key, str(start), read_model_value(state.version, groups)))
-            else:
-                operations.append(("del", key, str(start), b""))
+            operations.append(
+                ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
+            )
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})

@@ -6,24 +6,40 @@ again from the ledger's statements after an assignment, so no level can disagree
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
 
-from streams.cells import ZERO, Cell, Measures, named
+from streams.cells import Cell
 from streams.contexts import Contexts, Group
-from streams.index import I64, U64, distinct
+from streams.index import I64, U64
 from streams.sums import Matrix, Sums, measures
 from streams.windows import Granularity, hour_start, window_start
 
-Groups = dict[Group, Measures]
 Window = tuple[str, Granularity, int]
 """Tenant, granularity, start in epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Windows by group, in columns: a row for each group of a window that measures something."""
+
+    windows: Sequence[Window]
+    groups: Sequence[Group]
+    window: I64
+    """Place of each row's window in `windows`."""
+    group: I64
+    """Place of each row's group in `groups`."""
+    matrix: Matrix
+
 
 _GRAINS: Final[tuple[Granularity, ...]] = ("hour", "day", "month")
 _GROUP_SHIFT = np.uint64(32)
 _GRAIN_SHIFT = np.uint64(60)
+_GROUP_MASK = np.uint64(0xFFFFFFF)
 _HOUR_MASK = np.uint64(0xFFFFFFFF)
 
 
@@ -36,13 +52,11 @@ class Rollups:
         self._windows = Sums()
         self._rows_of: dict[Window, list[int]] = {}
         self._months: dict[int, int] = {}
-        self._known: dict[Window, Groups] = {}
 
     def add(self, keys: U64, differences: Matrix) -> None:
         """Add differences to the cells and to every window above them."""
         if not len(keys):
             return
-        self._known.clear()
         self.cells.add(keys, differences)
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
@@ -52,34 +66,29 @@ class Rollups:
             window_keys = np.uint64(grain) << _GRAIN_SHIFT | groups | starts
             fresh, rows = self._windows.add(window_keys, differences)
             for key, row in zip(fresh.tolist(), rows.tolist(), strict=True):
-                group = self._contexts.group_list[key >> 32 & 0xFFFFFFF]
+                group = self._contexts.group_list[key >> 32 & int(_GROUP_MASK)]
                 start = (key & 0xFFFFFFFF) * 3600
                 self._rows_of.setdefault((group[0], _GRAINS[grain], start), []).append(row)
 
-    def groups(self, window: Window) -> Groups:
-        """Return a window's measures by group; empty where nothing was used."""
-        # A flush asks twice for each window that it touched.
-        found = self._known.get(window)
-        if found is None:
-            found = self._known[window] = dict(self._measured_groups(window))
-        return found
-
-    def _measured_groups(self, window: Window) -> Iterator[tuple[Group, Measures]]:
-        at = np.array(self._rows_of.get(window, ()), np.int64)
-        keys = self._windows.keys(at).tolist()
-        for key, row in zip(keys, self._windows.matrix(at).tolist(), strict=True):
-            value = named(row)
-            if value != ZERO:
-                yield self._contexts.group_list[key >> 32 & 0xFFFFFFF][1], value
+    def grouped(self, windows: Sequence[Window]) -> Grouped:
+        """Return the measures of windows by group; nothing where nothing was used."""
+        held = [self._rows_of.get(window, ()) for window in windows]
+        rows = np.fromiter(chain.from_iterable(held), np.int64)
+        at = np.repeat(np.arange(len(windows)), [len(each) for each in held])
+        matrix = self._windows.matrix(rows)
+        live = matrix.any(axis=1)
+        numbers = self._windows.keys(rows[live]) >> _GROUP_SHIFT & _GROUP_MASK
+        unique, group = np.unique(numbers, return_inverse=True)
+        groups = [self._contexts.group_list[number][1] for number in unique.tolist()]
+        return Grouped(windows, groups, at[live], group, matrix[live])
 
     def windows_above(self, keys: U64) -> set[Window]:
         """Return the windows that hold cells."""
         contexts, hours = split(keys)
-        groups = self._contexts.groups(contexts).astype(np.uint64)
+        places = self._contexts.owners(contexts).astype(np.uint64) << _GROUP_SHIFT | hours
         windows: set[Window] = set()
-        for pair in distinct(groups << _GROUP_SHIFT | hours).tolist():
-            tenant = self._contexts.group_list[pair >> 32][0]
-            hour = pair & 0xFFFFFFFF
+        for at in np.unique(places, return_index=True)[1].tolist():
+            tenant, hour = self._contexts.tenant(int(contexts[at])), int(hours[at])
             windows.add((tenant, "hour", hour * 3600))
             windows.add((tenant, "day", hour // 24 * 24 * 3600))
             windows.add((tenant, "month", self._month(hour) * 3600))

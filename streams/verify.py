@@ -12,12 +12,14 @@ from redis.exceptions import RedisError
 
 from streams import keys
 from streams.comparison import Difference
+from streams.contexts import Contexts
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
 from streams.lastwords import LastWords, judge
 from streams.partition_check import NotComparableError, Outcome, PartitionCheck
 from streams.reader import Reader, connect_redis, redis_place
 from streams.refold import Aside, Refold, topic_reader
+from streams.rollups import Rollups
 from streams.settings import Settings
 from streams.topics import AGGREGATES, DEADLETTERS, USAGE_EVENTS
 
@@ -78,9 +80,10 @@ def _of_strangers(
     words: LastWords, tenants: Iterable[str], first: int, outcome: Outcome
 ) -> Iterator[Difference]:
     """Yield the last words that say something of tenants of whom there is nothing anywhere else."""
+    nothing = Rollups(Contexts(writer=0))
     for tenant in tenants:
         for window, word in sorted(words.of(tenant).items()):
-            difference = judge(window, {}, word)
+            difference = judge(nothing, window, word)
             if window[2] < first:
                 outcome.too_old += 1
             elif difference is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import tempfile
 from typing import Any
@@ -21,6 +22,9 @@ from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
 from streams.watchdog import Watchdog
+
+_COLLECT_EVERY = 100_000
+"""Allocations between two looks for garbage: there is little, and each walks the state's many objects."""
 
 
 def make_app(settings: Settings, data: str) -> faust.App:
@@ -95,6 +99,7 @@ def run(settings: Settings) -> None:
         raise ConfigError("tenants", [], "name at least one tenant: every record of another is refused")
     cluster = asyncio.run(_preflight(settings))
     mode.loop.use("uvloop")
+    gc.set_threshold(_COLLECT_EVERY)
     logging.getLogger("streams.tables").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="simusage-worker-") as data:
         app = build(settings, data, cluster)

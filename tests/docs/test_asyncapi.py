@@ -15,7 +15,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from connectors.bookmarks import Bookmark
-from streams.aggregate import AGGREGATE_TYPE, aggregate_message
+from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
 from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
@@ -129,14 +129,10 @@ def aggregates() -> list[Message]:
     """Return the aggregates of those records, and the one of a window that was emptied again."""
     state = fresh_state()
     assert fold(state, usage_event(), offset=7) == []
-    messages = [
-        aggregate_message(
-            tenant, granularity, start, state.version, state.rollups.groups((tenant, granularity, start))
-        )
-        for tenant, granularity, start in state.windows(state.take_touched())
-    ]
+    windows = sorted(state.windows(state.take_touched()))
+    messages = aggregate_messages(state.rollups.grouped(windows), state.version)
     assert len(messages) == 3
-    return [*messages, aggregate_message("acme", "hour", 0, 8, {})]
+    return [*messages, *aggregate_messages(state.rollups.grouped([("acme", "hour", 0)]), 8)]
 
 
 def test_topics_are_those_that_are_created() -> None:

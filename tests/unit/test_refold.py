@@ -12,7 +12,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from streams.aggregate import aggregate_message
+from streams.aggregate import aggregate_messages
 from streams.comparison import Bounds, CellsOf, CoverageOf, WindowsOf
 from streams.deadletters import dead_letter
 from streams.decoding import WireRecord
@@ -209,17 +209,18 @@ async def test_the_last_word_is_the_one_with_the_highest_version() -> None:
     """A repetition at a lower version says nothing; one that differs in the breakdown alone is told so."""
     state = fresh_state()
     fold(state, event(usage("a", total=5, country="DE")))
-    groups = state.rollups.groups(WINDOW)
-    right, early = aggregate_message(*WINDOW, 8, groups), aggregate_message(*WINDOW, 3, {})
+    nothing = fresh_state().rollups
+    (right,) = aggregate_messages(state.rollups.grouped([WINDOW]), 8)
+    (early,) = aggregate_messages(nothing.grouped([WINDOW]), 3)
     words = LastWords(Log("usage.aggregates.v1", [right, early]).consumer)
     await words.refresh()
     word = words.of("acme")[WINDOW]
     assert word.version == 8
-    assert judge(WINDOW, groups, word) is None
-    assert judge(WINDOW, {}, None) is None
-    assert "theirs nothing" in str(judge(WINDOW, groups, None))
+    assert judge(state.rollups, WINDOW, word) is None
+    assert judge(nothing, WINDOW, None) is None
+    assert "theirs nothing" in str(judge(state.rollups, WINDOW, None))
     body = orjson.loads(right.value)
     other = replace(right, value=orjson.dumps({**body, "version": 9, "by": {}}))
     words = LastWords(Log("usage.aggregates.v1", [other]).consumer)
     await words.refresh()
-    assert "the breakdown differs" in str(judge(WINDOW, groups, words.of("acme")[WINDOW]))
+    assert "the breakdown differs" in str(judge(state.rollups, WINDOW, words.of("acme")[WINDOW]))
