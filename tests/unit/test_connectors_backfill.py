@@ -189,7 +189,7 @@ async def test_a_lost_lease_stops_it_before_anything_is_published(setup: Setup) 
 
     with pytest.raises(LeaseLostError):
         await setup.backfill.step(lost)
-    assert setup.sender.usage == setup.sender.coverage == []
+    assert (setup.sender.usage, setup.sender.coverage) == ([], [])
     assert setup.runs.done("kore-acme") is None
 
 
