@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from connectors.account_commands import backfill
 from connectors.commands import deadletters
 from streams.commands import Config, LogJson, rebuild, start, verify
 from streams.errors import ConfigError
@@ -227,7 +226,6 @@ def check(config: Config = None, log_json: LogJson = False) -> None:
         raise typer.Exit(1)
 
 
-app.command()(backfill)
 app.command()(verify)
 app.command()(rebuild)
 app.add_typer(deadletters, name="deadletters")

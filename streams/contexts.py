@@ -1,7 +1,9 @@
 """Contexts: the combinations of dimensions that occur, each interned once as a small number.
 
-A context's lasting name is its writer and its number there, so that two writers never mean different things
-by one name; its public id is a digest of its content, alike everywhere.
+A context is a **device** (scope, SIM, endpoint) at a **place** (where and how it was used: few combinations),
+so that a SIM that roams costs a few numbers more and not its names again. A context's lasting name is its
+writer and its number there, so that two writers never mean different things by one name; its public id is a
+digest of its content, alike everywhere.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import orjson
 import zstandard
 
 from streams.cells import ID_BYTES, SIM_BYTES, Context, context_id, context_value
-from streams.columns import Columns
+from streams.columns import Columns, Growing
 from streams.events import MAX_BYTES
-from streams.index import I64, U64, Bools
+from streams.index import I64, U64, Bools, Index, distinct, mix
 
 
 class Group(NamedTuple):
@@ -33,12 +35,17 @@ class Group(NamedTuple):
 Scope = tuple[str, str, str]
 """Tenant, provider, account: alike for all records of an event."""
 
-Tail = tuple[
-    str, str | None, str | None, tuple[str, ...], str | None, str | None, str | None, str, str | None
-]
-"""A context without its scope: SIM, endpoint, fleet, tags, country, network, RAT, service, currency."""
+Device = tuple[str, str | None]
+"""SIM and endpoint."""
+
+
+Place = tuple[str | None, tuple[str, ...], str | None, str | None, str | None, str, str | None]
+"""The rest of a context: fleet, tags, country, network, RAT, service, currency."""
 
 Numbers = npt.NDArray[Any]
+
+_HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
 
 
 class Contexts:
@@ -47,91 +54,160 @@ class Contexts:
     def __init__(self, writer: int) -> None:
         self._writer = writer
         self._own = 0
-        self._scopes: dict[Scope, dict[Tail, int]] = {}
-        self._all: list[tuple[Scope, Tail]] = []
-        self._by_name: dict[int, int] = {}
-        self._groups: dict[tuple[str | None, ...], int] = {}
+        self._scopes: dict[Scope, int] = {}
+        self._scope_list: list[Scope] = []
+        self._devices: dict[Scope, dict[Device, int]] = {}
+        self._device_list: list[Device] = []
+        self._places: dict[Place, int] = {}
+        self._place_list: list[Place] = []
+        self._sims: dict[str, dict[str, int]] = {}
+        self._groups: dict[tuple[str, Group], int] = {}
         self.group_list: list[tuple[str, Group]] = []
         """Tenant and group of each group number."""
         self._owners: dict[str, int] = {}
         self._owner_of_group: list[int] = []
-        self._sims: dict[tuple[str, str], int] = {}
-        self._latest: list[int] = []
+        self._of_device = Columns(scope=np.uint32, sim=np.uint32)
+        self._new_devices: list[tuple[int, int]] = []
+        self._sim_count = 0
+        self._of_sim = Columns(last=np.uint32, digits=f"S{SIM_BYTES}")
         self._columns = Columns(
+            key=np.uint64,
             name=np.uint64,
             group=np.uint32,
-            sim=np.uint32,
-            previous=np.int64,
-            digits=f"S{SIM_BYTES}",
+            before=np.uint32,
             public=f"S{ID_BYTES}",
             told=np.bool_,
         )
-        self._pending: list[tuple[int, int, int, int]] = []
-        self._unsaved: list[int] = []
+        self._index = Index()
+        self._labelled = 0
+        self._by_name: dict[int, Growing] = {}
+        self._unsaved: list[I64] = []
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._columns)
 
-    def scope(self, scope: Scope) -> dict[Tail, int]:
-        """Return the numbers of one scope's contexts by tail, to look them up in bulk."""
-        return self._scopes.setdefault(scope, {})
+    def devices(self, scope: Scope) -> dict[Device, int]:
+        """Return the numbers of one scope's devices, to look them up in bulk."""
+        return self._devices.setdefault(scope, {})
 
-    def intern(self, scope: Scope, tail: Tail) -> int:
-        """Return the number of a context, a new one if it was never seen."""
-        found = self.scope(scope).get(tail)
-        if found is not None:
-            return found
-        number = self._add(scope, tail, self._writer << 32 | self._own)
-        self._own += 1
-        self._unsaved.append(number)
+    def device(self, scope: Scope, device: Device) -> int:
+        """Return the number of a device, a new one if it was never seen."""
+        devices = self.devices(scope)
+        number = devices.get(device)
+        if number is None:
+            number = devices[device] = len(self._device_list)
+            self._device_list.append(device)
+            sims = self._sims.setdefault(scope[0], {})
+            sim = sims.get(device[0])
+            if sim is None:
+                sim = sims[device[0]] = self._sim_count
+                self._sim_count += 1
+            self._new_devices.append((self._scope(scope), sim))
         return number
 
-    def _add(self, scope: Scope, tail: Tail, name: int) -> int:
-        number = len(self._all)
-        self._all.append((scope, tail))
-        self.scope(scope)[tail] = number
-        self._by_name[name] = number
-        tenant, provider, _ = scope
-        kind = (provider, tail[4], tail[5], tail[7], tail[8])
-        group = self._groups.setdefault((tenant, *kind), len(self.group_list))
-        if group == len(self.group_list):
-            self.group_list.append((tenant, Group(*kind)))
+    def _scope(self, scope: Scope) -> int:
+        number = self._scopes.setdefault(scope, len(self._scopes))
+        if number == len(self._scope_list):
+            self._scope_list.append(scope)
+        return number
+
+    def _settle_devices(self) -> None:
+        """Enter new devices into the columns, all at once: one by one would cost ten times as much."""
+        if self._new_devices:
+            numbers = self._of_device.extend(len(self._new_devices))
+            scopes, sims = zip(*self._new_devices, strict=True)
+            self._of_device["scope"][numbers], self._of_device["sim"][numbers] = scopes, sims
+            self._of_sim.extend(self._sim_count - len(self._of_sim))
+            digits = [self._device_list[number][0] for number in numbers.tolist()]
+            self._of_sim["digits"][list(sims)] = digits
+            self._new_devices = []
+
+    @property
+    def places(self) -> dict[Place, int]:
+        """The number of each place, to look them up in bulk."""
+        return self._places
+
+    def place(self, place: Place) -> int:
+        """Return the number of a place, a new one if it was never seen."""
+        number = self._places.setdefault(place, len(self._places))
+        if number == len(self._place_list):
+            self._place_list.append(place)
+        return number
+
+    def intern(self, devices: Numbers, places: Numbers) -> I64:
+        """Return the contexts of devices at places, new ones where they were never seen."""
+        keys = devices.astype(np.uint64) << _HALF | places.astype(np.uint64)
+        found = self._find(keys)
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
+            fresh = distinct(keys[missing])
+            names = np.uint64(self._writer << 32 | self._own) + np.arange(len(fresh), dtype=np.uint64)
+            self._own += len(fresh)
+            numbers = self._add(fresh, names)
+            self._unsaved.append(numbers)
+            found[missing] = numbers[np.searchsorted(fresh, keys[missing])]
+        return found
+
+    def _find(self, keys: U64) -> I64:
+        known = self._columns["key"]
+        return self._index.find(mix(keys), lambda rows, at: known[rows] == keys[at])
+
+    def _add(self, keys: U64, names: U64) -> I64:
+        self._settle_devices()
+        numbers = self._columns.extend(len(keys))
+        self._columns["key"][numbers] = keys
+        self._columns["name"][numbers] = names
+        self._columns["group"][numbers] = self._groups_of(keys)
+        self._index.place(mix(keys), numbers)
+        self._enter_names(names, numbers)
+        # Each context points to the one before it of its SIM, so that all of a SIM can be found.
+        sims = self._of_device["sim"][(keys >> _HALF).astype(np.int64)]
+        order = np.argsort(sims, kind="stable")
+        ordered, links = sims[order], numbers[order] + 1
+        first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+        self._columns["before"][links - 1] = np.where(first, self._of_sim["last"][ordered], np.roll(links, 1))
+        last = np.append(first[1:], True)
+        self._of_sim["last"][ordered[last]] = links[last]
+        return numbers
+
+    def _groups_of(self, keys: U64) -> Numbers:
+        scopes = self._of_device["scope"][(keys >> _HALF).astype(np.int64)]
+        pairs, inverse = np.unique(scopes.astype(np.uint64) << _HALF | keys & _LOW, return_inverse=True)
+        return np.array([self._group(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()])[inverse]
+
+    def _group(self, scope: int, place: int) -> int:
+        tenant, provider, _ = self._scope_list[scope]
+        _, _, country, network, _, service, currency = self._place_list[place]
+        kind = Group(provider, country, network, service, currency)
+        number = self._groups.setdefault((tenant, kind), len(self.group_list))
+        if number == len(self.group_list):
+            self.group_list.append((tenant, kind))
             self._owner_of_group.append(self._owners.setdefault(tenant, len(self._owners)))
-        sim = self._sims.setdefault((tenant, tail[0]), len(self._latest))
-        if sim == len(self._latest):
-            self._latest.append(-1)
-        self._pending.append((name, group, sim, self._latest[sim]))
-        self._latest[sim] = number
         return number
-
-    def _column(self, name: str) -> npt.NDArray[Any]:
-        if self._pending:
-            rows = self._columns.extend(len(self._pending))
-            columns = zip(*self._pending, strict=True)
-            for column, values in zip(("name", "group", "sim", "previous"), columns, strict=True):
-                self._columns[column][rows] = values
-            self._columns["digits"][rows] = [self._all[number][1][0] for number in rows.tolist()]
-            self._columns["public"][rows] = [context_id(self.value(number)) for number in rows.tolist()]
-            self._pending = []
-        return self._columns[name]
 
     def tenant(self, number: int) -> str:
         """Return whose context it is."""
-        return self._all[number][0][0]
+        return self._parts(number)[0][0]
 
     def context(self, number: int) -> Context:
         """Return the dimensions of a context."""
-        (_, provider, account), tail = self._all[number]
-        return Context(provider, account, *tail)
+        (_, provider, account), (sim, endpoint), place = self._parts(number)
+        return Context(provider, account, sim, endpoint, *place)
+
+    def _parts(self, number: int) -> tuple[Scope, Device, Place]:
+        device, place = divmod(int(self._columns["key"][number]), 1 << 32)
+        scope = self._scope_list[self._of_device["scope"][device]]
+        return scope, self._device_list[device], self._place_list[place]
 
     def groups(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the group of each context."""
-        found: npt.NDArray[np.uint32] = self._column("group")[numbers]
+        found: npt.NDArray[np.uint32] = self._columns["group"][numbers]
         return found
 
     def sims(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the SIM number of each context."""
-        found: npt.NDArray[np.uint32] = self._column("sim")[numbers]
+        devices = (self._columns["key"][numbers] >> _HALF).astype(np.int64)
+        found: npt.NDArray[np.uint32] = self._of_device["sim"][devices]
         return found
 
     def owners(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
@@ -142,21 +218,30 @@ class Contexts:
 
     def labels(self, numbers: Numbers) -> npt.NDArray[np.uint8]:
         """Return for each context the bytes of its SIM's ICCID and of its public id, side by side."""
-        sims, ids = self._column("digits")[numbers], self._column("public")[numbers]
+        sims, ids = self._of_sim["digits"][self.sims(numbers)], self._public()[numbers]
         return np.concatenate(
             (sims.view(np.uint8).reshape(-1, SIM_BYTES), ids.view(np.uint8).reshape(-1, ID_BYTES)), axis=1
         )
 
+    def _public(self) -> npt.NDArray[np.bytes_]:
+        public = self._columns["public"]
+        fresh = range(self._labelled, len(public))
+        if fresh:
+            public[fresh.start :] = [context_id(self.value(number)) for number in fresh]
+            self._labelled = len(public)
+        return public
+
     def siblings(self, sims: Numbers, hours: U64) -> U64:
         """Return the cell keys of all contexts of these SIMs in these hours, used or not."""
-        previous = self._column("previous")
-        current = np.array(self._latest, np.int64)[sims]
+        before = self._columns["before"]
+        links = self._of_sim["last"][sims]
         found: list[U64] = []
-        while len(current):
-            found.append(current.astype(np.uint64) << np.uint64(32) | hours)
-            current = previous[current]
-            going = current >= 0
-            current, hours = current[going], hours[going]
+        while len(links):
+            current = links - np.uint32(1)
+            found.append(current.astype(np.uint64) << _HALF | hours)
+            links = before[current]
+            going = links > 0
+            links, hours = links[going], hours[going]
         return np.concatenate(found) if found else np.zeros(0, np.uint64)
 
     def value(self, number: int) -> bytes:
@@ -165,46 +250,59 @@ class Contexts:
 
     def public(self, number: int) -> bytes:
         """Return the id under which the read model has a context."""
-        return self._column("public")[number : number + 1].tobytes()
-
-    def publics(self, numbers: Numbers) -> bytes:
-        """Return the ids under which the read model has contexts, one after the other."""
-        return self._column("public")[numbers].tobytes()
+        return self._public()[number : number + 1].tobytes()
 
     def untold(self, numbers: Numbers) -> Numbers:
         """Return those that the read model has not been told of."""
-        told: Bools = self._column("told")[numbers]
+        told: Bools = self._columns["told"][numbers]
         fresh: Numbers = numbers[~told]
         return fresh
 
     def tell(self, numbers: Numbers) -> None:
         """Note that the read model knows these."""
-        self._column("told")[numbers] = True
+        self._columns["told"][numbers] = True
 
     def forget_told(self) -> None:
         """Note that the read model was emptied."""
-        self._column("told")[:] = False
+        self._columns["told"][:] = False
 
     def names(self, numbers: Numbers) -> U64:
         """Return the lasting name of each context."""
-        found: U64 = self._column("name")[numbers]
+        found: U64 = self._columns["name"][numbers]
         return found
 
     def numbers(self, names: U64) -> I64 | None:
         """Return the contexts of lasting names, or `None` if one of them is not known yet."""
-        unique, inverse = np.unique(names, return_inverse=True)
-        found = [self._by_name.get(name, -1) for name in unique.tolist()]
-        return None if -1 in found else np.array(found, np.int64)[inverse]
+        found = self._resolve(names)
+        return None if (found < 0).any() else found
+
+    def _resolve(self, names: U64) -> I64:
+        found = np.full(len(names), -1, np.int64)
+        writers, own = names >> _HALF, (names & _LOW).astype(np.int64)
+        for writer in distinct(writers).tolist():
+            if (known := self._by_name.get(writer)) is not None:
+                at = np.flatnonzero((writers == writer) & (own < len(known)))
+                found[at] = known.array[own[at]].astype(np.int64) - 1
+        return found
+
+    def _enter_names(self, names: U64, numbers: I64) -> None:
+        writers, own = names >> _HALF, (names & _LOW).astype(np.int64)
+        for writer in distinct(writers).tolist():
+            known = self._by_name.setdefault(writer, Growing(np.uint32))
+            mine = writers == writer
+            known.grow(int(own[mine].max()) + 1)
+            known.array[own[mine]] = numbers[mine] + 1
 
     def unsaved(self) -> list[tuple[str, bytes]]:
         """Return the changelog records of the contexts that are new since the last call."""
-        numbers, self._unsaved = self._unsaved, []
+        numbers = np.concatenate([np.zeros(0, np.int64), *self._unsaved]).tolist()
+        self._unsaved = []
         return list(self._records(self._own - len(numbers), numbers))
 
     def _records(self, first: int, numbers: list[int]) -> Iterator[tuple[str, bytes]]:
         if not numbers:
             return
-        body = [[*self._all[number][0], *self._all[number][1]] for number in numbers]
+        body = [[*scope, *device, *place] for scope, device, place in map(self._parts, numbers)]
         value = zstandard.compress(orjson.dumps(body), 3)
         if len(value) > MAX_BYTES and len(numbers) > 1:
             middle = len(numbers) // 2
@@ -216,16 +314,17 @@ class Contexts:
     def load(self, name: str, value: bytes) -> None:
         """Take in a record of contexts during recovery."""
         writer, _, first = name.partition("/")
-        for lasting, fields in enumerate(
-            orjson.loads(zstandard.decompress(value)), int(writer) << 32 | int(first)
+        devices, places = [], []
+        for tenant, provider, account, sim, endpoint, fleet, tags, *rest in orjson.loads(
+            zstandard.decompress(value)
         ):
-            if lasting not in self._by_name:
-                tenant, provider, account, sim, endpoint, fleet, tags, *rest = fields
-                scope = (tenant, provider, account)
-                tail: Tail = (sim, endpoint, fleet, tuple(tags), *rest)
-                # Two writers may have met the same context: then it is one number with two names.
-                known = self.scope(scope).get(tail)
-                if known is None:
-                    self._add(scope, tail, lasting)
-                else:
-                    self._by_name[lasting] = known
+            devices.append(self.device((tenant, provider, account), (sim, endpoint)))
+            places.append(self.place((fleet, tuple(tags), *rest)))
+        keys = np.array(devices, np.uint64) << _HALF | np.array(places, np.uint64)
+        names = np.uint64(int(writer) << 32 | int(first)) + np.arange(len(keys), dtype=np.uint64)
+        found = self._find(keys)
+        fresh = found < 0
+        if fresh.any():
+            self._add(keys[fresh], names[fresh])
+        # Two writers may have met the same context: then it is one number with two names.
+        self._enter_names(names[~fresh], found[~fresh])

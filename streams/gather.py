@@ -1,51 +1,101 @@
-"""Gathering: records of many events in plain lists, turned into columns once for each merge.
+"""Gathering: records of many events, turned into columns for the next merge.
 
-A merge costs a fixed quarter of a millisecond, whether it is of one record or of a thousand.
+A merge costs a fixed quarter of a millisecond, whether it is of one record or of a thousand, so records wait
+for it. They are taken apart in chunks on the way; what cannot count is found over all of them, at the end.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, timedelta
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from pydantic import ValidationError
 
 from streams.cells import SIM_BYTES
-from streams.contexts import Contexts, Scope, Tail
-from streams.contributions import (
-    BILLED,
-    DIRECTED,
-    PENDING,
-    PERIOD_TOTAL,
-    PRO_RATA,
-    RETRACTED,
-    SESSION,
-    UNKNOWN,
-    Table,
-)
-from streams.decoding import WireEvent, WireRecord, scaled_cost
+from streams.contexts import Contexts, Device, Scope
+from streams.contributions import Table
+from streams.decoding import WireEvent, WireRecord
 from streams.errors import DataError
 from streams.events import RejectedRecord, describe
-from streams.ledger import STATEMENT, Conflict, Payload, digest, digest_prefix
+from streams.index import I64, Bools
+from streams.ledger import STATEMENT, Conflict, Payload, digest, digest_prefix, digests
+from streams.statements import fields_of, finished, raw
 from streams.usage import UsageRecord
 
 FUTURE_LIMIT = timedelta(hours=24)
 """A record that starts later than this after its receipt is a broken clock, not usage."""
 
+CHUNK = 500
+"""Records taken apart together: few enough to lie in the processor's cache since they were decoded."""
+
+_DEVICE = ("sim", "endpoint")
+_PLACE = ("fleet", "tags", "country", "network", "rat", "service", "currency")
+_UNKNOWN = -1
+_MICROSECOND = timedelta(microseconds=1)
+
+device_of = attrgetter(*_DEVICE)
+place_of = attrgetter(*_PLACE)
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that lost a conflict, and the event that it came with."""
+    """A record that does not count, and the event that it came with."""
 
     record: RejectedRecord
     tenant: str
     account: str
     origin: str
+
+
+class Batch(NamedTuple):
+    """Statements for a merge, and the sessions of some by position."""
+
+    table: Table
+    sessions: dict[int, bytes]
+
+
+class _Events:
+    """The events that records came with; a record is known by its position among those of all events."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._events: list[WireEvent] = []
+        self._origins: list[str] = []
+        self.records = 0
+
+    def add(self, event: WireEvent, origin: str) -> None:
+        self._firsts.append(self.records)
+        self._events.append(event)
+        self._origins.append(origin)
+        self.records += len(event.records)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def since(self, number: int) -> list[WireEvent]:
+        return self._events[number:]
+
+    def received(self) -> I64:
+        """Return when each record was received, in microseconds."""
+        instants = np.array([event.received_at.timestamp() for event in self._events])
+        counts = [len(event.records) for event in self._events]
+        return np.repeat(np.rint(instants * 1e6).astype(np.int64), counts)
+
+    def find(self, position: int) -> tuple[WireEvent, WireRecord]:
+        number = bisect_right(self._firsts, position) - 1
+        event = self._events[number]
+        return event, event.records[position - self._firsts[number]]
+
+    def rejection(self, position: int, rejected: RejectedRecord) -> Rejection:
+        number = bisect_right(self._firsts, position) - 1
+        event = self._events[number]
+        return Rejection(rejected, event.tenant, event.account, self._origins[number])
 
 
 class Gather:
@@ -54,77 +104,65 @@ class Gather:
     def __init__(self, contexts: Contexts, horizon: timedelta) -> None:
         self._contexts = contexts
         self._horizon = horizon
-        self._events: list[tuple[int, WireEvent, str]] = []
-        self._records: list[WireRecord] = []
-        self._digests: list[bytes] = []
-        self._numbers: list[int] = []
+        self._settling = _Events()
+        self._kept: I64 = np.zeros(0, np.int64)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._events = _Events()
+        self._apart = (0, 0)
+        """Events and records that have been taken apart already."""
+        self._chunks: list[Table] = []
         self._sessions: dict[int, bytes] = {}
-        self._places: set[tuple[str | None, ...]] = set()
-        self._settling: tuple[list[tuple[int, WireEvent, str]], list[WireRecord]] = ([], [])
+        self._refused: dict[int, RejectedRecord] = {}
 
-    def take(self, event: WireEvent, origin: str) -> list[RejectedRecord]:
-        """Add an event's records; return those that cannot be used."""
-        records, rejected = self._usable(event)
-        numbers, bad = self._intern((event.tenant, event.provider, event.account), records)
-        if bad:
-            rejected += [each for each in bad if each is not None]
-            records = [record for record, each in zip(records, bad, strict=True) if each is None]
-        self._events.append((len(self._records), event, origin))
-        prefix = digest_prefix(event.tenant, event.account)
-        for at, record in enumerate(records, len(self._records)):
-            if record.session is not None:
-                self._sessions[at] = digest(prefix, record.session)
-        self._records += records
-        self._numbers += numbers
-        self._digests += [digest(prefix, record.identity) for record in records]
-        return rejected
+    def take(self, event: WireEvent, origin: str) -> None:
+        """Add an event's records."""
+        self._events.add(event, origin)
+        if self._events.records - self._apart[1] >= CHUNK:
+            self._take_apart()
 
-    def batch(self) -> tuple[Table, dict[int, bytes]] | None:
-        """Return all gathered records as columns, and the sessions of some by position; begin anew.
+    def batch(self) -> tuple[Batch | None, list[Rejection]]:
+        """Return all gathered records as columns, and those that cannot be used; begin anew.
 
-        `None` where nothing was gathered.
+        The batch is `None` where there is nothing to merge.
         """
-        records, digests, numbers = self._records, self._digests, self._numbers
-        sessions, self._sessions = self._sessions, {}
-        self._settling = (self._events, records)
-        self._events, self._records, self._digests, self._numbers = [], [], [], []
-        if not records:
-            return None
-        keys = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
-        counted = [0 if r.retracted else r.total for r in records]
-        columns: dict[str, Any] = {
-            "low": keys[:, 0],
-            "high": keys[:, 1],
-            "revision": [r.revision for r in records],
-            "start": _microseconds([r.start for r in records]),
-            "end": _microseconds([r.end for r in records]),
-            "context": numbers,
-            "flags": [_flags(r) for r in records],
-            "rx": [0 if r.rx is None or r.tx is None or r.retracted else r.rx for r in records],
-            "tx": [0 if r.rx is None or r.tx is None or r.retracted else r.tx for r in records],
-            "total": counted,
-            "billed": [0 if r.billed is None or r.retracted else r.billed for r in records],
-            "cost": [0 if r.cost is None or r.retracted else scaled_cost(r.cost) for r in records],
-        }
-        return {name: np.array(columns[name], dtype) for name, dtype in STATEMENT.items()}, sessions
+        if self._events.records > self._apart[1]:
+            self._take_apart()
+        events, chunks, sessions, refused = self._events, self._chunks, self._sessions, self._refused
+        self._begin()
+        if not chunks:
+            return None, []
+        table = finished({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
+        for at in np.flatnonzero(~self._in_time(events, table)).tolist():
+            refused.setdefault(at, self._out_of_time(*events.find(at)))
+        rejections = [events.rejection(at, refused[at]) for at in sorted(refused)]
+        kept = np.delete(np.arange(events.records), np.array(list(refused), np.int64))
+        self._settling, self._kept = events, kept
+        if refused:
+            table = {name: column[kept] for name, column in table.items()}
+            positions = dict(zip(kept.tolist(), range(len(kept)), strict=True))
+            sessions = {positions[at]: sessions[at] for at in sessions.keys() & positions.keys()}
+        if not len(kept):
+            return None, rejections
+        table["context"] = self._contexts.intern(table["device"], table["place"])
+        columns = {name: table[name].astype(kind, copy=False) for name, kind in STATEMENT.items()}
+        return Batch(columns, sessions), rejections
 
     def settle(self, conflicts: list[Conflict]) -> list[Rejection]:
-        """Return the losers of the last merge's conflicts as records with their events."""
-        events, records = self._settling
-        self._settling = ([], [])
-        starts = [start for start, _, _ in events]
+        """Return the losers of the last batch's conflicts as records with their events."""
+        events, self._settling = self._settling, _Events()
         rejections = []
         for conflict in conflicts:
-            _, event, origin = events[bisect_right(starts, conflict.position) - 1]
-            record = records[conflict.position]
+            at = int(self._kept[conflict.position])
+            _, record = events.find(at)
             detail = f"identity {record.identity}, revision {record.revision}: another payload counts instead"
             value = (
                 msgspec.json.encode(record)
                 if conflict.incoming_lost
                 else self._stored(record, conflict.loser)
             )
-            rejected = RejectedRecord(value, DataError("conflict", detail))
-            rejections.append(Rejection(rejected, event.tenant, event.account, origin))
+            rejections.append(events.rejection(at, RejectedRecord(value, DataError("conflict", detail))))
         return rejections
 
     def _stored(self, met: WireRecord, loser: Payload) -> bytes:
@@ -133,80 +171,87 @@ class Gather:
         body = {"identity": met.identity, "revision": met.revision, **loser._asdict(), **context._asdict()}
         return msgspec.json.encode(body)
 
-    def _usable(self, event: WireEvent) -> tuple[list[WireRecord], list[RejectedRecord]]:
-        oldest = event.received_at - self._horizon
-        latest = event.received_at + FUTURE_LIMIT
-        records = event.records
-        if all(oldest <= r.start <= latest and r.start <= r.end for r in records):
-            return records, []
-        usable, rejected = [], []
-        for record in records:
-            error = self._out_of_time(record, event.received_at, oldest, latest)
-            if error is None:
-                usable.append(record)
+    def _take_apart(self) -> None:
+        first = self._apart[1]
+        events = self._events.since(self._apart[0])
+        self._apart = (len(self._events), self._events.records)
+        fields = fields_of(chain.from_iterable(event.records for event in events))
+        known: list[int] = []
+        keys: list[bytes] = []
+        for event in events:
+            part = slice(len(keys), len(keys) + len(event.records))
+            prefix = digest_prefix(event.tenant, event.account)
+            keys += digests(prefix, fields["identity"][part])
+            of_scope = self._contexts.devices(_scope(event))
+            devices = zip(*(fields[name][part] for name in _DEVICE), strict=True)
+            known += map(of_scope.get, devices, repeat(_UNKNOWN))
+            if any(fields["session"][part]):
+                self._sessions |= {
+                    first + at: digest(prefix, session)
+                    for at, session in enumerate(fields["session"][part], part.start)
+                    if session is not None
+                }
+        places = zip(*(fields[name] for name in _PLACE), strict=True)
+        both = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        chunk = raw(fields) | {
+            "low": both[:, 0],
+            "high": both[:, 1],
+            "device": np.array(known, np.int64),
+            "place": np.fromiter(
+                map(self._contexts.places.get, places, repeat(_UNKNOWN)), np.int64, len(known)
+            ),
+        }
+        self._meet(chunk, first)
+        self._chunks.append(chunk)
+
+    def _meet(self, chunk: Table, first: int) -> None:
+        """Check names that are new, and intern them: devices and places repeat, so this is rare."""
+        contexts = self._contexts
+        for at in np.flatnonzero((chunk["device"] < 0) | (chunk["place"] < 0)).tolist():
+            event, record = self._events.find(first + at)
+            device, place = device_of(record), place_of(record)
+            # The contract itself is slow to ask: most devices are seen to keep it without.
+            plain = place in contexts.places and _is_plain(device)
+            rejected = None if plain else _check(record)
+            if rejected is None:
+                chunk["device"][at] = contexts.device(_scope(event), device)
+                chunk["place"][at] = contexts.place(place)
             else:
-                rejected.append(RejectedRecord(msgspec.json.encode(record), error))
-        return usable, rejected
+                self._refused[first + at] = rejected
 
-    def _out_of_time(
-        self, record: WireRecord, received: datetime, oldest: datetime, latest: datetime
-    ) -> DataError | None:
-        start = record.start.astimezone(UTC).isoformat()
+    def _in_time(self, events: _Events, table: Table) -> Bools:
+        received = events.received()
+        oldest, latest = received - self._horizon // _MICROSECOND, received + FUTURE_LIMIT // _MICROSECOND
+        start: I64 = table["start"]
+        found: Bools = (oldest <= start) & (start <= latest) & (start <= table["end"])
+        return found
+
+    def _out_of_time(self, event: WireEvent, record: WireRecord) -> RejectedRecord:
+        start, received = record.start.astimezone(UTC).isoformat(), event.received_at.isoformat()
         if record.end < record.start:
-            return DataError("malformed", f"end {record.end.isoformat()} lies before start {start}")
-        if record.start < oldest:
-            return DataError(
+            error = DataError("malformed", f"end {record.end.isoformat()} lies before start {start}")
+        elif record.start < event.received_at:
+            error = DataError(
                 "beyond-horizon",
-                f"starts {start}, more than {self._horizon.days} days before its receipt"
-                f" {received.isoformat()}; load it as a backfill",
+                f"starts {start}, more than {self._horizon.days} days before its receipt {received};"
+                " load it as a backfill",
             )
-        if record.start > latest:
-            return DataError(
-                "malformed",
-                f"start: got {start}, more than 24 hours after its receipt {received.isoformat()}",
+        else:
+            error = DataError(
+                "malformed", f"start: got {start}, more than 24 hours after its receipt {received}"
             )
-        return None
+        return RejectedRecord(msgspec.json.encode(record), error)
 
-    def _intern(
-        self, scope: Scope, records: list[WireRecord]
-    ) -> tuple[list[int], list[RejectedRecord | None]]:
-        known = self._contexts.scope(scope)
-        tails = [
-            (r.sim, r.endpoint, r.fleet, r.tags, r.country, r.network, r.rat, r.service, r.currency)
-            for r in records
-        ]
-        found = [known.get(tail) for tail in tails]
-        if None not in found:
-            return found, []  # type: ignore[return-value]
-        return self._intern_new(scope, records, tails)
 
-    def _intern_new(
-        self, scope: Scope, records: list[WireRecord], tails: Iterable[Tail]
-    ) -> tuple[list[int], list[RejectedRecord | None]]:
-        """Check the names where a context is new: they repeat, so this is rare."""
-        numbers: list[int] = []
-        rejected: list[RejectedRecord | None] = []
-        known = self._contexts.scope(scope)
-        for record, tail in zip(records, tails, strict=True):
-            number = known.get(tail)
-            if number is None:
-                bad = None if self._names_are_plain(tail) else _check(record)
-                if bad is not None:
-                    rejected.append(bad)
-                    continue
-                self._places.add((tail[4], tail[5], tail[6], tail[8]))
-                number = self._contexts.intern(scope, tail)
-            numbers.append(number)
-            rejected.append(None)
-        return numbers, rejected if any(rejected) else []
+def _scope(event: WireEvent) -> Scope:
+    return event.tenant, event.provider, event.account
 
-    def _names_are_plain(self, tail: Tail) -> bool:
-        sim, endpoint, fleet, tags, country, network, rat, _, currency = tail
-        place = (country, network, rat, currency)
-        if tags or fleet is not None or len(sim) != SIM_BYTES or not (sim.isascii() and sim.isdigit()):
-            return False
-        # Few places occur: each is checked by the contract once.
-        return (endpoint is None or 0 < len(endpoint) <= 128) and place in self._places
+
+def _is_plain(device: Device) -> bool:
+    """Whether a device's names keep the contract for sure."""
+    sim, endpoint = device
+    named = endpoint is None or 0 < len(endpoint) <= 128
+    return named and len(sim) == SIM_BYTES and sim.isascii() and sim.isdigit()
 
 
 def _check(record: WireRecord) -> RejectedRecord | None:
@@ -216,24 +261,3 @@ def _check(record: WireRecord) -> RejectedRecord | None:
     except ValidationError as error:
         return RejectedRecord(encoded, DataError("malformed", describe(error)))
     return None
-
-
-_SEMANTICS = {"delta": 0, "period_total": PERIOD_TOTAL, "session_total": SESSION}
-_STATUS = {"complete": 0, "pending": PENDING, "unknown": UNKNOWN}
-
-
-def _flags(record: WireRecord) -> int:
-    flags = _SEMANTICS[record.semantics] | _STATUS[record.cost_status]
-    if record.rx is not None and record.tx is not None:
-        flags |= DIRECTED
-    if record.billed is not None:
-        flags |= BILLED
-    if record.retracted:
-        flags |= RETRACTED
-    return flags | PRO_RATA if record.pro_rata else flags
-
-
-def _microseconds(instants: list[datetime]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    # A double holds microseconds of this era to a quarter of one, so rounding gives them back exactly.
-    seconds = np.array([instant.timestamp() for instant in instants])
-    return np.rint(seconds * 1e6).astype(np.int64)

@@ -35,6 +35,7 @@ SWEPT = FULL * 3 // 4
 """Entries up to which a segment that is full of removed ones is swept instead of split."""
 
 _SHIFT = np.uint64(32)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _ABOVE_BUCKET = _SHIFT + np.uint64(BUCKETS.bit_length() - 1)
 _LOW = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
@@ -49,6 +50,14 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     keep = np.ones(len(ordered), np.bool_)
     keep[1:] = ordered[1:] != ordered[:-1]
     return ordered[keep]
+
+
+def mix(keys: U64) -> U64:
+    """Spread keys over all 64 bits, so that they can serve as hashes."""
+    spread = keys * _MIX
+    spread ^= spread >> _SHIFT
+    spread *= _MIX
+    return spread ^ (spread >> _SHIFT)
 
 
 class Index:
@@ -71,7 +80,7 @@ class Index:
         buckets = self._buckets(hashes)
         table = self._table()
         while len(pending):
-            slots = table[buckets]
+            slots = table.take(buckets, axis=0)
             going = slots[:, -1] != _EMPTY
             at, way = np.nonzero(slots.view(np.uint32)[:, 1::2] == tags[:, None])
             rows = _row(slots[at, way])
@@ -122,16 +131,15 @@ class Index:
     def _enter(self, buckets: I64, entries: U64) -> None:
         table = self._table()
         while len(entries):
-            order = np.argsort(buckets)
-            buckets, entries = buckets[order], entries[order]
-            # Keys of one bucket take its free slots in turn.
-            positions = np.arange(len(buckets))
-            first = np.concatenate(([True], buckets[1:] != buckets[:-1]))
-            turn = positions - np.maximum.accumulate(np.where(first, positions, 0))
-            ways = np.count_nonzero(table[buckets], axis=1) + turn
-            room = ways < BUCKET
+            ways = _taken(table.take(buckets, axis=0))
+            full = ways == BUCKET
+            ways[full] = BUCKET - 1
+            # Where two keys claim one slot the later write stands; the other finds it taken and tries again.
+            room = ~full
             table[buckets[room], ways[room]] = entries[room]
-            buckets, entries = _next(buckets[~room]), entries[~room]
+            going = np.flatnonzero(table[buckets, ways] != entries)
+            buckets, entries, full = buckets[going], entries[going], full[going]
+            buckets[full] = _next(buckets[full])
 
     def _relieve(self, crowded: I64, coming: I64) -> None:
         """Sweep removed entries out of segments; split those that are full without them."""
@@ -168,6 +176,12 @@ class Index:
 
 def _entries(hashes: U64, rows: I64) -> U64:
     return (hashes & ~_LOW) | (rows.astype(np.uint64) + _ONE)
+
+
+def _taken(slots: U64) -> I64:
+    """Return how many slots of each bucket are not empty."""
+    marks: U64 = (slots != _EMPTY).view(np.uint64)[:, 0]
+    return np.bitwise_count(marks).astype(np.int64)
 
 
 def _row(slots: U64) -> I64:

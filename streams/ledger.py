@@ -59,6 +59,12 @@ def digest(prefix: bytes, identity: str) -> bytes:
     return hashlib.blake2b(prefix + identity.encode(), digest_size=16).digest()
 
 
+def digests(prefix: bytes, identities: Iterable[str]) -> list[bytes]:
+    """Return `digest` of many identities."""
+    made = hashlib.blake2b
+    return [made(prefix + identity.encode(), digest_size=16).digest() for identity in identities]
+
+
 class Payload(NamedTuple):
     """What a statement says, one value a column of `PAYLOAD`."""
 

@@ -20,7 +20,7 @@ from streams.contexts import Contexts
 from streams.contributions import Table
 from streams.coverage import Interval, union
 from streams.decoding import WireEvent
-from streams.events import CoverageEvent, RejectedRecord
+from streams.events import CoverageEvent
 from streams.gather import Gather, Rejection
 from streams.index import I64, U64, distinct
 from streams.ledger import Ledger, Merge
@@ -91,27 +91,27 @@ class PartitionState:
         """Whether the read model has taken everything that is durable."""
         self._verified = False
 
-    def take(self, event: WireEvent, offset: int, origin: str) -> list[RejectedRecord]:
-        """Gather the event's records for the next merge; return those that cannot count and why."""
+    def take(self, event: WireEvent, offset: int, origin: str) -> None:
+        """Gather the event's records for the next merge."""
         self.version = max(self.version, offset)
-        return self._gather.take(event, origin)
+        self._gather.take(event, origin)
 
     def merge(self) -> list[Rejection]:
-        """Merge what was gathered; return the losers of conflicts."""
+        """Merge what was gathered; return the records that do not count and why."""
         if self._waiting:
             raise RuntimeError(
                 f"{len(self._waiting)} ledger blocks lack their contexts: the state has a hole"
             )
-        batch = self._gather.batch()
+        batch, rejections = self._gather.batch()
         if batch is None:
-            return []
+            return rejections
         merge = self.ledger.merge(*batch)
         self.rollups.add(merge.keys, merge.differences)
         self._touched.append(merge.touched)
         self._unsaved.append(merge.rows)
         if len(merge.vacated):
             self._vacated.append(merge.vacated)
-        return self._gather.settle(merge.conflicts)
+        return rejections + self._gather.settle(merge.conflicts)
 
     def fold_coverage(self, event: CoverageEvent, offset: int) -> None:
         """Add the event's interval to what its account covers."""

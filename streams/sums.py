@@ -7,23 +7,12 @@ import numpy.typing as npt
 
 from streams.cells import COLUMNS, COUNTS, VOLUMES, Measures, named
 from streams.columns import Columns
-from streams.index import I64, U64, Index, distinct
+from streams.index import I64, U64, Index, distinct, mix
 
 Matrix = npt.NDArray[np.int64]
 """Rows of measures, a column for each of `streams.cells.COLUMNS`."""
 
 WIDTH = len(COLUMNS)
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_HALF = np.uint64(32)
-
-
-def mix(keys: U64) -> U64:
-    """Spread keys over all 64 bits, so that they can serve as hashes."""
-    spread = keys * _MIX
-    spread ^= spread >> _HALF
-    spread *= _MIX
-    return spread ^ (spread >> _HALF)
 
 
 class Sums:

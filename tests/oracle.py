@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from streams.cells import Context
 from streams.decoding import wire
 from streams.events import RejectedRecord, UsageEvent
-from streams.gather import Rejection
 from streams.ledger import digest, digest_prefix
 from streams.state import PartitionState
 from streams.usage import UsageRecord
@@ -55,11 +54,9 @@ def fresh_state(writer: int = 2**32 - 1) -> PartitionState:
 
 def fold(state: PartitionState, *events: UsageEvent, offset: int = 0) -> list[RejectedRecord]:
     """Fold events in one merge; return every record that does not count."""
-    rejected: list[RejectedRecord] = []
     for index, each in enumerate(events):
-        rejected += state.take(wire(each), offset + index, "test")
-    conflicts: list[Rejection] = state.merge()
-    return rejected + [conflict.record for conflict in conflicts]
+        state.take(wire(each), offset + index, "test")
+    return [rejection.record for rejection in state.merge()]
 
 
 def context_of(event: UsageEvent, record: UsageRecord) -> Context:

@@ -159,8 +159,7 @@ class Sweeping:
             lambda: self.now,
             self.history,
         )
-        self.job = KoreSweep(account, toolbox)
-        self.sweep = self.job.sweep
+        self.sweep = KoreSweep(account, toolbox).sweep
 
     @property
     def bookmark(self) -> Bookmark:

@@ -1,0 +1,112 @@
+"""The pure core alone, stage by stage: what a record costs of CPU without Faust, Kafka and Redis.
+
+`python -m tests.benchmarks.core` prints CPU time, not wall time: the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+
+from streams.decoding import decode
+from streams.state import PartitionState
+from tests.benchmarks.load import Load, LoadEvent, Spec
+from tests.benchmarks.machine import resident_bytes
+from tests.benchmarks.services import say
+
+
+class Stages:
+    """CPU seconds of each stage, and the longest single one."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.longest: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count what runs inside as one stage."""
+        began = time.process_time()
+        yield
+        took = time.process_time() - began
+        self.seconds[name] += took
+        self.longest[name] = max(self.longest[name], took)
+
+    def show(self, records: int) -> None:
+        """Print each stage."""
+        for name, seconds in self.seconds.items():
+            each, longest = seconds / records * 1e6, self.longest[name] * 1e3
+            say(f"{name:10} {each:7.3f} us a record, longest {longest:6.1f} ms")
+        whole = sum(self.seconds.values())
+        say(f"{'all':10} {whole / records * 1e6:7.3f} us a record: {records / whole:,.0f} records/s")
+
+
+def flush(states: list[PartitionState], batch: list[LoadEvent], stages: Stages) -> dict[str, bytes | None]:
+    """Take one flush's events through the core; return the changelog records that it wrote."""
+    for each in batch:
+        with stages("decode"):
+            event, _ = decode(each.value)
+        assert event is not None
+        with stages("take"):
+            states[each.partition].take(event, 0, "")
+    changelog: dict[str, bytes | None] = {}
+    for number, state in enumerate(states):
+        with stages("merge"):
+            state.merge()
+        with stages("unsaved"):
+            writes = state.unsaved()
+        with stages("touched"):
+            state.take_touched()
+        changelog |= {f"{number}:{name}": value for name, value in writes}
+    return changelog
+
+
+def fresh(partitions: int) -> list[PartitionState]:
+    """Return empty states."""
+    return [PartitionState(horizon=timedelta(days=35), writer=number) for number in range(partitions)]
+
+
+def main() -> None:
+    """Fold a load, weigh the states, and recover them from what they wrote."""
+    parser = argparse.ArgumentParser(description="Measure the pure core, stage by stage.")
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--records-an-event", type=int, default=500)
+    parser.add_argument("--flush", type=int, default=50_000, help="records gathered before a flush")
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--shuffled", action="store_true", help="records in no order of time")
+    given = parser.parse_args()
+    spec = Spec(given.records, given.records_an_event, partitions=given.partitions, shuffled=given.shuffled)
+    load = Load(spec)
+    events = load.events(given.records)
+    states, stages = fresh(given.partitions), Stages()
+    changelog: dict[str, bytes | None] = {}
+    before = resident_bytes(os.getpid())
+    while batch := list(islice(events, max(1, given.flush // given.records_an_event))):
+        changelog |= flush(states, batch, stages)
+    stages.show(given.records)
+    rows = sum(len(state.ledger) for state in states)
+    cells = sum(len(state.rollups.cells) for state in states)
+    ledger = sum(state.ledger.nbytes for state in states) / rows
+    above = sum(state.rollups.nbytes for state in states) / rows
+    live = [
+        (int(name.split(":")[0]), name.split(":")[1], value) for name, value in changelog.items() if value
+    ]
+    stored = sum(len(value) for *_, value in live)
+    grown = resident_bytes(os.getpid()) - before - stored
+    say(f"{rows:,} rows, {cells:,} cells")
+    say(f"bytes a row: ledger {ledger:.0f}, rollups {above:.0f}, resident {grown / rows:.0f}")
+    del states
+    states, stages = fresh(given.partitions), Stages()
+    for partition, name, value in live:
+        with stages("recover"):
+            states[partition].load(name, value)
+    stages.show(rows)
+
+
+if __name__ == "__main__":
+    main()
