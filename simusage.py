@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from connectors.commands import deadletters
+from connectors.reassign_command import reassign
 from streams.commands import Config, LogJson, rebuild, start, verify
 from streams.errors import ConfigError
 from streams.logs import configure_logging
@@ -228,6 +229,7 @@ def check(config: Config = None, log_json: LogJson = False) -> None:
 
 app.command()(verify)
 app.command()(rebuild)
+app.command()(reassign)
 app.add_typer(deadletters, name="deadletters")
 
 

@@ -7,7 +7,7 @@ anything new. Histories are shared among the SIMs that have the same.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Final, Generic, TypeVar
@@ -39,6 +39,10 @@ class Holdings:
         self._standings = _Shared(Standing())
         self._histories = _Shared[Places](())
         self._linked: dict[str, tuple[str, ...]] = {}
+
+    def sims(self) -> Iterator[str]:
+        """Yield the canonical ICCID of every SIM that was listed or told usage of."""
+        return (f"{number:019d}" for number in self._sims)
 
     def standing(self, sim: str) -> Standing:
         """Return whose a SIM was and is; an empty standing for one that nobody ever owned."""

@@ -29,7 +29,7 @@ def utc_text(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _instant(value: object) -> object:
+def instant(value: object) -> datetime:
     """Read `...Z`, `+0000`, `+00:00`, any number of fraction digits, or no zone, which means UTC."""
     if not isinstance(value, str):
         raise ValueError("want a time as text, such as 2025-05-09T10:00:00Z")
@@ -54,7 +54,7 @@ def _decimal(value: object) -> object:
     return number
 
 
-InstantText = Annotated[datetime, BeforeValidator(_instant)]
+InstantText = Annotated[datetime, BeforeValidator(instant)]
 """An instant in any form that the providers were seen to use."""
 
 Exact = Annotated[Decimal, BeforeValidator(_decimal)]

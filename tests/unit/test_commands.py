@@ -9,7 +9,7 @@ from connectors.demo.embedded import free_port
 from simusage import app
 from tests.unit.test_cli import refused, simusage
 
-COMMANDS = ("verify", "rebuild", "deadletters list", "deadletters show", "deadletters replay")
+COMMANDS = ("verify", "rebuild", "deadletters list", "deadletters show", "deadletters replay", "reassign")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
