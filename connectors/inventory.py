@@ -105,7 +105,7 @@ class Inventory:
             if news := self._news(account, batch, at):
                 await self._write(news, proceed)
         holdings = self.of(account.name)
-        batch.settle(lambda record: holdings.standing(record.sim).tenant_at(record.start))
+        batch.settle(lambda sim, since: holdings.standing(sim).tenant_at(since))
 
     def tenants(self, account: Account[Any]) -> list[str]:
         """Return everybody who may own usage of the account, or once did."""

@@ -103,7 +103,8 @@ class KoreCallback:
         if record is None:
             batch.ignored += 1
         else:
-            batch.add(record, Traits(sim=record.sim, fleet=record.fleet), original)
+            begun = None if record.session is None else session_start(item)
+            batch.add(record, Traits(sim=record.sim, fleet=record.fleet), original, session=begun)
 
 
 def signatures(secrets: Iterable[SecretStr], method: str, url: str, body: bytes) -> list[str]:
@@ -153,6 +154,11 @@ def usage_record(item: object, counting: Counting, *, pro_rata: bool = False) ->
         )
     except ValidationError as error:
         raise DataError("malformed", describe(error)) from None
+
+
+def session_start(item: object) -> datetime | None:
+    """Return when the session of an event that `usage_record` could read began, where it says so."""
+    return _Data.model_validate(_Event.model_validate(item).data).data_session_start_time
 
 
 def _window(data: _Data) -> tuple[datetime, datetime]:

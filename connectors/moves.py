@@ -40,6 +40,8 @@ class Tally:
     tenants: set[str] = field(default_factory=set)
     too_old: int = 0
     """Statements since the instant that can no longer be corrected."""
+    in_session: int = 0
+    """Cumulative statements since the instant, of sessions that began before and so stay whole."""
 
     def add(self, other: Tally) -> None:
         """Take over what another pass found."""
@@ -48,6 +50,7 @@ class Tally:
         self.sims |= other.sims
         self.tenants |= other.tenants
         self.too_old += other.too_old
+        self.in_session += other.in_session
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class Moves:
         self.owners: dict[str, tuple[datetime, str]] = {}
         """Start and tenant of the latest statement of each SIM, also of those before the wish's instant."""
         self._newest: dict[str, dict[str, _Newest]] = {}
+        self._sessions: dict[str, datetime] = {}
         self._covered: dict[str, list[Interval]] = {}
 
     def take(self, event: WireEvent) -> None:
@@ -87,6 +91,9 @@ class Moves:
                 continue
             latest = record.start, event.tenant
             self.owners[record.sim] = max(self.owners.get(record.sim, latest), latest)
+            if record.session is not None:
+                begun = self._sessions.get(record.session, record.start)
+                self._sessions[record.session] = min(begun, record.start)
             if record.start >= self._wish.start:
                 held.setdefault(record.identity, _Newest()).take(record)
 
@@ -105,6 +112,9 @@ class Moves:
             record = newest.records[0]
             if record.start < self._wish.earliest:
                 tally.too_old += 1
+                continue
+            if not self._whole(record):
+                tally.in_session += 1
                 continue
             tally.statements += 1
             tally.bytes += record.total if record.service == "data" else 0
@@ -144,8 +154,14 @@ class Moves:
 
     def _movable(self) -> Iterator[tuple[str, str, _Newest]]:
         for tenant, identity, newest in self._counting():
-            if tenant != self._wish.tenant and newest.records[0].start >= self._wish.earliest:
+            record = newest.records[0]
+            if tenant != self._wish.tenant and record.start >= self._wish.earliest and self._whole(record):
                 yield tenant, identity, newest
+
+    def _whole(self, record: WireRecord) -> bool:
+        """Whether the record's session, if it is of one, moves with all of its statements."""
+        start = max(self._wish.start, self._wish.earliest)
+        return record.session is None or self._sessions[record.session] >= start
 
 
 def _record(record: WireRecord, *, revision: int, retracted: bool = False) -> UsageRecord:

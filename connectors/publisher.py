@@ -48,6 +48,8 @@ class Filed:
     record: UsageRecord
     traits: Traits
     original: bytes
+    since: datetime
+    """Whoever has the SIM then has the record."""
 
 
 @dataclass(slots=True)
@@ -62,17 +64,23 @@ class Batch:
     ignored: int = 0
     """Items that are no usage at all, such as a provider's test message."""
 
-    def add(self, record: UsageRecord, traits: Traits, original: bytes) -> None:
-        """File a record; `publish` finds out whose it is."""
-        self.filed.append(Filed(record, traits, original))
+    def add(
+        self, record: UsageRecord, traits: Traits, original: bytes, *, session: datetime | None = None
+    ) -> None:
+        """File a record; `publish` finds out whose it is.
 
-    def settle(self, tenant_of: Callable[[UsageRecord], str | None]) -> None:
+        A cumulative record comes with the start of its session, which is one tenant's as a whole: the first
+        statement that another one got would count everything before it once more.
+        """
+        self.filed.append(Filed(record, traits, original, record.start if session is None else session))
+
+    def settle(self, tenant_of: Callable[[str, datetime], str | None]) -> None:
         """Give each filed record to its tenant, and reject those that nobody owns."""
         filed, self.filed = self.filed, []
         for each in filed:
-            tenant = tenant_of(each.record)
+            tenant = tenant_of(each.record.sim, each.since)
             if tenant is None:
-                at = each.record.start.isoformat()
+                at = each.since.isoformat()
                 detail = f"no rule of the account assigns SIM {each.record.sim} to a tenant as of {at}"
                 self.reject(each.original, DataError("unknown-tenant", detail))
             else:

@@ -97,3 +97,7 @@ async def _reassign(
             f"{tally.too_old} statements stay: they start before {role.earliest:%Y-%m-%dT%H:%M:%SZ}, which"
             f" retention.horizon_days = {settings.retention.horizon_days} lets nobody correct"
         )
+    if tally.in_session:
+        typer.echo(
+            f"{tally.in_session} cumulative statements stay: their sessions began before {since.isoformat()}"
+        )

@@ -80,6 +80,16 @@ async def test_a_change_counts_from_when_it_is_observed(sender: MemorySender, in
     assert await push(sender, inventory, usage(NOW), fleet="south", at=NOW + HOUR) == {"globex": ["cdr:1"]}
 
 
+async def test_a_session_is_one_tenants(sender: MemorySender, inventory: Inventory) -> None:
+    """Whoever had the SIM when it began has its statements to the end."""
+    await inventory.observe(SHARED, [Seen("sim", SIM, fleet="north")], NOW - 5 * HOUR)
+    await inventory.observe(SHARED, [Seen("sim", SIM, fleet="south")], NOW)
+    batch, late = Batch(), usage(NOW + HOUR, semantics="session_total", session="DS1")
+    batch.add(late, Traits(SIM, fleet="south"), b"{}", session=NOW - HOUR)
+    await publish(sender, inventory, SHARED, batch, received_at=NOW + 2 * HOUR, origin="callback:x")
+    assert [event.tenant for event in sender.usage] == ["acme"]
+
+
 async def test_older_traits_that_come_later_change_nothing(
     sender: MemorySender, inventory: Inventory
 ) -> None:

@@ -134,6 +134,22 @@ def test_what_can_no_longer_be_corrected_stays_and_is_told() -> None:
     assert totals(log + outgoing(log, wanted)) == {("acme", "cdr:0"): 100, ("globex", "cdr:2"): 10}
 
 
+def test_a_session_stays_whole() -> None:
+    """Cut in two, its first statement at the new tenant would count everything before it once more."""
+
+    def statement(number: int, hours: int, session: str) -> UsageRecord:
+        cumulative = {"semantics": "session_total", "session": session}
+        return UsageRecord.model_validate(record(number, hours, 1, 10).model_dump() | cumulative)
+
+    log: Log = [event("acme", statement(0, 6, "a"), statement(2, 4, "a"), statement(4, 4, "b"))]
+    assert totals(log + outgoing(log, wish())) == {
+        ("acme", "cdr:0"): 10,
+        ("acme", "cdr:2"): 10,
+        ("globex", "cdr:4"): 10,
+    }
+    assert moves(log, wish()).tally().in_session == 1
+
+
 def test_other_sims_accounts_and_times_stay() -> None:
     """Only what was asked for moves."""
     log: Log = [
