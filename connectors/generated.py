@@ -177,6 +177,7 @@ _TYPES: Final = {
     "integer": "number",
     "number": "number",
     "array": "list",
+    "object": "table",
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from connectors.demo.embedded import HOST, free_port
 from connectors.simulators.fleet import EMNIFY_ACCOUNT, TENANTS
+from connectors.simulators.simsy_usage import TADIG
 from streams.errors import ConfigError
 
 _MARKER = ".simusage-run"
@@ -32,6 +33,7 @@ _FILES = (
 )
 
 KORE_TENANTS = tuple(tenant for tenant in TENANTS if tenant.kore_account is not None)
+SIMSY_TENANTS = tuple(tenant for tenant in TENANTS if tenant.simsy_account is not None)
 
 
 @contextmanager
@@ -145,6 +147,7 @@ class Layout:
         """Write secrets and both configurations."""
         names = ["emnify-application-token", "emnify-callback-secret"]
         names += [f"{tenant.kore_account}-client-secret" for tenant in KORE_TENANTS]
+        names += [f"{tenant.simsy_account}-client-secret" for tenant in SIMSY_TENANTS]
         values = {name: secrets.token_hex(20) for name in names}
         for credential in self.credentials.values():
             values[f"serve-{credential.tenant}-bearer"] = credential.bearer
@@ -217,6 +220,17 @@ class Layout:
                 "poll_interval_s = 5\n"
                 for tenant in KORE_TENANTS
             ),
+            *(
+                f"[accounts.{tenant.simsy_account}]\nprovider = 'simsy'\ntenant = {_text(tenant.name)}\n"
+                f"api_base = {_text(self.simulators_url + '/simsy/api/v1')}\n"
+                f"client_id = {_text(f'{tenant.simsy_account}-demo')}\n"
+                f"client_secret = {self._reference(f'{tenant.simsy_account}-client-secret')}\n"
+                "history_hours = 73\ndelivery_lag_s = 5\npoll_interval_s = 5\n"
+                "# A hundred requests a minute are not many for a sweep every few seconds.\n"
+                "chunk_hours = 6\nreread_hours = 1\n"
+                f"networks = {{ {_networks()} }}\n"
+                for tenant in SIMSY_TENANTS
+            ),
         ]
         return "\n".join(parts)
 
@@ -234,8 +248,19 @@ class Layout:
                 f"client_secret = {self._reference(f'{tenant.kore_account}-client-secret')}\n"
                 for tenant in KORE_TENANTS
             ),
+            "[simsy]\n# Usage shows within seconds; SIMSY itself syncs every half hour.\nsync_interval = 1\n",
+            *(
+                f"[simsy.tokens.{tenant.name}]\nclient_id = {_text(f'{tenant.simsy_account}-demo')}\n"
+                f"client_secret = {self._reference(f'{tenant.simsy_account}-client-secret')}\n"
+                for tenant in SIMSY_TENANTS
+            ),
         ]
         return "\n".join(parts)
+
+
+def _networks() -> str:
+    """Return the items of an account's `networks`: SIMSY names networks by TADIG code alone."""
+    return ", ".join(f"{tadig} = {_text(code)}" for code, tadig in TADIG.items())
 
 
 def _text(value: str) -> str:

@@ -83,7 +83,7 @@ class Screen:
             MEMORY_NOTE,
             "",
             f"query endpoint   {layout.query_url}/v1/usage   (reference: {layout.query_url}/openapi.json)",
-            f"simulators       {layout.simulators_url}   (emnify and KORE; what was really used: /truth)",
+            f"simulators       {layout.simulators_url}   (what was really used: /truth)",
             f"Kafka            {layout.kafka}",
             f"Redis            {layout.redis}",
             f"callbacks        {layout.callbacks_url}",

@@ -66,13 +66,13 @@ class Simulators:
         self._onomondo = OnomondoSimulator(
             sims, self.history, self.webhooks, settings.onomondo, settings.faults.on, clock
         )
-        self._simsy = SimsySimulator(sims, self.history, settings.simsy, settings.faults.on, clock)
+        self.simsy = SimsySimulator(sims, self.history, settings.simsy, settings.faults.on, clock)
         self.app = Starlette(
             routes=[
                 Mount("/emnify", EmnifySimulator(at_emnify, self.streamer, emnify, clock).app),
                 Mount("/kore", self._kore.app),
                 Mount("/onomondo", self._onomondo.app),
-                Mount("/simsy", self._simsy.app),
+                Mount("/simsy", self.simsy.app),
                 Route("/truth", self._truth),
                 Route("/control/pause", self._pause, methods=["POST"]),
                 Route("/control/resume", self._resume, methods=["POST"]),
@@ -113,7 +113,7 @@ class Simulators:
                 "emnify": self.streamer.report(),
                 "kore": self._kore.report(),
                 "onomondo": self._onomondo.report(),
-                "simsy": self._simsy.report(),
+                "simsy": self.simsy.report(),
             }
         )
 

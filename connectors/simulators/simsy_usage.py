@@ -44,9 +44,12 @@ class Listed:
 
     @property
     def charged(self) -> int:
-        if self.usage.service == "sms":
-            return self.usage.total
-        return -(-self.usage.total // CHARGED_IN) * CHARGED_IN
+        return charged_volume(self.usage)
+
+
+def charged_volume(usage: Usage) -> int:
+    """Bytes rounded up to the step, or messages as they are."""
+    return usage.total if usage.service == "sms" else -(-usage.total // CHARGED_IN) * CHARGED_IN
 
 
 class SimsyFeed:

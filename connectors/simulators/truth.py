@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.simulators.kore_accounts import make_sid
+from connectors.simulators.simsy_usage import charged_volume
 from connectors.simulators.usage import Usage, UsageHistory
 
 CellKey = tuple[str, str, str, datetime, str, str, str, str, str]
@@ -17,6 +18,8 @@ class _Sum:
     tx: int = 0
     undirected: int = 0
     """What its provider tells as a total only."""
+    billed: int | None = None
+    """Bytes after the provider's rounding, which SIMSY alone tells."""
     records: int = 0
     cost: Decimal | None = None
     currency: str | None = None
@@ -39,6 +42,8 @@ def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[s
             cell.undirected += usage.total
             cell.cost_status = "unknown"
             continue
+        if usage.sim.provider == "simsy" and usage.service == "data":
+            cell.billed = (cell.billed or 0) + charged_volume(usage)
         cell.rx += usage.rx
         cell.tx += usage.tx
         if usage.sim.provider == "kore" and usage.end + kore_billing_delay > as_of:
@@ -79,6 +84,7 @@ def _cell(key: CellKey, total: _Sum) -> dict[str, Any]:
         "rx": total.rx,
         "tx": total.tx,
         "total": total.rx + total.tx + total.undirected,
+        "billed": total.billed,
         "records": total.records,
         "cost": None if total.cost is None else f"{total.cost.normalize():f}",
         "currency": total.currency,

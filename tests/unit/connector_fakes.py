@@ -14,6 +14,7 @@ from connectors.emnify import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
 from connectors.publisher import Outgoing, Proceed, always
+from connectors.simsy import SimsySettings
 from streams.errors import UnavailableError
 from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header
 from streams.topics import BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS
@@ -102,6 +103,16 @@ def kore_account(**changes: Any) -> Account[KoreSettings]:
         "tenant": "acme",
     } | changes
     return Account("kore-acme", KoreSettings.model_validate(values))
+
+
+def simsy_account(**changes: Any) -> Account[SimsySettings]:
+    values = {
+        "provider": "simsy",
+        "client_id": "client-of-the-tests",
+        "client_secret": SecretStr("client-secret-of-the-tests"),
+        "tenant": "acme",
+    } | changes
+    return Account("simsy-acme", SimsySettings.model_validate(values))
 
 
 def cdr(**changes: Any) -> dict[str, Any]:

@@ -87,11 +87,12 @@ def test_the_simulated_configuration_and_its_simulators_agree() -> None:
     assert emnify.callback_secret == simulators.emnify.callback_secret
     assert emnify.callback_header == simulators.emnify.callback_header
     assert simulators.emnify.callback_url == f"{settings.callbacks.public_url}/callbacks/emnify-main"
-    assert {
-        account.tenant: (account.client_id, account.client_secret) for account in configured.values()
-    } == {
-        tenant: (client.client_id, client.client_secret) for tenant, client in simulators.kore.clients.items()
-    }
+    for provider, credentials in (("kore", simulators.kore.clients), ("simsy", simulators.simsy.tokens)):
+        assert {
+            account.tenant: (account.client_id, account.client_secret)
+            for account in configured.values()
+            if account.provider == provider
+        } == {tenant: (each.client_id, each.client_secret) for tenant, each in credentials.items()}
 
 
 def _model_of(field: Any) -> type[BaseModel] | None:
