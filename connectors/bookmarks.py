@@ -59,9 +59,12 @@ class Bookmarks:
         await self._log.stop()
 
     def _take(self, key: bytes, value: bytes | None) -> None:
+        """Keep an account's; the topic's other keys have a slash (`connectors.runs`)."""
         if value is None:
             return
         account = key.decode("utf-8", "replace")
+        if "/" in account:
+            return
         try:
             self._held[account] = Bookmark.model_validate_json(value)
         except ValidationError:

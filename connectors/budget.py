@@ -8,7 +8,8 @@ What an answer says of its limit lowers a bucket and never raises it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import floor
@@ -117,20 +118,23 @@ class RedisBuckets:
 class Budget:
     """One account's part in the limits of its provider."""
 
-    def __init__(
-        self, provider: str, account: str, limits: Sequence[Limit], buckets: Buckets, *, leave: float = 0.0
-    ) -> None:
+    def __init__(self, provider: str, account: str, limits: Sequence[Limit], buckets: Buckets) -> None:
         self._provider = provider
         self._account = account
         self._limits = limits
         self._buckets = buckets
-        self._leave = leave
+        self._leave = 0.0
         self.left: int | None = None
         """Requests that may be made now, by the provider's word or else our count; `None` without limits."""
 
-    def modest(self) -> Budget:
-        """Return a budget on the same buckets that leaves a share of each to others."""
-        return Budget(self._provider, self._account, self._limits, self._buckets, leave=MODEST)
+    @contextmanager
+    def modest(self) -> Iterator[None]:
+        """Leave a share of each bucket to others for the length of a block."""
+        self._leave = MODEST
+        try:
+            yield
+        finally:
+            self._leave = 0.0
 
     async def take(self, path: str) -> float:
         """Take a request to `path` out of its buckets; returns 0, or the seconds to wait first."""

@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from connectors.budget import LocalBuckets
-from connectors.connect import connect_redis, public_address
 from connectors.http import Failure, HttpClient, ProviderError
+from connectors.parts import connect_redis, public_address
 from connectors.registry import Registered, load_accounts
 from streams.errors import ConfigError
 from streams.kafka import unreachable

@@ -7,51 +7,25 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
 from typing import Final
 
 import uvicorn
-from aiokafka import AIOKafkaConsumer
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from connectors.bookmarks import Bookmarks
-from connectors.budget import Buckets, RedisBuckets
-from connectors.history import TopicHistory
-from connectors.http import HttpClient
-from connectors.inventory import Inventory, kafka_inventory
-from connectors.inventory_copy import InventoryCopy
-from connectors.lease import Lease
-from connectors.poller import Poller, run_all
-from connectors.publisher import Publisher
-from connectors.receiver import Receiver
-from connectors.registry import Registered, Toolbox, load_accounts, utc_now
-from streams.errors import ConfigError, UnavailableError
-from streams.kafka import ensure_topics, make_producer
-from streams.settings import CallbackSettings, Settings, secure_url
+from connectors.parts import Connector, connector
+from connectors.poller import run_all
+from connectors.registry import load_accounts
+from streams.errors import ConfigError
+from streams.kafka import ensure_topics
+from streams.settings import CallbackSettings, Settings
 
 logger = logging.getLogger(__name__)
 
 CHATTER_S: Final = 30.0
 """aiokafka says the same several times a second while a broker is away; once in this time is enough."""
 
-REDIS_TIMEOUT_S: Final = 3.0
-"""A silent Redis must be noticed well before a lease ends."""
-
 _GRACE_S: Final = 3
 """Seconds that open callbacks have to finish at a stop; Kafka acknowledges in milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connector:
-    """The parts of a running connector role."""
-
-    pollers: list[Poller]
-    receiver: Receiver
-    inventory: Inventory
-    copy: InventoryCopy
 
 
 async def run(settings: Settings) -> None:
@@ -75,69 +49,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await ensure_topics(settings)
         async with connector(settings, accounts) as parts:
             await _run(parts, listener, stop)
-
-
-@contextlib.asynccontextmanager
-async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIterator[Connector]:
-    """Connect to Kafka and Redis, build all parts, and disconnect at the end."""
-    public_url = public_address(settings.callbacks)
-    redis = await connect_redis(settings)
-    http, buckets = HttpClient(), RedisBuckets(redis)
-    publisher = Publisher(lambda: make_producer(settings))
-    consumer = partial(AIOKafkaConsumer, bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
-    bookmarks = Bookmarks(consumer, publisher)
-    inventory = kafka_inventory(settings, publisher)
-    toolbox = Toolbox(
-        http=http,
-        sender=publisher,
-        bookmarks=bookmarks,
-        inventory=inventory,
-        public_url=public_url,
-        history=TopicHistory(consumer),
-    )
-    try:
-        try:
-            await publisher.start()
-        except UnavailableError as error:
-            remedy = "set it to false where the broker has no idempotent producers (Tansu has none)"
-            raise ConfigError(
-                "kafka.idempotent_producer", settings.kafka.idempotent_producer, f"{error}: {remedy}"
-            ) from None
-        await bookmarks.refresh()
-        await inventory.refresh()
-        jobs = [entry.provider.job(entry.account, _tools(entry, toolbox, buckets)) for entry in accounts]
-        handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
-        yield Connector(
-            [Poller(job, Lease(redis, job.account), bookmarks) for job in jobs if job is not None],
-            Receiver(
-                {handler.account.name: handler for handler in handlers if handler is not None},
-                publisher,
-                inventory,
-                body_limit=settings.callbacks.body_limit_bytes,
-                clock=utc_now,
-            ),
-            inventory,
-            InventoryCopy(redis, consumer),
-        )
-    finally:
-        await bookmarks.stop()
-        await inventory.stop()
-        await publisher.stop()
-        await http.close()
-        await redis.aclose()
-
-
-def _tools(entry: Registered, toolbox: Toolbox, buckets: Buckets) -> Toolbox:
-    """Return the toolbox of one account, whose requests keep to its provider's limits."""
-    return replace(toolbox, http=toolbox.http.within(entry.budget(buckets)))
-
-
-def public_address(callbacks: CallbackSettings) -> str:
-    """Return the checked address under which providers reach the receiver. Raises `ConfigError`."""
-    try:
-        return secure_url(callbacks.public_url, allow_plain=callbacks.allow_plain_http)
-    except ValueError as error:
-        raise ConfigError("callbacks.public_url", callbacks.public_url, str(error)) from None
 
 
 class Sparing(logging.Filter):
@@ -221,23 +132,3 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def connect_redis(settings: Settings) -> Redis:
-    """Return a Redis client that has answered. Raises `ConfigError`."""
-    try:
-        redis: Redis = Redis.from_url(
-            settings.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
-        )
-    except ValueError:
-        raise ConfigError("redis.url", "(hidden)", "want redis://, rediss:// or unix://") from None
-    try:
-        await redis.ping()
-    except (RedisError, OSError) as error:
-        await redis.aclose()
-        raise ConfigError(
-            "redis.url",
-            "(hidden)",
-            f"no Redis answers there ({type(error).__name__}): start one, or correct it",
-        ) from None
-    return redis

@@ -10,7 +10,7 @@ from typing import Final
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, digest
 from connectors.history import Statement, newest
-from connectors.http import HttpClient
+from connectors.http import Failure, HttpClient, ProviderError
 from connectors.kore_api import KoreApi
 from connectors.kore_counting import Chunk, Counting, Span, chunks
 from connectors.kore_rows import (
@@ -53,6 +53,8 @@ class KoreSweep:
         self._usage = UsageReader(self._api)
         self._changes = ChangeFilter()
         self._rows = RowReader(account, self._api, self._changes, toolbox.inventory)
+        # Without what sweeps have published: a backfill says everything of its span.
+        self._past = RowReader(account, self._api, ChangeFilter(), toolbox.inventory)
         self._observed: int | None = None
 
     @property
@@ -101,6 +103,44 @@ class KoreSweep:
         # Step 5.
         await self._mark(max(covered or 0, micros(end)), stamp, proceed)
         return self._said(spans, done, self._api.requests - asked)
+
+    @property
+    def backfill_days(self) -> int:
+        """Days of one chunk: what a sweep asks for at once, in whole days."""
+        return max(1, self._account.settings.chunk_hours // 24)
+
+    def backfill_floor(self, now: datetime) -> datetime:
+        """Return where KORE's retention begins."""
+        return now - RETENTION
+
+    async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
+        """Publish all rows of `[low, high)`, of which every part must be polled.
+
+        Raises `ProviderError` (config) where pushes count: beside them the rows would count twice.
+        """
+        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
+        spans = list(self._counting.spans(low, high))
+        if any(span.source == "push" for span in spans):
+            raise ProviderError(
+                Failure.CONFIG,
+                f"account {self.account} counts pushes between {low.date()} and {high.date()}: "
+                "backfill the days around that",
+            )
+        bookmark = bookmarks.get(self.account)
+        billing = timedelta(hours=self._account.settings.billing_hours)
+        stamp = Stamp(next_observation(bookmark, micros(now)), now, billing)
+        await self._mark(bookmark.covered_until if bookmark else None, stamp, proceed)
+        if bookmark is not None and bookmark.last_observation == self._observed:
+            self._observed = stamp.observation
+        await self._past.read_inventory(now, proceed)
+        records = 0
+        for chunk in chunks(spans, timedelta(days=self.backfill_days)):
+            told = Told()
+            async for rows in self._usage.rows(chunk, list(self._past.sims.values()), now):
+                batch, _ = await self._past.changed(rows, chunk, stamp, told, proceed)
+                await self._publish(batch, stamp, proceed, run)
+                records += batch.accepted
+        return records
 
     def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does."""
@@ -200,14 +240,15 @@ class KoreSweep:
         await self._publish(batch, stamp, proceed)
         return batch.accepted
 
-    async def _publish(self, batch: Batch, stamp: Stamp, proceed: Proceed) -> None:
+    async def _publish(self, batch: Batch, stamp: Stamp, proceed: Proceed, run: str | None = None) -> None:
         await publish(
             self._toolbox.sender,
             self._toolbox.inventory,
             self._account,
             batch,
             received_at=stamp.at,
-            origin=f"poll:{self.account}",
+            origin=f"{'backfill' if run else 'poll'}:{self.account}",
+            run=run,
             proceed=proceed,
         )
 

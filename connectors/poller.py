@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from connectors.backfill import REFRESH_S, Backfill
 from connectors.bookmarks import Bookmarks
 from connectors.http import ProviderError
 from connectors.lease import Held, Lease, LeaseLostError
@@ -66,6 +68,7 @@ class Poller:
         lease: Lease,
         bookmarks: Bookmarks,
         *,
+        backfill: Backfill | None = None,
         standby_s: float = STANDBY_S,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -73,8 +76,14 @@ class Poller:
         self._job = job
         self._lease = lease
         self._bookmarks = bookmarks
+        self._backfill = backfill
         self._standby_s = standby_s
         self._jitter = jitter
+
+    @property
+    def job(self) -> Job:
+        """What is polled."""
+        return self._job
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop` is set; the sweep under way then ends unfinished, which loses nothing."""
@@ -116,7 +125,29 @@ class Poller:
                 self._succeeded(result)
                 wait_s = self._job.interval_s * (0.9 + 0.2 * self._jitter())
                 self.status.state = "waiting for the next sweep"
-            await asyncio.sleep(wait_s)
+            await self._pass(wait_s, held)
+
+    async def _pass(self, wait_s: float, held: Held) -> None:
+        """Use the time until the next sweep for a backfill, of which at least one chunk is read."""
+        due = time.monotonic() + wait_s
+        failures = 0
+        while self._backfill is not None:
+            rest_s = REFRESH_S
+            try:
+                held()
+                rest_s = 0.0 if await self._backfill.step(held) else REFRESH_S
+                failures = 0
+            except LeaseLostError:
+                raise
+            except UnavailableError as error:
+                failures += 1
+                rest_s = self._pause(error, failures)
+                logger.debug("account %s: backfill: %s", self._job.account, error)
+            left = due - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, rest_s))
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     def _succeeded(self, result: str) -> None:
         status = self.status
@@ -131,13 +162,14 @@ class Poller:
         status.failures += 1
         status.last_error = str(error)
         status.state = "waiting to try again"
-        wait_s = min(RETRY_MAX_S, RETRY_S * float(2 ** min(status.failures - 1, 10))) * (
-            0.5 + self._jitter() / 2
-        )
-        if isinstance(error, ProviderError) and error.wait_s is not None:
-            wait_s = max(wait_s, error.wait_s)
+        wait_s = self._pause(error, status.failures)
         log("account %s: %s; next try in %.1f s", status.account, error, wait_s)
         return wait_s
+
+    def _pause(self, error: UnavailableError, failures: int) -> float:
+        pause = min(RETRY_MAX_S, RETRY_S * float(2 ** min(failures - 1, 10))) * (0.5 + self._jitter() / 2)
+        told = error.wait_s if isinstance(error, ProviderError) else None
+        return max(pause, told or 0.0)
 
 
 async def run_all(pollers: list[Poller], stop: asyncio.Event) -> None:

@@ -95,6 +95,14 @@ def load_accounts(settings: Settings) -> list[Registered]:
     return [_load(name, table, settings) for name, table in sorted(settings.accounts.items())]
 
 
+def find_account(settings: Settings, name: str) -> Registered:
+    """Return one account by its name. Raises `ConfigError` where there is none, or a table is wrong."""
+    accounts = {entry.account.name: entry for entry in load_accounts(settings)}
+    if name not in accounts:
+        raise ConfigError("account", name, f"want one of: {', '.join(accounts) or 'none is configured'}")
+    return accounts[name]
+
+
 def callback_url(public_url: str, account: str) -> str:
     """Return the address that an account's data stream has to call."""
     return f"{public_url}/callbacks/{account}"

@@ -252,6 +252,10 @@ class Contexts:
         """Return the id under which the read model has a context."""
         return self._public()[number : number + 1].tobytes()
 
+    def publics(self, numbers: Numbers) -> bytes:
+        """Return the ids under which the read model has contexts, one after the other."""
+        return self._public()[numbers].tobytes()
+
     def untold(self, numbers: Numbers) -> Numbers:
         """Return those that the read model has not been told of."""
         told: Bools = self._columns["told"][numbers]

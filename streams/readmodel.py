@@ -9,72 +9,24 @@ hide what it lost. Repeating a batch is harmless. Keys: `streams.keys`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 from redis.asyncio import Redis
 
 from streams import keys
 from streams.aggregate import read_model_values
-from streams.cells import CELL_BYTES, SIM_BYTES
 from streams.contexts import Numbers
 from streams.errors import ConfigError
-from streams.index import U64, distinct
+from streams.index import distinct
+from streams.operations import FENCED, Operation, cell_operations, chunks, context_operations, sim_hours
 from streams.rollups import split
 from streams.state import PartitionState, Touched
 from streams.windows import GRANULARITIES
 
-BYTES_A_CALL = 256 * 1024
-"""Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""
-
-CELLS_A_PIECE = BYTES_A_CALL // (SIM_BYTES + CELL_BYTES)
-
 _DAYS_A_MONTH = 31
-
-_FENCED = f"""
-local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
-local fence = tonumber(held[1] or '-1')
-if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
-if tonumber(ARGV[1]) < fence then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
-local sub = string.sub
-local at = 5
-while at <= #ARGV do
-  local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
-  if op == 'cells' then
-    local from = 1
-    while from <= #value do
-      local sim = sub(value, from, from + {SIM_BYTES - 1})
-      local rows = {{}}
-      repeat
-        rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
-        from = from + {SIM_BYTES + CELL_BYTES}
-      until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
-      redis.call('HSET', key, sim, table.concat(rows))
-    end
-  elseif op == 'gone' then
-    for from = 1, #value, {SIM_BYTES} do redis.call('HDEL', key, sub(value, from, from + {SIM_BYTES - 1})) end
-  elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
-  elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
-  elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
-  elseif op == 'hour' then
-    if redis.call('EXISTS', ARGV[at + 2]) == 1 then
-      redis.call('ZADD', key, value, value)
-    else
-      redis.call('ZREM', key, value)
-    end
-  elseif op == 'end' then redis.call('EXPIREAT', key, ARGV[at + 2])
-  end
-  at = at + 4
-end
-return 1
-"""
 
 _BEGIN_REFILL = """
 local held = redis.call('HMGET', KEYS[1], 'version', 'complete')
@@ -89,10 +41,6 @@ if stamp ~= ARGV[1] and stamp ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'complete', '1')
 return 1
 """
-
-Operation = tuple[str, str, bytes | str, bytes]
-"""`cells key - rows`, `gone key - SIMs`, `set key field value`, `del key field`, `tag key member`,
-`hour key cells-key hour`, `end key epoch`; unused parts are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +58,7 @@ class ReadModel:
 
     def __init__(self, redis: Redis, *, aggregate_months: int) -> None:
         self._redis = redis
-        self._script = redis.register_script(_FENCED)
+        self._script = redis.register_script(FENCED)
         self._begin = redis.register_script(_BEGIN_REFILL)
         self._end = redis.register_script(_END_REFILL)
         self._writer = secrets.token_hex(8)
@@ -153,9 +101,7 @@ class ReadModel:
         told = state.contexts.untold(distinct(split(cells)[0]))
         operations: list[Operation] = []
         tenants = {tenant for tenant, _ in touched.accounts}
-        for number in told.tolist():
-            key = keys.contexts_key(state.contexts.tenant(number))
-            operations.append(("set", key, state.contexts.public(number), state.contexts.value(number)))
+        operations += context_operations(state.contexts, told)
         operations += cell_operations(state, cells, self._keep)
         grouped = state.rollups.grouped(sorted(state.windows(touched)))
         for (tenant, granularity, start), totals in zip(
@@ -179,7 +125,7 @@ class ReadModel:
         It does not where it has lost what was written, or where a newer owner has written.
         """
         key = keys.partition_key(batch.partition)
-        for chunk in _chunks(batch.operations):
+        for chunk in chunks(batch.operations):
             left = self._left.get(batch.partition)
             if left is None:
                 return False
@@ -227,72 +173,5 @@ class ReadModel:
         return f"{self._writer}/{self._calls}"
 
 
-def sim_hours(state: PartitionState, touched: U64) -> U64:
-    """Return every cell of each SIM in each hour that was touched, by tenant, hour and SIM.
-
-    The read model has a SIM's cells of an hour as one value, so they are written together.
-    """
-    contexts = state.contexts
-    numbers, hours = split(touched)
-    places = distinct(hours << np.uint64(32) | contexts.sims(numbers))
-    cells = contexts.siblings((places & np.uint64(0xFFFFFFFF)).astype(np.int64), places >> np.uint64(32))
-    numbers, hours = split(cells)
-    return cells[np.lexsort((cells, contexts.sims(numbers), hours, contexts.owners(numbers)))]
-
-
-def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Iterator[Operation]:
-    """Encode whole SIM-hours in the order of `sim_hours`; `keep` is how long an hour can be queried."""
-    if not len(cells):
-        return
-    numbers, hours = split(cells)
-    owners, sims = state.contexts.owners(numbers), state.contexts.sims(numbers)
-    matrix = state.rollups.measured(cells)
-    live = (matrix != 0).any(axis=1, keepdims=True)[:, 0]
-    rows = np.concatenate(
-        (state.contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
-    )
-    place = np.flatnonzero(_changes(owners, hours))
-    sim = np.flatnonzero(_changes(owners, hours, sims))
-    gone = sim[np.add.reduceat(live, sim, dtype=np.int64) == 0]
-    for low, high in zip(place.tolist(), [*place[1:].tolist(), len(cells)], strict=True):
-        tenant, hour = state.contexts.tenant(int(numbers[low])), int(hours[low])
-        key = keys.cells_key(tenant, hour)
-        lost = gone[(gone >= low) & (gone < high)]
-        if len(lost):
-            yield "gone", key, "", rows[lost, :SIM_BYTES].tobytes()
-        # A piece ends where a SIM ends, because a SIM's value is written whole.
-        ends = [
-            int(sim[np.searchsorted(sim, at)])
-            for at in range(low + CELLS_A_PIECE, int(sim[-1]) + 1, CELLS_A_PIECE)
-            if at < high
-        ]
-        for start, end in pairwise([low, *(end for end in ends if end < high), high]):
-            kept = rows[start:end][live[start:end]]
-            if len(kept):
-                yield "cells", key, "", kept.tobytes()
-        yield "hour", keys.hours_key(tenant), key, str(hour).encode()
-        yield "end", key, str(hour * 3600 + int(keep.total_seconds())), b""
-
-
-def _changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    changed = np.ones(len(columns[0]), np.bool_)
-    changed[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
-    return changed
-
-
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def _chunks(operations: list[Operation]) -> Iterator[list[Operation]]:
-    # An empty batch still moves the version, which says how far the partition is folded.
-    chunk: list[Operation] = []
-    size = 0
-    for operation in operations:
-        chunk.append(operation)
-        size += sum(map(len, operation)) + 16
-        if size > BYTES_A_CALL:
-            yield chunk
-            chunk, size = [], 0
-    if chunk or not operations:
-        yield chunk

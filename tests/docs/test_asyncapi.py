@@ -15,6 +15,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from connectors.bookmarks import Bookmark
+from connectors.runs import ASKED, DONE, Asked, Done
 from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
 from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
@@ -217,6 +218,15 @@ def test_the_inventory_is_as_described() -> None:
         )
         check_message(INVENTORY, "simOwnership", inventory_message(owner))
         assert decode_inventory(inventory_message(owner).key, inventory_message(owner).value) == owner
+
+
+@pytest.mark.parametrize("done", [Done(run="r-1", until=5), Done(run="r-1", until=5, records=3, error="no")])
+def test_backfills_are_as_described(done: Done) -> None:
+    """What was asked for, and how far it has come."""
+    asked = Asked(run="r-1", start=1, end=9).model_dump_json().encode()
+    check_message(BOOKMARKS, "backfillAsked", Message(f"{ASKED}kore-acme".encode(), asked, []))
+    come = done.model_dump_json().encode()
+    check_message(BOOKMARKS, "backfillDone", Message(f"{DONE}kore-acme".encode(), come, []))
 
 
 def test_the_names_are_the_types_of_the_events() -> None:

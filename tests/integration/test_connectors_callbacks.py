@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from connectors.connect import connector
+from connectors.parts import connector
 from connectors.publisher import SEND_S
 from connectors.registry import load_accounts
 from streams.kafka import ensure_topics

@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaConsumer
 
 from connectors.bookmarks import Bookmark, Bookmarks
 from connectors.check import check
-from connectors.connect import connector, run
+from connectors.connect import run
 from connectors.demo.embedded import free_port
 from connectors.kore_sweep import KoreSweep
+from connectors.parts import connector
 from connectors.publisher import always
 from connectors.registry import load_accounts
 from connectors.simulators import Simulators, SimulatorSettings

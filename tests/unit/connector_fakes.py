@@ -60,14 +60,15 @@ class MemorySender:
 
 
 class MemoryLog:
-    """The inventory's topic as the sender's messages make it."""
+    """A compacted topic as the sender's messages make it."""
 
-    def __init__(self, sender: MemorySender) -> None:
+    def __init__(self, sender: MemorySender, topic: str = INVENTORY) -> None:
         self._sender = sender
+        self._topic = topic
         self._read = 0
 
     async def read(self, take: Take) -> None:
-        messages = self._sender.on(INVENTORY)
+        messages = self._sender.on(self._topic)
         for message in messages[self._read :]:
             take(message.key, message.value)
         self._read = len(messages)

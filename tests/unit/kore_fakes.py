@@ -159,7 +159,8 @@ class Sweeping:
             lambda: self.now,
             self.history,
         )
-        self.sweep = KoreSweep(account, toolbox).sweep
+        self.job = KoreSweep(account, toolbox)
+        self.sweep = self.job.sweep
 
     @property
     def bookmark(self) -> Bookmark:

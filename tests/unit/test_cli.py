@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from connectors.demo.embedded import free_port
 from simusage import app
 
-COMMANDS = ("run", "connect", "worker", "serve", "simulate", "check")
+COMMANDS = ("run", "connect", "worker", "serve", "simulate", "check", "backfill")
 
 
 def simusage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,82 @@
+"""The commands for those who run accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from streams.commands import Config, LogJson, start
+from streams.logs import configure_logging
+from streams.settings import load_settings
+
+
+@start
+def backfill(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name of the account's table.")],
+    low: Annotated[
+        datetime, typer.Option("--from", metavar="DATE", formats=["%Y-%m-%d"], help="First day, in UTC.")
+    ],
+    high: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to", metavar="DATE", formats=["%Y-%m-%d"], help="Day after the last, in UTC; today by default."
+        ),
+    ] = None,
+    instead: Annotated[
+        bool, typer.Option("--instead", help="Give up another backfill of the account that is under way.")
+    ] = False,
+    config: Config = None,
+    log_json: LogJson = False,
+) -> None:
+    """Read the past of an account, in whole days of UTC, and show how far it has come.
+
+    It is read chunk by chunk between the sweeps of whoever polls the account, a running `connect` or else
+    this command, and leaves half of the budget of requests to them. What was asked for is kept in Kafka,
+    so it goes on after a kill of either, and the same command shows the rest. What is read names its run, and
+    so does the coverage of each chunk.
+
+    Needs Kafka, Redis and the account's credentials ([kafka], [redis], [accounts.*]).
+
+    \b
+    Example:
+      simusage backfill kore-acme --from 2026-01-01 --to 2026-02-01 --config config/simusage.toml
+    """
+    configure_logging(json=log_json)
+    settings = load_settings(config)
+    from connectors.backfill_role import run
+
+    line = _Line()
+    try:
+        asyncio.run(
+            run(
+                settings,
+                account,
+                low.replace(tzinfo=UTC),
+                high.replace(tzinfo=UTC) if high else None,
+                instead=instead,
+                say=line.say,
+            )
+        )
+    finally:
+        line.end()
+
+
+class _Line:
+    """A line that is written over on a terminal; elsewhere each change is a line of its own."""
+
+    def __init__(self) -> None:
+        self._over = sys.stdout.isatty()
+        self._last = ""
+
+    def say(self, text: str) -> None:
+        if text != self._last:
+            typer.echo(f"\r{text:<{len(self._last)}}" if self._over else text, nl=not self._over)
+            self._last = text
+
+    def end(self) -> None:
+        if self._over and self._last:
+            typer.echo()

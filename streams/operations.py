@@ -1,0 +1,159 @@
+"""What a flush touched, as operations of the script that writes the read model, and that script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streams import keys
+from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
+from streams.contexts import Contexts, Numbers
+from streams.index import U64, distinct
+from streams.rollups import split
+from streams.state import PartitionState
+
+BYTES_A_CALL = 256 * 1024
+"""Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""
+
+CELLS_A_PIECE = BYTES_A_CALL // (SIM_BYTES + CELL_BYTES)
+
+CONTEXTS_A_PIECE = 1000
+"""Contexts of one operation, about 120 KB."""
+
+Operation = tuple[str, str, bytes | str, bytes]
+"""`cells key - rows`, `gone key - SIMs`, `contexts key ids lines`, `set key field value`, `del key field`,
+`tag key member`, `hour key cells-key "hour expiry"`; unused parts are empty."""
+
+
+FENCED = f"""
+local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
+local fence = tonumber(held[1] or '-1')
+if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
+if tonumber(ARGV[1]) < fence then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
+local sub = string.sub
+local at = 5
+while at <= #ARGV do
+  local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+  if op == 'cells' then
+    local from = 1
+    while from <= #value do
+      local sim = sub(value, from, from + {SIM_BYTES - 1})
+      local rows = {{}}
+      repeat
+        rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+        from = from + {SIM_BYTES + CELL_BYTES}
+      until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
+      redis.call('HSET', key, sim, table.concat(rows))
+    end
+  elseif op == 'gone' then
+    for from = 1, #value, {SIM_BYTES} do redis.call('HDEL', key, sub(value, from, from + {SIM_BYTES - 1})) end
+  elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
+  elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
+  elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
+  elseif op == 'contexts' then
+    local from = 1
+    for context in string.gmatch(value, '[^\\n]+') do
+      redis.call('HSET', key, sub(ARGV[at + 2], from, from + {ID_BYTES - 1}), context)
+      from = from + {ID_BYTES}
+    end
+  elseif op == 'hour' then
+    local hour, expiry = string.match(value, '(%d+) (%d+)')
+    if redis.call('EXPIREAT', ARGV[at + 2], expiry) == 1 then
+      redis.call('ZADD', key, hour, hour)
+    else
+      redis.call('ZREM', key, hour)
+    end
+  end
+  at = at + 4
+end
+return 1
+"""
+
+
+def context_operations(contexts: Contexts, told: Numbers) -> Iterator[Operation]:
+    """Encode contexts that the read model does not know, by tenant: ids, and a line of JSON for each."""
+    owners = contexts.owners(told)
+    told = told[np.argsort(owners, kind="stable")]
+    starts = np.flatnonzero(_changes(np.sort(owners))).tolist()
+    for low, high in pairwise([*starts, len(told)]):
+        key = keys.contexts_key(contexts.tenant(int(told[low])))
+        for at in range(low, high, CONTEXTS_A_PIECE):
+            part = told[at : min(at + CONTEXTS_A_PIECE, high)]
+            lines = b"\n".join(map(contexts.value, part.tolist()))
+            yield "contexts", key, contexts.publics(part), lines
+
+
+def sim_hours(state: PartitionState, touched: U64) -> U64:
+    """Return every cell of each SIM in each hour that was touched, by tenant, hour and SIM.
+
+    The read model has a SIM's cells of an hour as one value, so they are written together.
+    """
+    contexts = state.contexts
+    numbers, hours = split(touched)
+    places = distinct(hours << np.uint64(32) | contexts.sims(numbers))
+    cells = contexts.siblings((places & np.uint64(0xFFFFFFFF)).astype(np.int64), places >> np.uint64(32))
+    numbers, hours = split(cells)
+    by_place = np.argsort(hours << np.uint64(32) | contexts.sims(numbers))
+    return cells[by_place[np.argsort(contexts.owners(numbers)[by_place], kind="stable")]]
+
+
+def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Iterator[Operation]:
+    """Encode whole SIM-hours in the order of `sim_hours`; `keep` is how long an hour can be queried."""
+    if not len(cells):
+        return
+    numbers, hours = split(cells)
+    owners, sims = state.contexts.owners(numbers), state.contexts.sims(numbers)
+    matrix = state.rollups.measured(cells)
+    live = matrix.any(axis=1)
+    rows = np.concatenate(
+        (state.contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
+    )
+    hour = np.flatnonzero(_changes(owners, hours))
+    sim = np.flatnonzero(_changes(owners, hours, sims))
+    gone = sim[np.add.reduceat(live, sim, dtype=np.int64) == 0]
+    kept = rows[live]
+    # Where hours begin and SIMs end among the rows that are kept.
+    before = np.append(0, np.cumsum(live))
+    ends = before[np.append(sim[1:], len(cells))]
+    bounds = zip(hour, pairwise(before[np.append(hour, len(cells))].tolist()), strict=True)
+    losses = pairwise(np.searchsorted(gone, np.append(hour, len(cells))).tolist())
+    for (at, (first, last)), (lost, further) in zip(bounds, losses, strict=True):
+        tenant, number = state.contexts.tenant(int(numbers[at])), int(hours[at])
+        key = keys.cells_key(tenant, number)
+        if lost < further:
+            yield "gone", key, "", rows[gone[lost:further], :SIM_BYTES].tobytes()
+        # A piece ends where a SIM ends, because a SIM's value is written whole.
+        cuts = {
+            int(ends[np.searchsorted(ends, cut)]) for cut in range(first + CELLS_A_PIECE, last, CELLS_A_PIECE)
+        }
+        for low, high in pairwise(sorted({first, *cuts, last})):
+            yield "cells", key, "", kept[low:high].tobytes()
+        expiry = number * 3600 + int(keep.total_seconds())
+        yield "hour", keys.hours_key(tenant), key, f"{number} {expiry}".encode()
+
+
+def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:
+    """Cut operations into script calls."""
+    # An empty batch still moves the version, which says how far the partition is folded.
+    chunk: list[Operation] = []
+    size = 0
+    for operation in operations:
+        chunk.append(operation)
+        size += sum(map(len, operation)) + 16
+        if size > BYTES_A_CALL:
+            yield chunk
+            chunk, size = [], 0
+    if chunk or not operations:
+        yield chunk
+
+
+def _changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    changed = np.ones(len(columns[0]), np.bool_)
+    changed[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return changed
