@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from connectors.account import Account, Traits
+from connectors.tasks import Turn, look_at
 from streams.deadletters import dead_letter
 from streams.errors import DataError, UnavailableError
 from streams.events import MAX_BYTES, CoverageEvent, Message, RejectedRecord, usage_events
@@ -141,7 +143,7 @@ class Publisher:
 
         Raises `UnavailableError` after at most `SEND_S` without acknowledgement, and what `proceed` raises.
         """
-        for piece in _slices(outgoing):
+        async for piece in _slices(outgoing):
             proceed()
             await self._bounded(self._send(piece))
 
@@ -150,7 +152,7 @@ class Publisher:
         sent = []
         for topic, message in piece:
             future = await producer.send(topic, message.value, message.key, headers=message.headers)
-            future.add_done_callback(_look_at)
+            future.add_done_callback(look_at)
             sent.append(future)
         await asyncio.gather(*sent)
 
@@ -205,15 +207,12 @@ async def publish(
     the account's own source.
     """
     await owners.own(account, batch, received_at, proceed)
-    await sender.send(_outgoing(account, batch, received_at, origin, run), proceed)
-    if batch.rejected:
-        reasons = sorted({rejected.error.reason for rejected in batch.rejected})
-        logger.warning(
-            "%d records of account %s went to the dead letters: %s",
-            len(batch.rejected),
-            account.name,
-            ", ".join(reasons),
-        )
+    usage = (
+        usage_of(account, tenant, batch.usage[tenant], received_at, run) for tenant in sorted(batch.usage)
+    )
+    letters = letters_of(account, batch.rejected, received_at, origin)
+    await sender.send(chain(chain.from_iterable(usage), letters), proceed)
+    note_rejected(account, batch.rejected)
 
 
 async def cover(
@@ -249,22 +248,32 @@ async def cover(
     await sender.send(((USAGE_EVENTS, event.message()) for event in events), proceed)
 
 
-def _outgoing(
-    account: Account[Any], batch: Batch, received_at: datetime, origin: str, run: str | None
+def usage_of(
+    account: Account[Any],
+    tenant: str,
+    records: Iterable[UsageRecord],
+    received_at: datetime,
+    run: str | None = None,
 ) -> Iterator[Outgoing]:
-    for tenant in sorted(batch.usage):
-        for event in usage_events(
-            batch.usage[tenant],
-            tenant=tenant,
-            account=account.name,
-            provider=account.settings.provider,
-            source=account.settings.source if run is None else "backfill",
-            received_at=received_at,
-            run=run,
-        ):
-            yield USAGE_EVENTS, event.message()
-    for rejected in batch.rejected:
-        for value, error in _parts(rejected):
+    """Return the usage events of one tenant's records."""
+    for event in usage_events(
+        records,
+        tenant=tenant,
+        account=account.name,
+        provider=account.settings.provider,
+        source=account.settings.source if run is None else "backfill",
+        received_at=received_at,
+        run=run,
+    ):
+        yield USAGE_EVENTS, event.message()
+
+
+def letters_of(
+    account: Account[Any], rejected: Iterable[RejectedRecord], received_at: datetime, origin: str
+) -> Iterator[Outgoing]:
+    """Return the dead letters of what cannot be used."""
+    for each in rejected:
+        for value, error in _parts(each):
             yield (
                 DEADLETTERS,
                 dead_letter(
@@ -273,10 +282,24 @@ def _outgoing(
             )
 
 
-def _slices(outgoing: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+def note_rejected(account: Account[Any], rejected: Sequence[RejectedRecord]) -> None:
+    """Say in the log how many records went to the dead letters, and why."""
+    if rejected:
+        reasons = sorted({each.error.reason for each in rejected})
+        logger.warning(
+            "%d records of account %s went to the dead letters: %s",
+            len(rejected),
+            account.name,
+            ", ".join(reasons),
+        )
+
+
+async def _slices(outgoing: Iterable[Outgoing]) -> AsyncIterator[list[Outgoing]]:
     piece: list[Outgoing] = []
     size = 0
+    turn = Turn()
     for topic, message in outgoing:
+        await turn.over()
         if piece and (len(piece) == SLICE_MESSAGES or size + len(message.value) > SLICE_BYTES):
             yield piece
             piece, size = [], 0
@@ -305,9 +328,3 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except (TimeoutError, KafkaError, OSError) as error:
         logger.info("producer did not stop cleanly: %s", type(error).__name__)
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Mark the outcome as seen: a caller that gave up no longer asks for it."""
-    if not future.cancelled():
-        future.exception()

@@ -29,7 +29,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.account import Account
-from connectors.publisher import Batch, Owners, Sender, publish
+from connectors.packing import Packer
+from connectors.publisher import Batch, Owners, Sender
+from connectors.tasks import Turn
 from connectors.values import check_escapes, json_items
 from streams.errors import DataError, UnavailableError
 
@@ -80,8 +82,7 @@ class Receiver:
         clock: Callable[[], datetime],
     ) -> None:
         self._handlers = handlers
-        self._sender = sender
-        self._owners = owners
+        self._packer = Packer(sender, owners)
         self._body_limit = body_limit
         self._clock = clock
         self.app = Starlette(
@@ -113,17 +114,10 @@ class Receiver:
         if not handler.signed(request.method, request.headers, body):
             logger.warning("callback for account %s with a wrong signature", handler.account.name)
             return _refusal(401, "the signature is missing or wrong")
-        batch = normalised(handler, body)
+        batch = await normalised(handler, body)
         origin = f"callback:{handler.account.name}"
         try:
-            await publish(
-                self._sender,
-                self._owners,
-                handler.account,
-                batch,
-                received_at=self._clock(),
-                origin=origin,
-            )
+            await self._packer.publish(handler.account, batch, received_at=self._clock(), origin=origin)
         except UnavailableError as error:
             logger.warning("callback for account %s refused: %s", handler.account.name, error)
             return _refusal(503, "try again", {"Retry-After": str(RETRY_AFTER_S)})
@@ -143,15 +137,18 @@ class Receiver:
         return bytes(body)
 
 
-def normalised(handler: CallbackHandler, body: bytes) -> Batch:
+async def normalised(handler: CallbackHandler, body: bytes) -> Batch:
     """Turn a body into a batch; what cannot be used is set aside in it with its original bytes."""
-    batch = Batch()
+    batch, items, turn = Batch(), [], Turn()
     try:
-        items = json_items(body)
+        for item in json_items(body):
+            items.append(item)
+            await turn.over()
     except DataError as error:
         batch.reject(body, error)
         return batch
     for original, item in items:
+        await turn.over()
         try:
             check_escapes(original.decode())
             handler.normalise(original, item, batch)

@@ -40,7 +40,7 @@ class RawReplay:
         handler = entry.provider.callback(entry.account, public_url) if entry is not None else None
         if entry is None or handler is None:
             raise StaysError(f"nothing here takes what comes from {letter.origin or 'nowhere'}")
-        batch = normalised(handler, letter.value)
+        batch = await normalised(handler, letter.value)
         await self._inventory.refresh()
         await self._inventory.own(entry.account, batch, letter.failed_at)
         if batch.rejected:

@@ -1,10 +1,14 @@
-"""Ending tasks: cancel until they have really ended."""
+"""Tasks: ending them, looking at their outcome, and letting others have their turn."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any, Final
+
+TURN_S: Final = 0.005
+"""How long one computation may keep the event loop: a callback that waits for its turn must not notice."""
 
 _AGAIN_S: Final = 0.2
 
@@ -20,3 +24,22 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=_AGAIN_S)
+
+
+def look_at(future: asyncio.Future[Any]) -> None:
+    """Mark the outcome as seen: a caller that gave up no longer asks for it."""
+    if not future.cancelled():
+        future.exception()
+
+
+class Turn:
+    """A long computation's turn on the event loop; it asks often, and gives way when its turn is over."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def over(self) -> None:
+        """Let others run if this turn has lasted `TURN_S`."""
+        if time.perf_counter() - self._began >= TURN_S:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()

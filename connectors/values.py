@@ -102,10 +102,10 @@ def text_of(row: object, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def json_items(body: bytes) -> list[tuple[bytes, Any]]:
+def json_items(body: bytes) -> Iterator[tuple[bytes, Any]]:
     """Split a body, which is one object or an array, into its items and their original bytes.
 
-    Raises `DataError` (`malformed`) where the body is neither.
+    Raises `DataError` (`malformed`) where the body is neither, after the items before the fault.
     """
     try:
         text = body.decode("utf-8")
@@ -116,8 +116,9 @@ def json_items(body: bytes) -> list[tuple[bytes, Any]]:
         raise DataError("malformed", "body: want a JSON array of records, or one record as an object")
     try:
         if text[start] == "{":
-            return [(text.strip(_SPACE).encode(), parse_json(text.strip(_SPACE)))]
-        return list(_elements(text, start + 1))
+            yield text.strip(_SPACE).encode(), parse_json(text.strip(_SPACE))
+        else:
+            yield from _elements(text, start + 1)
     except RecursionError:
         raise DataError("malformed", "body is nested too deeply") from None
     except ValueError as error:

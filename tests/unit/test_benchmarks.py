@@ -93,7 +93,9 @@ def test_progress_counts_the_records_of_the_folded_offsets() -> None:
     assert load.done({0: 1, 1: 1}) == 40
 
 
-def test_the_receiver_takes_the_callbacks_of_the_freshness_load(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_receiver_takes_the_callbacks_of_the_freshness_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SECRET", "s")
     secret = "${SECRET}"
     settings = EmnifySettings.model_validate(
@@ -102,7 +104,8 @@ def test_the_receiver_takes_the_callbacks_of_the_freshness_load(monkeypatch: pyt
     handler = EmnifyCallback(Account("a", settings))
     load = Load(Spec(records=0, sims=100))
     for owner, body in islice(callback_bodies(load), 10):
-        batch = normalised(handler, body)
+        batch = await normalised(handler, body)
+        batch.settle(lambda _: "t")
         assert batch.accepted == RECORDS_A_CALLBACK
         assert not batch.rejected
         # The probed tenant's bytes beyond whole megabytes are its probes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from connectors.emnify import EmnifyCallback
-from connectors.receiver import Receiver
+from connectors.receiver import Receiver, normalised
 from streams.events import MAX_BYTES, header
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of
 
@@ -182,3 +183,21 @@ async def test_no_secret_is_logged(client: httpx.AsyncClient, caplog: pytest.Log
     assert "wrong secret" in caplog.text
     assert SECRET not in caplog.text
     assert "almost-the-secret" not in caplog.text
+
+
+async def test_a_large_callback_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing and normalising give way again and again; with turns of no length at every record."""
+    monkeypatch.setattr("connectors.tasks.TURN_S", 0.0)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(other())
+    batch = await normalised(EmnifyCallback(emnify_account()), body_of(*(cdr(id=n) for n in range(50))))
+    waiting.cancel()
+    assert len(batch.filed) == 50
+    assert turns >= 100

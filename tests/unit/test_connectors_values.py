@@ -107,14 +107,14 @@ JSON = st.recursive(
 def test_every_item_of_an_array_comes_with_its_own_bytes(items: list[Any], indent: int | None) -> None:
     """The bytes of an item parse to the item, and the body holds them as they are."""
     body = json.dumps(items, indent=indent).encode()
-    found = json_items(b" \n" + body + b"\n")
+    found = list(json_items(b" \n" + body + b"\n"))
     assert [item for _, item in found] == items
     assert all(json.loads(original) == item and original in body for original, item in found)
 
 
 def test_a_bare_object_is_one_item() -> None:
     """emnify's batch size 1 sends no array."""
-    assert json_items(b' {"id": 1.50}\n') == [(b'{"id": 1.50}', {"id": Decimal("1.50")})]
+    assert list(json_items(b' {"id": 1.50}\n')) == [(b'{"id": 1.50}', {"id": Decimal("1.50")})]
 
 
 @pytest.mark.parametrize(
@@ -138,5 +138,5 @@ def test_a_bare_object_is_one_item() -> None:
 def test_other_bodies_cannot_be_split(body: bytes) -> None:
     """They are malformed as a whole."""
     with pytest.raises(DataError) as caught:
-        json_items(body)
+        list(json_items(body))
     assert caught.value.reason == "malformed"
