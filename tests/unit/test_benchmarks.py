@@ -105,7 +105,7 @@ async def test_the_receiver_takes_the_callbacks_of_the_freshness_load(
     load = Load(Spec(records=0, sims=100))
     for owner, body in islice(callback_bodies(load), 10):
         batch = await normalised(handler, body)
-        batch.settle(lambda _: "t")
+        batch.settle(lambda *_: "t")
         assert batch.accepted == RECORDS_A_CALLBACK
         assert not batch.rejected
         # The probed tenant's bytes beyond whole megabytes are its probes.
