@@ -14,7 +14,7 @@ from connectors.emnify import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
 from connectors.publisher import Outgoing, Proceed, always
-from connectors.simsy import SimsySettings
+from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError
 from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header
 from streams.topics import BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS

@@ -17,7 +17,8 @@ from connectors.http import Failure, HttpClient, ProviderError
 from connectors.lease import LeaseLostError
 from connectors.publisher import always
 from connectors.registry import Toolbox
-from connectors.simsy import PROVIDER, SimsySweep
+from connectors.simsy import PROVIDER
+from connectors.simsy_sweep import SimsySweep
 from connectors.simulators import Simulators
 from connectors.simulators.simsy_usage import TADIG
 from connectors.values import micros
@@ -26,6 +27,7 @@ from streams.topics import BOOKMARKS, INVENTORY, USAGE_EVENTS
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
 from tests.unit.connector_fakes import MemorySender, inventory_of, simsy_account
+from tests.unit.kore_fakes import MemoryHistory
 from tests.unit.simulator_harness import NOW, SetClock, settings_with
 
 NETWORKS = {code: network for network, code in TADIG.items()}
@@ -49,10 +51,21 @@ class Sweeping:
             "networks": NETWORKS,
         }
         self.account = simsy_account(**values | changes)
-        self.toolbox = Toolbox(
-            self.http, self.sender, self.bookmarks, inventory_of(self.sender), "http://receiver", clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew as another process would."""
+        history = MemoryHistory(self.sender)
+        toolbox = Toolbox(
+            self.http,
+            self.sender,
+            self.bookmarks,
+            inventory_of(self.sender),
+            "http://receiver",
+            self.clock,
+            history,
         )
-        self.job = SimsySweep(self.account, self.toolbox)
+        self.job = SimsySweep(self.account, toolbox)
 
     async def sweep(self) -> str:
         return await self.job.sweep(always)
@@ -160,8 +173,7 @@ async def test_rows_that_shift_are_all_there_after_one_sweep() -> None:
     async with sweeping(faults=("simsy-shifting-pages",), chunk_hours=48) as it:
         await it.sweep()
         assert len({record.identity for record in it.records}) == len(it.records)
-        late = len(it.truth()) and len(it.simulators.history.of_account("simsy-acme")) - len(it.records)
-        assert late < 5
+        assert len(it.simulators.history.of_account("simsy-acme")) - len(it.records) < 5
 
 
 async def test_coverage_follows_usage_chunk_by_chunk_and_the_bookmark_follows_both() -> None:
@@ -201,13 +213,51 @@ async def test_chunks_are_read_again_after_a_while_though_only_changes_are_publi
         assert len(it.records) == records
 
 
-async def test_a_restart_goes_on_where_coverage_ended() -> None:
-    """Never later than the trailing window; what is read again has a later revision and changes nothing."""
-    async with sweeping(reread_hours=6, chunk_hours=6) as it:
+async def test_a_restart_goes_on_where_coverage_ended_and_repeats_nothing() -> None:
+    """It reads the trailing window again, but remembers from Kafka what was published of it."""
+    async with sweeping(reread_hours=6) as it:
         await it.sweep()
+        records = len(it.records)
         it.clock.forward(hours=1)
-        it.job = SimsySweep(it.account, it.toolbox)
-        assert (await it.sweep()).startswith("2 of 2 chunks read")
+        it.restart()
+        assert await it.sweep() == "2 of 2 chunks read, 0 records changed"
+        assert len(it.records) == records
+
+
+async def test_what_another_process_published_meanwhile_is_taken_into_account() -> None:
+    """Else a charge that changes and changes back would keep the wrong one."""
+    async with sweeping(recheck_hours=0) as it:
+        await it.sweep()
+        mine, usages = it.job, it.simulators.history.of_account("simsy-acme")
+        charge = usages[-1].cost
+        object.__setattr__(usages[-1], "cost", charge + 1)
+        it.restart()
+        it.clock.forward(minutes=1)
+        await it.sweep()
+        object.__setattr__(usages[-1], "cost", charge)
+        it.job = mine
+        it.clock.forward(minutes=1)
+        assert (await it.sweep()).endswith("1 records changed")
+        assert sum(record.cost or 0 for record in it.newest.values()) == sum(usage.cost for usage in usages)
+
+
+async def test_a_backfill_publishes_a_day_under_its_run_and_leaves_the_sweeps_alone() -> None:
+    """All of it, changed or not; coverage and progress are its caller's."""
+    low, high = datetime(2025, 5, 8, tzinfo=UTC), datetime(2025, 5, 9, tzinfo=UTC)
+    async with sweeping(faults=("simsy-shifting-pages",), chunk_hours=5) as it:
+        await it.sweep()
+        covered = it.sender.coverage
+        it.clock.forward(minutes=1)
+        count = await it.job.backfill(low, high, "run-1", always)
+        past = [record for event in it.sender.usage if event.run == "run-1" for record in event.records]
+        assert len(past) == count
+        assert _by_hour((record.start, record.total) for record in past) == {
+            hour: total for hour, total in it.truth().items() if low <= hour < high
+        }
+        assert it.sender.coverage == covered
+        assert it.job.backfill_floor(it.clock.now) < low
+        it.clock.forward(minutes=1)
+        await it.sweep()
         assert it.told() == it.truth()
 
 

@@ -1,0 +1,266 @@
+"""Sweeps over SIMSY's usage records, and its past.
+
+SIMSY syncs usage every half hour and pages it by number, newest first, so records come late and move between
+pages. A sweep looks at a trailing window in chunks, reads each until as many records have come as SIMSY says
+there are, and publishes what has changed. A chunk whose number of records stays is not read again for
+a while: the limit of 100 requests a minute would not allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from connectors.bookmarks import Bookmark, next_observation
+from connectors.changes import ChangeFilter, Seen, seen
+from connectors.history import newest
+from connectors.http import HttpClient
+from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.registry import Toolbox
+from connectors.simsy_api import SimsyApi
+from connectors.simsy_catalogue import Catalogue
+from connectors.simsy_rows import instant_of, usage_record
+from connectors.simsy_settings import SimsyAccount
+from connectors.values import EPOCH, micros, raw_row
+from streams.errors import DataError
+from streams.usage import UsageRecord
+
+EVENT_ROWS: Final = 500
+"""Rows that are gathered from pages before they are published: as many as an event carries."""
+
+RETENTION: Final = timedelta(days=545)
+"""How far a backfill goes back: SIMSY documents no end, and hours are kept here for 18 months."""
+
+
+class SimsySweep:
+    """One account's sweeps."""
+
+    def __init__(self, account: SimsyAccount, toolbox: Toolbox) -> None:
+        self._account = account
+        self._toolbox = toolbox
+        self._api = simsy_api(account, toolbox.http)
+        self._catalogue = Catalogue(account, self._api, toolbox.inventory)
+        self._changes = ChangeFilter()
+        self._counted: dict[datetime, tuple[int, datetime]] = {}
+        """By the start of each chunk: how many records it had when it was read, and when that was."""
+        self._observed: int | None = None
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self._account.name
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between sweeps."""
+        return self._account.settings.poll_interval_s
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Look at the trailing window once.
+
+        1. Reserve the observation time, so that not even a crash lets a later one be earlier.
+        2. Where another process has swept since, learn from Kafka what was published of the window.
+        3. Read the listings, if they are old.
+        4. Chunk by chunk, the oldest first, publish what has changed.
+        5. Where a chunk is new, publish that it is covered, and move the bookmark.
+        """
+        now = self._toolbox.clock()
+        bookmark = self._toolbox.bookmarks.get(self.account)
+        start = self._start(bookmark, now)
+        # Step 1.
+        known = bookmark is None or bookmark.last_observation == self._observed
+        marked = await self._reserve(bookmark, now, proceed)
+        # Step 2.
+        if not known:
+            await self._recall(start, proceed)
+        self._observed = marked.last_observation
+        self._forget_before(start)
+        # Step 3.
+        await self._catalogue.refresh(now, proceed)
+        chunks = list(_chunks(start, now, self._chunk))
+        read = changed = 0
+        for low, high in chunks:
+            # Step 4.
+            if await self._has_news(low, min(high, now), now):
+                changed += await self._read(low, high, now, marked.last_observation, proceed)
+                read += 1
+            # Step 5.
+            marked = await self._cover(marked, low, high, now, proceed)
+        return f"{read} of {len(chunks)} chunks read, {changed} records changed"
+
+    @property
+    def backfill_days(self) -> int:
+        """Days of one step of a backfill."""
+        return 1
+
+    def backfill_floor(self, now: datetime) -> datetime:
+        """Return the oldest instant that a backfill reads."""
+        return now - RETENTION
+
+    async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
+        """Publish all records of `[low, high)` with the run's id; returns their number."""
+        now = self._toolbox.clock()
+        bookmark = self._toolbox.bookmarks.get(self.account)
+        marked = await self._reserve(bookmark, now, proceed)
+        if bookmark is not None and bookmark.last_observation == self._observed:
+            self._observed = marked.last_observation
+        await self._catalogue.refresh(now, proceed)
+        records = 0
+        for start, end in _chunks(low, high, self._chunk):
+            end = min(end, high)
+            async for rows in self._lots(start, end):
+                await self._catalogue.provide(rows, now, proceed)
+                mine = _before(end, rows, start)
+                batch, _ = self._changed(mine, start, marked.last_observation, ChangeFilter())
+                await self._publish(batch, now, proceed, run)
+                records += batch.accepted
+        return records
+
+    @property
+    def _chunk(self) -> timedelta:
+        return timedelta(hours=self._account.settings.chunk_hours)
+
+    async def _reserve(self, bookmark: Bookmark | None, now: datetime, proceed: Proceed) -> Bookmark:
+        marked = Bookmark(
+            covered_until=bookmark.covered_until if bookmark else None,
+            last_observation=next_observation(bookmark, micros(now)),
+        )
+        await self._toolbox.bookmarks.put(self.account, marked, proceed)
+        return marked
+
+    async def _recall(self, since: datetime, proceed: Proceed) -> None:
+        """Fill the change filter with what was published of the window."""
+        self._changes.clear()
+        self._counted.clear()
+        if self._toolbox.history is not None:
+            published = await newest(self._toolbox.history, self._account, since, proceed)
+            self._changes.remember(_seen_in(each.record) for each in published if not each.record.retracted)
+
+    def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+        """Begin where coverage ends, but never later than the trailing window does; on a chunk's start."""
+        settings = self._account.settings
+        if bookmark is None or bookmark.covered_until is None:
+            start = now - timedelta(hours=settings.history_hours)
+        else:
+            covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            start = min(covered, now - timedelta(hours=settings.reread_hours))
+        return EPOCH + (start - EPOCH) // self._chunk * self._chunk
+
+    def _forget_before(self, start: datetime) -> None:
+        self._changes.forget_before(start)
+        self._counted = {low: held for low, held in self._counted.items() if low >= start}
+
+    async def _has_news(self, low: datetime, high: datetime, now: datetime) -> bool:
+        """Whether the chunk has to be read: records are never taken back, so an equal number is the same."""
+        count, read_at = self._counted.get(low, (None, EPOCH))
+        if count is None or now - read_at >= timedelta(hours=self._account.settings.recheck_hours):
+            return True
+        return await self._api.count(low, high) != count
+
+    async def _read(
+        self, low: datetime, high: datetime, now: datetime, revision: int, proceed: Proceed
+    ) -> int:
+        """Read one chunk and publish what has changed in it; returns the number of changed statements."""
+        count = changed = 0
+        async for rows in self._lots(low, min(high, now)):
+            count += len(rows)
+            await self._catalogue.provide(rows, now, proceed)
+            batch, read = self._changed(_before(high, rows, low), low, revision, self._changes)
+            await self._publish(batch, now, proceed)
+            self._changes.remember(read)
+            changed += len(read)
+        self._counted[low] = count, now
+        return changed
+
+    async def _lots(self, low: datetime, high: datetime) -> AsyncIterator[list[Any]]:
+        """Yield what SIMSY has of a period in lots that make an event."""
+        lot: list[Any] = []
+        async for rows in self._api.records(low, high):
+            lot += rows
+            if len(lot) >= EVENT_ROWS:
+                yield lot
+                lot = []
+        if lot:
+            yield lot
+
+    def _changed(
+        self, rows: list[Any], low: datetime, revision: int, known: ChangeFilter
+    ) -> tuple[Batch, list[Seen]]:
+        """Normalise rows and keep those that differ from what is known."""
+        batch, read = Batch(), []
+        networks = self._account.settings.networks
+        for row in rows:
+            original = raw_row(row)
+            try:
+                record, traits = usage_record(row, revision, self._catalogue.endpoints, networks)
+            except DataError as error:
+                item = seen(_hour_of(instant_of(row, low)), original.hex(), b"")
+                if known.is_new(item):
+                    read.append(item)
+                    batch.reject(original, error)
+                continue
+            item = _seen_in(record)
+            if known.is_new(item):
+                read.append(item)
+                batch.add(record, traits, original)
+        return batch, read
+
+    async def _publish(self, batch: Batch, now: datetime, proceed: Proceed, run: str | None = None) -> None:
+        await publish(
+            self._toolbox.sender,
+            self._toolbox.inventory,
+            self._account,
+            batch,
+            received_at=now,
+            origin=f"{'backfill' if run else 'poll'}:{self.account}",
+            run=run,
+            proceed=proceed,
+        )
+
+    async def _cover(
+        self, marked: Bookmark, low: datetime, high: datetime, now: datetime, proceed: Proceed
+    ) -> Bookmark:
+        """Tell that the chunk is complete, as far as usage has arrived by now and was not covered before."""
+        arrived = now - timedelta(seconds=self._account.settings.delivery_lag_s)
+        end = min(high, arrived.replace(microsecond=0))
+        if end <= low or micros(end) <= (marked.covered_until or 0):
+            return marked
+        sender, owners = self._toolbox.sender, self._toolbox.inventory
+        await cover(sender, owners, self._account, low, end, observed_at=now, proceed=proceed)
+        moved = marked.model_copy(update={"covered_until": micros(end)})
+        await self._toolbox.bookmarks.put(self.account, moved, proceed)
+        return moved
+
+
+def simsy_api(account: SimsyAccount, http: HttpClient) -> SimsyApi:
+    """Return the API as this account sees it."""
+    settings = account.settings
+    return SimsyApi(
+        http,
+        api_base=settings.api_base,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        page_size=settings.page_size,
+    )
+
+
+def _chunks(start: datetime, now: datetime, size: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    while start < now:
+        yield start, start + size
+        start += size
+
+
+def _before(end: datetime, rows: list[Any], otherwise: datetime) -> list[Any]:
+    """Leave out what lies on the end of a period: it is the next one's."""
+    return [row for row in rows if instant_of(row, otherwise) < end]
+
+
+def _seen_in(record: UsageRecord) -> Seen:
+    """Digest a statement; its revision is not part of what it says."""
+    payload = record.model_dump_json(exclude={"revision"}).encode()
+    return seen(_hour_of(record.start), record.identity, payload)
+
+
+def _hour_of(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
