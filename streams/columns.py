@@ -82,8 +82,10 @@ class Columns:
 
     def release(self, rows: Rows) -> None:
         """Give rows up, each once: they are zeroed and their numbers are handed out again."""
-        for array in self._arrays.values():
-            array.array[rows] = np.zeros((), array.array.dtype)
+        for each in self._arrays.values():
+            # What was never written takes no memory, and shall not by being cleared.
+            if each.array[rows].any():
+                each.array[rows] = np.zeros((), each.array.dtype)
         self._free = np.concatenate((self._free, rows))
 
     @property

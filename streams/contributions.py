@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.cells import COLUMNS, COST_SCALE, COUNTS
+from streams.cells import COLUMNS, COST_SCALE
 from streams.index import U64
 from streams.sums import WIDTH, Matrix
 
@@ -23,6 +23,7 @@ Table = dict[str, npt.NDArray[Any]]
 """Statements in columns of one length."""
 
 _AMOUNTS = ("rx", "tx", "total", "billed", "cost")
+_COUNTED = {"billed_records": BILLED, "cost_pending": PENDING, "cost_unknown": UNKNOWN}
 
 
 class Contributions(NamedTuple):
@@ -44,8 +45,8 @@ def of_statements(table: Table) -> Contributions:
     if plain.all():
         return Contributions(cell_keys(table), measure(table))
     table = {**table, "counted": np.ones(len(flags), np.bool_)}
-    parts = [_take(table, np.flatnonzero(plain))]
-    parts += [_spread(_take(table, np.array([row]))) for row in np.flatnonzero((flags & PRO_RATA) != 0)]
+    parts = [take(table, np.flatnonzero(plain))]
+    parts += [_spread(take(table, np.array([row]))) for row in np.flatnonzero((flags & PRO_RATA) != 0)]
     spread = {name: np.concatenate([part[name] for part in parts]) for name in table}
     return Contributions(cell_keys(spread), measure(spread))
 
@@ -56,8 +57,8 @@ def of_session(table: Table) -> Contributions:
     Statements are cumulative since the session's start, so a lost or late one heals by itself: the next
     carries its part. A retracted one is as if it had never been.
     """
-    table = _take(table, np.flatnonzero((table["flags"] & RETRACTED) == 0))
-    table = _take(table, np.lexsort((table["high"], table["low"], table["total"], table["end"])))
+    table = take(table, np.flatnonzero((table["flags"] & RETRACTED) == 0))
+    table = take(table, np.lexsort((table["high"], table["low"], table["total"], table["end"])))
     grown = dict(table)
     for name in _AMOUNTS:
         grown[name] = np.diff(table[name], prepend=0)
@@ -74,24 +75,16 @@ def measure(table: Table) -> Matrix:
     """Return what each statement adds, as rows of measures; a retracted one adds nothing."""
     flags = table["flags"]
     counted = ((flags & RETRACTED) == 0) & table.get("counted", True)
-    directed = (flags & DIRECTED) != 0
-    total = table["total"]
-    values = {
-        "records": np.ones(len(flags), np.int64),
-        "billed_records": (flags & BILLED) != 0,
-        "cost_pending": (flags & PENDING) != 0,
-        "cost_unknown": (flags & UNKNOWN) != 0,
-        "rx": table["rx"],
-        "tx": table["tx"],
-        "total": total,
-        "undirected": np.where(directed, 0, total),
-        "billed": table["billed"],
-        "cost_units": table["cost"] // COST_SCALE,
-        "cost_parts": table["cost"] % COST_SCALE,
-    }
-    matrix = np.empty((len(flags), WIDTH), np.int64)
-    for position, name in enumerate(COLUMNS):
-        matrix[:, position] = values[name] * counted if name in COUNTS else values[name]
+    matrix = np.zeros((len(flags), WIDTH), np.int64, order="F")
+    columns = dict(zip(COLUMNS, matrix.T, strict=True))
+    columns["records"][:] = counted
+    for name, flag in _COUNTED.items():
+        columns[name][:] = ((flags & flag) != 0) & counted
+    for name in ("rx", "tx", "total", "billed"):
+        columns[name][:] = table[name]
+    columns["undirected"][:] = np.where((flags & DIRECTED) != 0, 0, table["total"])
+    if table["cost"].any():
+        np.divmod(table["cost"], COST_SCALE, out=(columns["cost_units"], columns["cost_parts"]))
     return matrix
 
 
@@ -137,5 +130,6 @@ def _spread(row: Table) -> Table:
     return table
 
 
-def _take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
+def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
+    """Return some rows of a table."""
     return {name: column[rows] for name, column in table.items()}

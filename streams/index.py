@@ -52,6 +52,17 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return ordered[keep]
 
 
+def missing(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return in order the distinct wanted ones that are not among the values: fast where few are wanted."""
+    wanted = distinct(wanted)
+    if not len(wanted):
+        return wanted
+    at = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
+    met = np.zeros(len(wanted), np.bool_)
+    met[at[wanted[at] == values]] = True
+    return wanted[~met]
+
+
 def mix(keys: U64) -> U64:
     """Spread keys over all 64 bits, so that they can serve as hashes."""
     spread = keys * _MIX

@@ -17,8 +17,17 @@ import orjson
 
 from streams.cells import Context
 from streams.columns import Columns
-from streams.contributions import Contributions, Table, of_session, of_statements
-from streams.index import I64, U64, Bools, Index
+from streams.contributions import (
+    PRO_RATA,
+    SESSION,
+    Contributions,
+    Table,
+    cell_keys,
+    of_session,
+    of_statements,
+    take,
+)
+from streams.index import I64, U64, Bools, Index, missing
 from streams.sessions import Sessions
 from streams.sums import Matrix
 
@@ -145,12 +154,10 @@ class Ledger:
         """
         conflicts: list[Conflict] = []
         chosen = self._newest(batch, conflicts)
-        table = {name: column[chosen] for name, column in batch.items()}
+        table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
         rows = self._find(table)
         known = np.flatnonzero(rows >= 0)
-        wins = self._wins(
-            {name: column[known] for name, column in table.items()}, rows[known], chosen[known], conflicts
-        )
+        wins = self._wins(take(table, known), rows[known], chosen[known], conflicts)
         replacing = known[wins]
         fresh = np.flatnonzero(rows < 0)
         rows[fresh] = self._columns.extend(len(fresh))
@@ -163,37 +170,62 @@ class Ledger:
             }
         concerned = self._sessions.concerned(rows, joining)
         left = [of_statements(self.table(rows[replacing])), *self._grown(concerned)]
-        for name in STATEMENT:
-            self._columns[name][rows[accepted]] = table[name][accepted]
+        entering = take(table, accepted)
+        self._write(rows[fresh], rows[replacing], entering)
         self._index.place(table["low"][fresh], rows[fresh])
         self._sessions.move(rows[accepted], joining)
-        entered = [
-            of_statements({name: column[accepted] for name, column in table.items()}),
-            *self._grown(concerned),
-        ]
-        standing = [of_statements(self.table(rows)), *self._grown(self._sessions.concerned(rows, {}))]
+        grown = self._grown(concerned)
+        entered = [of_statements(entering), *grown]
+        standing = [each.keys for each in self._grown(self._sessions.concerned(rows, {}))]
 
-        old_keys, new_keys, replayed = (
-            np.concatenate([each.keys for each in parts]) for parts in (left, entered, standing)
-        )
-        changed = np.concatenate((new_keys, old_keys))
+        replayed = np.concatenate((self._places(rows), *standing))
+        # What a statement adds now is among what its replay touches; what it added before may not be.
+        vacated = missing(replayed, np.concatenate([each.keys for each in (*left, *grown)]))
         return Merge(
             rows=rows,
-            keys=changed,
+            keys=np.concatenate([each.keys for each in (*entered, *left)]),
             differences=np.concatenate(
                 [*(each.measures for each in entered), *(-each.measures for each in left)]
             ),
-            touched=np.concatenate((replayed, changed)),
-            vacated=np.setdiff1d(changed, replayed),
+            touched=np.concatenate((replayed, vacated)),
+            vacated=vacated,
             conflicts=conflicts,
         )
+
+    def _places(self, rows: I64) -> U64:
+        """Return the cells of statements that stand for themselves."""
+        if (self._columns["flags"][rows] & (PRO_RATA | SESSION)).any():
+            return of_statements(self.table(rows)).keys
+        return cell_keys({name: self._columns[name][rows] for name in ("start", "context")})
+
+    def _write(self, fresh: I64, replacing: I64, table: Table) -> None:
+        """Write statements over rows, those of new rows first. A column that is never written takes no memory."""
+        for name, values in table.items():
+            column = self._columns[name]
+            if values[: len(fresh)].any():
+                column[fresh] = values[: len(fresh)]
+            if values[len(fresh) :].any() or column[replacing].any():
+                column[replacing] = values[len(fresh) :]
 
     def _grown(self, sessions: Iterable[bytes]) -> list[Contributions]:
         return [of_session(self.table(self._sessions.members(session))) for session in sessions]
 
     def _newest(self, batch: Table, conflicts: list[Conflict]) -> I64:
         """Return the positions of the statements that count within the batch, one an identity."""
-        order = np.lexsort((batch["revision"], batch["high"], batch["low"]))
+        order = np.argsort(batch["low"], kind="stable")
+        low = batch["low"][order]
+        twin = low[1:] == low[:-1]
+        if not twin.any():
+            return np.arange(len(low))
+        meeting = np.sort(order[np.append(twin, False) | np.append(False, twin)])
+        keep = np.ones(len(low), np.bool_)
+        keep[meeting] = False
+        keep[self._newest_of(batch, meeting, conflicts)] = True
+        return np.flatnonzero(keep)
+
+    def _newest_of(self, batch: Table, positions: I64, conflicts: list[Conflict]) -> I64:
+        identity = (batch[name][positions] for name in ("revision", "high", "low"))
+        order = positions[np.lexsort(tuple(identity))]
         low, high, revision = (batch[name][order] for name in ("low", "high", "revision"))
         same = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
         last = np.append(~same, True)

@@ -60,9 +60,7 @@ class Rollups:
         self.cells.add(keys, differences)
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
-        for grain, starts in enumerate(
-            (hours, hours // np.uint64(24) * np.uint64(24), self._month_hours(hours))
-        ):
+        for grain, starts in enumerate((hours, hours // np.uint64(24) * np.uint64(24), _month_hours(hours))):
             window_keys = np.uint64(grain) << _GRAIN_SHIFT | groups | starts
             fresh, rows = self._windows.add(window_keys, differences)
             for key, row in zip(fresh.tolist(), rows.tolist(), strict=True):
@@ -114,10 +112,6 @@ class Rollups:
         """Bytes of memory that cells and windows take."""
         return self.cells.nbytes + self._windows.nbytes
 
-    def _month_hours(self, hours: U64) -> U64:
-        unique, inverse = np.unique(hours, return_inverse=True)
-        return np.array([self._month(hour) for hour in unique.tolist()], np.uint64)[inverse]
-
     def _month(self, hour: int) -> int:
         month = self._months.get(hour)
         if month is None:
@@ -129,3 +123,8 @@ class Rollups:
 def split(keys: U64) -> tuple[I64, U64]:
     """Return contexts and hour numbers of cell keys."""
     return (keys >> _GROUP_SHIFT).astype(np.int64), keys & _HOUR_MASK
+
+
+def _month_hours(hours: U64) -> U64:
+    months = hours.astype("M8[h]").astype("M8[M]")
+    return months.astype("M8[h]").astype(np.uint64)

@@ -33,7 +33,6 @@ class Sums:
         ordered = keys[order]
         starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
         unique = ordered[starts]
-        sums = np.add.reduceat(differences[order], starts, axis=0)
         rows = self.find(unique)
         fresh = np.flatnonzero(rows < 0)
         if len(fresh):
@@ -41,9 +40,11 @@ class Sums:
             rows[fresh] = added
             self._columns["key"][added] = unique[fresh]
             self._index.place(mix(unique[fresh]), added)
-        for position, name in enumerate(COLUMNS):
-            column = self._columns[name]
-            column[rows] += sums[:, position].astype(column.dtype)
+        for name, difference in zip(COLUMNS, differences.T, strict=True):
+            # Most measures are of a few kinds of records; what is never written takes no memory either.
+            if difference.any():
+                column = self._columns[name]
+                column[rows] += np.add.reduceat(difference[order], starts).astype(column.dtype)
         return unique[fresh], rows[fresh]
 
     def find(self, keys: U64) -> I64:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.columns import Columns, Growing
-from streams.index import FULL, I64, U64, Bools, Index
+from streams.index import FULL, I64, U64, Bools, Index, missing
 from streams.sums import WIDTH, Sums
 
 
@@ -62,6 +62,12 @@ def test_an_index_does_not_grow_by_what_comes_and_goes() -> None:
         index.remove(keys[rows], rows)
     assert (found(index, keys, keys) == -1).all()
     assert max(sizes) <= 4 * min(sizes)
+
+
+@given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
+def test_what_is_missing(values: list[int], wanted: list[int]) -> None:
+    found = missing(np.array(values, np.uint64), np.array(wanted, np.uint64))
+    assert found.tolist() == sorted(set(wanted) - set(values))
 
 
 @pytest.mark.parametrize(("key", "row"), [(5 << 32, 8), (6 << 32, 7)])
