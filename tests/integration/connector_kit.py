@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from connectors.connect import serve
 from connectors.simulators import Simulators, SimulatorSettings
+from connectors.simulators.simsy_usage import TADIG
 from streams.events import (
     COVERAGE_TYPE,
     USAGE_TYPE,
@@ -103,6 +104,21 @@ def kore_table(folder: Path, address: str, tenant: str, **changes: Any) -> dict[
         "tenant": tenant,
         "poll_interval_s": 0.2,
         "history_hours": 48,
+    } | changes
+
+
+def simsy_table(folder: Path, address: str, tenant: str, **changes: Any) -> dict[str, Any]:
+    """A SIMSY account's table: acme's service token of the simulator, its usage owned by `tenant`."""
+    return {
+        "provider": "simsy",
+        "api_base": f"{address}/simsy/api/v1",
+        "client_id": "demo-simsy-acme",
+        "client_secret": secret_file(folder, "demo-simsy-acme-secret"),
+        "tenant": tenant,
+        "poll_interval_s": 0.5,
+        "history_hours": 48,
+        "chunk_hours": 24,
+        "networks": {tadig: code for code, tadig in TADIG.items()},
     } | changes
 
 
