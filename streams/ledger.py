@@ -199,7 +199,7 @@ class Ledger:
         return cell_keys({name: self._columns[name][rows] for name in ("start", "context")})
 
     def _write(self, fresh: I64, replacing: I64, table: Table) -> None:
-        """Write statements over rows, those of new rows first. A column that is never written takes no memory."""
+        """Write statements over rows, those of new rows first; what is never written takes no memory."""
         for name, values in table.items():
             column = self._columns[name]
             if values[: len(fresh)].any():
