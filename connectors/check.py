@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiokafka import AIOKafkaClient
@@ -12,9 +13,11 @@ from aiokafka.errors import KafkaError
 from connectors.budget import LocalBuckets
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.parts import connect_redis, public_address
-from connectors.registry import Registered, load_accounts
-from streams.errors import ConfigError
+from connectors.registry import Registered, load_accounts, utc_now
+from streams.connector_status import ConnectorStatus
+from streams.errors import ConfigError, UnavailableError
 from streams.kafka import unreachable
+from streams.ops import read_statuses
 from streams.settings import Settings
 
 _KAFKA_S: Final = 10.0
@@ -38,7 +41,8 @@ class CheckResult:
 
 async def check(settings: Settings) -> list[CheckResult]:
     """Try everything that the configuration names; changes nothing anywhere."""
-    results = [await _kafka(settings), await _redis(settings)]
+    redis, told = await _redis(settings)
+    results = [await _kafka(settings), redis]
     try:
         public_url = public_address(settings.callbacks)
         accounts = load_accounts(settings)
@@ -55,7 +59,8 @@ async def check(settings: Settings) -> list[CheckResult]:
         )
     finally:
         await http.close()
-    return [CheckResult("configuration", True, found), *results, *tried]
+    heard = [replace(result, detail=f"{result.detail}; {_heard(told, result.name)}") for result in tried]
+    return [CheckResult("configuration", True, found), *results, *heard]
 
 
 async def _kafka(settings: Settings) -> CheckResult:
@@ -76,13 +81,27 @@ async def _kafka(settings: Settings) -> CheckResult:
     )
 
 
-async def _redis(settings: Settings) -> CheckResult:
+async def _redis(settings: Settings) -> tuple[CheckResult, dict[str, ConnectorStatus]]:
+    """Try Redis; returns what the connectors last said there too."""
     try:
         redis = await connect_redis(settings)
     except ConfigError as error:
-        return CheckResult("redis", False, f"{error.key}: got {error.got!r}", error.remedy)
-    await redis.aclose()
-    return CheckResult("redis", True, "answers")
+        return CheckResult("redis", False, f"{error.key}: got {error.got!r}", error.remedy), {}
+    try:
+        told = await read_statuses(redis)
+    except UnavailableError as error:
+        return CheckResult("redis", False, f"redis.url: {error}", "start it again, or correct it"), {}
+    finally:
+        await redis.aclose()
+    return CheckResult("redis", True, "answers"), told
+
+
+def _heard(told: Mapping[str, ConnectorStatus], name: str) -> str:
+    status = told.get(name.removeprefix("accounts."))
+    if status is None:
+        return "no connector has spoken of it yet"
+    seconds = (utc_now() - status.at).total_seconds()
+    return f"its connector was {status.state} {seconds:.0f} s ago"
 
 
 async def _account(entry: Registered, http: HttpClient, public_url: str) -> CheckResult:

@@ -84,15 +84,17 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     polling = asyncio.create_task(run_all(parts.pollers, stop))
     following = asyncio.create_task(parts.inventory.follow(stop))
+    telling = asyncio.create_task(parts.board.run(stop))
     copying = asyncio.create_task(parts.copy.run(stop))
     stopping = asyncio.create_task(stop.wait())
-    roles = [serving, polling, following, copying, stopping]
+    roles = [serving, polling, following, telling, copying, stopping]
     try:
         await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
         server.should_exit = True
         results = await asyncio.gather(*roles, return_exceptions=True)
+        await parts.board.tell()
         logger.info("connectors stopped")
     for result in results:
         if isinstance(result, BaseException):

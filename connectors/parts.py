@@ -26,6 +26,7 @@ from connectors.publisher import Publisher
 from connectors.receiver import Receiver
 from connectors.registry import Registered, Toolbox, utc_now
 from connectors.runs import Runs
+from connectors.status import StatusBoard, Watched
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import make_producer
 from streams.settings import CallbackSettings, Settings, secure_url
@@ -44,6 +45,7 @@ class Connector:
     inventory: Inventory
     copy: InventoryCopy
     runs: Runs
+    board: StatusBoard
 
 
 @contextlib.asynccontextmanager
@@ -75,10 +77,10 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             ) from None
         await bookmarks.refresh()
         await inventory.refresh()
-        pollers = [_poller(entry, toolbox, redis, buckets, runs) for entry in accounts]
+        watched = [each for entry in accounts if (each := _watched(entry, toolbox, redis, buckets, runs))]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         yield Connector(
-            [poller for poller in pollers if poller is not None],
+            [each.poller for each in watched],
             Receiver(
                 {handler.account.name: handler for handler in handlers if handler is not None},
                 publisher,
@@ -89,6 +91,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             inventory,
             InventoryCopy(redis, consumer),
             runs,
+            StatusBoard(watched, bookmarks, runs, publisher, redis, utc_now),
         )
     finally:
         await runs.stop()
@@ -99,7 +102,9 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         await redis.aclose()
 
 
-def _poller(entry: Registered, toolbox: Toolbox, redis: Redis, buckets: Buckets, runs: Runs) -> Poller | None:
+def _watched(
+    entry: Registered, toolbox: Toolbox, redis: Redis, buckets: Buckets, runs: Runs
+) -> Watched | None:
     """Return what polls one account within its provider's limits, if anything does."""
     budget = entry.budget(buckets)
     job = entry.provider.job(entry.account, replace(toolbox, http=toolbox.http.within(budget)))
@@ -110,7 +115,8 @@ def _poller(entry: Registered, toolbox: Toolbox, redis: Redis, buckets: Buckets,
         backfill = Backfill(
             job, entry.account, runs, toolbox.sender, toolbox.inventory, budget, toolbox.clock
         )
-    return Poller(job, Lease(redis, job.account), toolbox.bookmarks, backfill=backfill)
+    poller = Poller(job, Lease(redis, job.account), toolbox.bookmarks, backfill=backfill)
+    return Watched(entry.account.settings.provider, poller, budget)
 
 
 def public_address(callbacks: CallbackSettings) -> str:

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from connectors.backfill import REFRESH_S, Backfill
@@ -17,12 +17,16 @@ from connectors.http import ProviderError
 from connectors.lease import Held, Lease, LeaseLostError
 from connectors.publisher import Proceed
 from connectors.tasks import end
+from streams.connector_status import Kind, State, Trouble
 from streams.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
+
+TEXT: Final = 500
+"""Characters of an error that are shown."""
 
 STANDBY_S: Final = 2.0
 """How often a replica that does not hold the lease asks for it."""
@@ -51,12 +55,15 @@ class Status:
     """What an operator wants to know about an account (promise P7)."""
 
     account: str
-    state: str = "starting"
+    state: State = "starting"
     last_success: datetime | None = None
     last_result: str | None = None
-    last_error: str | None = None
+    last_error: Trouble | None = None
+    """The newest; it stays after a success."""
     failures: int = 0
     """Failures since the last success."""
+    next_poll: datetime | None = None
+    """`None` while a sweep is under way."""
 
 
 class Poller:
@@ -93,7 +100,8 @@ class Poller:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end([stopping, running])
-            self.status.state = "stopped"
+            if self.status.state != "standby":
+                self.status.state = "stopped"
         if not running.cancelled():
             running.result()
 
@@ -103,7 +111,7 @@ class Poller:
             try:
                 async with self._lease.hold() as held:
                     if held is None:
-                        self.status.state = "standby: another replica polls this account"
+                        self.status.state = "standby"
                     else:
                         await self._bookmarks.refresh()
                         await self._poll(held)
@@ -113,7 +121,7 @@ class Poller:
 
     async def _poll(self, held: Held) -> None:
         while True:
-            self.status.state = "polling"
+            self.status.state, self.status.next_poll = "polling", None
             try:
                 held()
                 result = await self._job.sweep(held)
@@ -124,7 +132,8 @@ class Poller:
             else:
                 self._succeeded(result)
                 wait_s = self._job.interval_s * (0.9 + 0.2 * self._jitter())
-                self.status.state = "waiting for the next sweep"
+                self.status.state = "waiting"
+                self.status.next_poll = datetime.now(UTC) + timedelta(seconds=wait_s)
             await self._pass(wait_s, held)
 
     async def _pass(self, wait_s: float, held: Held) -> None:
@@ -157,12 +166,14 @@ class Poller:
 
     def _failed(self, error: UnavailableError) -> float:
         """Note the failure and return after how many seconds to try again."""
-        status = self.status
-        log = logger.warning if str(error) != status.last_error or not status.failures else logger.debug
+        status, now = self.status, datetime.now(UTC)
+        trouble = _trouble(error, now)
+        known = status.last_error is not None and status.last_error.text == trouble.text
+        log = logger.debug if known and status.failures else logger.warning
         status.failures += 1
-        status.last_error = str(error)
-        status.state = "waiting to try again"
+        status.last_error, status.state = trouble, "retrying"
         wait_s = self._pause(error, status.failures)
+        status.next_poll = now + timedelta(seconds=wait_s)
         log("account %s: %s; next try in %.1f s", status.account, error, wait_s)
         return wait_s
 
@@ -170,6 +181,12 @@ class Poller:
         pause = min(RETRY_MAX_S, RETRY_S * float(2 ** min(failures - 1, 10))) * (0.5 + self._jitter() / 2)
         told = error.wait_s if isinstance(error, ProviderError) else None
         return max(pause, told or 0.0)
+
+
+def _trouble(error: UnavailableError, at: datetime) -> Trouble:
+    """Return the error as it is told; that its text has no secrets is the HTTP client's promise."""
+    kind: Kind = error.failure.value if isinstance(error, ProviderError) else "service"
+    return Trouble(at=at, kind=kind, text=str(error)[:TEXT])
 
 
 async def run_all(pollers: list[Poller], stop: asyncio.Event) -> None:

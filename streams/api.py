@@ -18,6 +18,7 @@ from starlette.responses import Response
 from streams.answers import Alive, Health, Ready, UsageAnswer, usage_answer
 from streams.errors import UnavailableError
 from streams.openapi import ALIVE, HEALTH, READY, USAGE, complete_openapi
+from streams.ops import add_ops
 from streams.pages import read_page
 from streams.problems import install_handlers, unauthenticated
 from streams.query import parse_usage_query
@@ -62,6 +63,7 @@ def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock =
     complete_openapi(app)
     _add_usage(app, settings, reader, tokens, clock)
     _add_health(app, reader)
+    add_ops(app, settings, client, tokens, clock)
     return app
 
 

@@ -16,6 +16,7 @@ key                             type     content
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
+`su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
 `su1:rate:{bucket}`             string   when a budget of requests is full again (microseconds); expires
 ==============================  =======  ==========================================================
 
@@ -32,6 +33,7 @@ from streams.windows import Granularity
 
 PREFIX = "su1"
 META = f"{PREFIX}:meta"
+CONNECTORS = f"{PREFIX}:connectors"
 INVENTORY = f"{PREFIX}:inventory"
 
 

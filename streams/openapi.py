@@ -93,6 +93,12 @@ UNAUTHENTICATED: Final = _problem(
     "no credentials were sent; want 'Authorization: Bearer TOKEN'",
     headers={"WWW-Authenticate": _header("What is wanted", {"type": "string"})},
 )
+FORBIDDEN: Final = _problem(
+    403,
+    "forbidden",
+    "The credential is known and does not reach this",
+    "this credential may not look at operations: want one with ops = true",
+)
 INVALID: Final = _problem(
     422,
     "misaligned",
@@ -228,8 +234,44 @@ HEALTH: Final[Json] = {
     "operation_id": "healthz",
 }
 
+CONNECTORS_ROUTE: Final[Json] = {
+    "summary": "How each account fares: last success, last error, how far behind, and whether it is silent",
+    "description": "Wants a credential with `ops`: it shows the accounts of all tenants, and no usage.",
+    "tags": ["ops"],
+    "operation_id": "connectors",
+    "responses": {401: UNAUTHENTICATED, 403: FORBIDDEN, 500: INTERNAL, 503: UNAVAILABLE},
+    "openapi_extra": {"security": SECURITY},
+}
+
+EXAMPLE_CONNECTOR: Final[Json] = {
+    "account": "kore-acme",
+    "provider": "kore",
+    "silent": False,
+    "behind_s": 12.0,
+    "status": {
+        "schema_version": 1,
+        "account": "kore-acme",
+        "provider": "kore",
+        "state": "waiting",
+        "at": "2026-11-02T09:00:12Z",
+        "last_success": "2026-11-02T09:00:05Z",
+        "last_result": "49 hours read in 7 requests, 3 records changed",
+        "last_error": {
+            "at": "2026-11-02T07:12:40Z",
+            "kind": "transient",
+            "text": "GET https://supersim.api.korewireless.com/v1/Sims is unavailable: 503",
+        },
+        "failures": 0,
+        "next_poll": "2026-11-02T09:05:01Z",
+        "requests_left": None,
+        "covered_until": "2026-11-02T09:00:00Z",
+        "backfill": None,
+    },
+}
+
 EXAMPLES: Final[dict[str, Json]] = {
     "/v1/usage": EXAMPLE_ANSWER,
+    "/ops/connectors": {"connectors": [EXAMPLE_CONNECTOR]},
     "/livez": {"status": "alive"},
     "/readyz": {"status": "ready"},
     "/healthz": {

@@ -59,6 +59,10 @@ class UnauthenticatedError(SimusageError):
     """The request has no credential that is known."""
 
 
+class ForbiddenError(SimusageError):
+    """The request's credential is known and does not reach this."""
+
+
 def problem(
     request: Request,
     status: int,
@@ -88,6 +92,7 @@ def install_handlers(app: FastAPI) -> None:
     """Make every error of the application a problem."""
     app.add_exception_handler(InvalidQuestionError, _invalid)
     app.add_exception_handler(UnauthenticatedError, _unauthenticated)
+    app.add_exception_handler(ForbiddenError, _forbidden)
     app.add_exception_handler(RebuildingError, _rebuilding)
     app.add_exception_handler(UnavailableError, _unavailable)
     app.add_exception_handler(RequestValidationError, _unprocessable)
@@ -123,6 +128,10 @@ def unauthenticated(request: Request) -> UnauthenticatedError:
             f"the credentials sent are not known, or contradict each other; want {wanted}"
         )
     return UnauthenticatedError(f"no credentials were sent; want {wanted}")
+
+
+def _forbidden(request: Request, error: Exception) -> Response:
+    return problem(request, 403, "forbidden", str(error))
 
 
 def _rebuilding(request: Request, error: Exception) -> Response:

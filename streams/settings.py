@@ -131,6 +131,8 @@ class TokenSettings(_Table):
     """Value of CF-Access-Client-Id."""
     client_secret: Secret | None = None
     """Value of CF-Access-Client-Secret."""
+    ops: bool = False
+    """Whether this credential may also look at `/ops`, which shows all accounts of all tenants."""
 
 
 class ServeSettings(_Table):

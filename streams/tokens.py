@@ -23,12 +23,13 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         self._key = secrets.token_bytes(32)
         self._tenants: dict[bytes, str] = {}
+        self._operators: set[bytes] = set()
         client_ids: set[str] = set()
         for number, token in enumerate(settings.serve.tokens):
             key = f"serve.tokens[{number}]"
             _check(key, token, settings.tenants)
             if token.bearer is not None:
-                self._add(f"{key}.bearer", token.tenant, "bearer", token.bearer.get_secret_value())
+                self._add(f"{key}.bearer", token, "bearer", token.bearer.get_secret_value())
             if token.client_id is not None and token.client_secret is not None:
                 if token.client_id in client_ids:
                     raise ConfigError(
@@ -38,7 +39,7 @@ class Tokens:
                     )
                 client_ids.add(token.client_id)
                 pair = (token.client_id, token.client_secret.get_secret_value())
-                self._add(f"{key}.client_secret", token.tenant, "pair", *pair)
+                self._add(f"{key}.client_secret", token, "pair", *pair)
 
     def __len__(self) -> int:
         return len(self._tenants)
@@ -47,27 +48,43 @@ class Tokens:
         self, authorization: str | None, client_id: str | None = None, client_secret: str | None = None
     ) -> str | None:
         """Return the tenant of the request's headers, or `None` unless every credential in them names it."""
-        found: list[str | None] = []
+        named = {self._tenants.get(digest) for digest in self._found(authorization, client_id, client_secret)}
+        return named.pop() if len(named) == 1 else None
+
+    def operates(
+        self, authorization: str | None, client_id: str | None = None, client_secret: str | None = None
+    ) -> bool:
+        """Whether every credential of the request's headers may look at operations."""
+        found = self._found(authorization, client_id, client_secret)
+        return bool(found) and all(digest in self._operators for digest in found)
+
+    def _found(
+        self, authorization: str | None, client_id: str | None, client_secret: str | None
+    ) -> list[bytes]:
+        """Return the digest of each credential in the headers, an empty one where it is unknown."""
+        found = []
         if authorization is not None:
             scheme, _, token = authorization.strip().partition(" ")
-            found.append(self._find("bearer", token.strip()) if scheme.lower() == "bearer" else None)
+            found.append(self._find("bearer", token.strip()) if scheme.lower() == "bearer" else b"")
         if client_id is not None or client_secret is not None:
             found.append(self._find("pair", client_id or "", client_secret or ""))
-        return found[0] if found and len(set(found)) == 1 else None
+        return found
 
-    def _add(self, key: str, tenant: str, *parts: str) -> None:
+    def _add(self, key: str, token: TokenSettings, *parts: str) -> None:
         digest = self._digest(*parts)
         if digest in self._tenants:
             raise ConfigError(key, "(hidden)", "another entry has the same: give every entry its own")
-        self._tenants[digest] = tenant
+        self._tenants[digest] = token.tenant
+        if token.ops:
+            self._operators.add(digest)
 
-    def _find(self, *parts: str) -> str | None:
+    def _find(self, *parts: str) -> bytes:
         wanted = self._digest(*parts)
-        found = None
+        found = b""
         # Every digest is compared, so that the time tells neither whether nor where one matched.
-        for digest, tenant in self._tenants.items():
+        for digest in self._tenants:
             if hmac.compare_digest(digest, wanted):
-                found = tenant
+                found = digest
         return found
 
     def _digest(self, *parts: str) -> bytes:

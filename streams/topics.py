@@ -10,6 +10,7 @@ USAGE_EVENTS = "usage.events.v1"
 AGGREGATES = "usage.aggregates.v1"
 DEADLETTERS = "usage.deadletters.v1"
 BOOKMARKS = "connectors.bookmarks.v1"
+STATUS = "connectors.status.v1"
 INVENTORY = "inventory.v1"
 
 
@@ -31,5 +32,6 @@ def all_topics(retention_days: int) -> list[Topic]:
         Topic(AGGREGATES, None, compact),
         Topic(DEADLETTERS, 1, keep),
         Topic(BOOKMARKS, 1, compact),
+        Topic(STATUS, 1, compact),
         Topic(INVENTORY, 1, compact),
     ]

@@ -16,7 +16,9 @@ from referencing.jsonschema import DRAFT202012
 
 from connectors.bookmarks import Bookmark
 from connectors.runs import ASKED, DONE, Asked, Done
+from connectors.status import message as status_message
 from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
+from streams.connector_status import ConnectorStatus, Run, Trouble
 from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
@@ -24,13 +26,14 @@ from streams.inventory import ITEM_TYPE, OWNERSHIP_TYPE, Assignment, Item, Owner
 from streams.inventory import decode as decode_inventory
 from streams.inventory import message as inventory_message
 from streams.settings import KafkaSettings, RetentionSettings
-from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS, all_topics
+from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, INVENTORY, STATUS, USAGE_EVENTS, all_topics
 from streams.usage import UsageRecord
 from tests.oracle import fold, fresh_state
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
 EVENTS: dict[str, Any] = orjson.loads((DOCS / "usage-event.schema.json").read_bytes())
+OPENAPI: dict[str, Any] = orjson.loads((DOCS / "openapi.json").read_bytes())
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 
 BASE = "https://simusage.invalid/docs/"
@@ -38,6 +41,7 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     [
         (BASE + "asyncapi.yaml", DRAFT202012.create_resource(DOCUMENT)),
         (BASE + "usage-event.schema.json", DRAFT202012.create_resource(EVENTS)),
+        (BASE + "openapi.json", DRAFT202012.create_resource(OPENAPI)),
     ]
 )
 
@@ -227,6 +231,27 @@ def test_backfills_are_as_described(done: Done) -> None:
     check_message(BOOKMARKS, "backfillAsked", Message(f"{ASKED}kore-acme".encode(), asked, []))
     come = done.model_dump_json().encode()
     check_message(BOOKMARKS, "backfillDone", Message(f"{DONE}kore-acme".encode(), come, []))
+
+
+@pytest.mark.parametrize("eventful", [False, True])
+def test_statuses_are_as_described(*, eventful: bool) -> None:
+    """Of an account that was only begun, and of one that has all there can be."""
+    at = NOW if eventful else None
+    status = ConnectorStatus(
+        account="kore-acme",
+        provider="kore",
+        state="retrying",
+        at=NOW,
+        last_success=at,
+        last_result="done" if eventful else None,
+        last_error=Trouble(at=NOW, kind="provider", text="KORE refuses: 400") if eventful else None,
+        failures=3,
+        next_poll=at,
+        requests_left=5 if eventful else None,
+        covered_until=at,
+        backfill=Run(run="r-1", covered_until=NOW, end=NOW) if eventful else None,
+    )
+    check_message(STATUS, "connectorStatus", status_message(status))
 
 
 def test_the_names_are_the_types_of_the_events() -> None:

@@ -43,6 +43,11 @@ class Sweeps:
         return "done"
 
 
+def told(poller: Poller) -> str:
+    """The poller's last error in words."""
+    return poller.status.last_error.text if poller.status.last_error else ""
+
+
 class Replica:
     """One poller of a job, running."""
 
@@ -96,9 +101,7 @@ async def test_a_lost_lease_stops_the_sweep(kafka_bootstrap: str, redis: Redis, 
     assert held is not None
     await wait_until_lost(replica)
     replica.job.go_on.set()
-    await wait_until(
-        lambda: "lost" in (replica.poller.status.last_error or ""), description="the sweep to stop"
-    )
+    await wait_until(lambda: "lost" in told(replica.poller), description="the sweep to stop")
     assert replica.job.finished == 0
     await wait_until(lambda: "standby" in replica.poller.status.state, description="the replica to stand by")
     assert await redis.get(lease_key(account)) == b"somebody else"
@@ -139,7 +142,7 @@ async def test_without_redis_nothing_is_polled(
     await wait_until(lambda: replica.job.finished, description="the first sweep")
     server.stop()
     await wait_until(
-        lambda: "Redis does not answer" in (replica.poller.status.last_error or ""),
+        lambda: "Redis does not answer" in told(replica.poller),
         description="the poller to notice",
     )
     finished = replica.job.finished

@@ -1,0 +1,106 @@
+"""Questions of operators: how the connectors fare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+import orjson
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from streams.connector_status import ConnectorStatus
+from streams.errors import UnavailableError
+from streams.keys import CONNECTORS
+from streams.openapi import CONNECTORS_ROUTE
+from streams.problems import ForbiddenError, unauthenticated
+from streams.settings import Settings
+from streams.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
+
+
+class ConnectorView(BaseModel):
+    """One account, and what its connector last said; null where none ever has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    account: str
+    provider: str
+    silent: Annotated[bool, Field(description="Whether nobody polls it: the connector has not spoken lately")]
+    behind_s: Annotated[float | None, Field(description="Seconds from covered_until to now")]
+    status: ConnectorStatus | None
+
+
+class ConnectorsAnswer(BaseModel):
+    """All accounts, those of the configuration that no connector has spoken of too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    connectors: list[ConnectorView]
+
+
+def add_ops(
+    app: FastAPI, settings: Settings, redis: Redis, tokens: Tokens, clock: Callable[[], datetime]
+) -> None:
+    """Add the routes under `/ops`, which want a token with `ops`."""
+    configured = {name: str(table.get("provider", "")) for name, table in settings.accounts.items()}
+
+    @app.get("/ops/connectors", response_model=ConnectorsAnswer, **CONNECTORS_ROUTE)
+    async def connectors(request: Request) -> Response:
+        _permit(request, tokens)
+        answer = connectors_answer(configured, await read_statuses(redis), clock())
+        body = answer.model_dump(mode="json")
+        return Response(
+            orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"}
+        )
+
+
+def connectors_answer(
+    configured: Mapping[str, str], told: Mapping[str, ConnectorStatus], now: datetime
+) -> ConnectorsAnswer:
+    """Return every account by name: what was told of it, or that nothing ever was."""
+    views = [
+        ConnectorView(account=name, provider=configured[name], silent=True, behind_s=None, status=None)
+        for name in configured.keys() - told.keys()
+    ]
+    views += [
+        ConnectorView(
+            account=name,
+            provider=status.provider,
+            silent=status.silent(now),
+            behind_s=status.behind_s(now),
+            status=status,
+        )
+        for name, status in told.items()
+    ]
+    return ConnectorsAnswer(connectors=sorted(views, key=lambda view: view.account))
+
+
+async def read_statuses(redis: Redis) -> dict[str, ConnectorStatus]:
+    """Return what the connectors last said, by account. Raises `UnavailableError`."""
+    try:
+        found = await cast(Any, redis.hgetall(CONNECTORS))
+    except (RedisError, OSError) as error:
+        raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
+    told = {}
+    for value in found.values():
+        try:
+            status = ConnectorStatus.model_validate_json(value)
+        except ValidationError:
+            # Of another version, which speaks again within half a minute to those who understand it.
+            continue
+        told[status.account] = status
+    return told
+
+
+def _permit(request: Request, tokens: Tokens) -> None:
+    headers = request.headers
+    credentials = headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET)
+    if tokens.tenant(*credentials) is None:
+        raise unauthenticated(request)
+    if not tokens.operates(*credentials):
+        raise ForbiddenError("this credential may not look at operations: want one with ops = true")
