@@ -18,13 +18,15 @@ from connectors.history import newest
 from connectors.http import HttpClient
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
-from connectors.simsy_api import SimsyApi
+from connectors.simsy_api import EXPORT_ROWS, SimsyApi
 from connectors.simsy_catalogue import Catalogue
 from connectors.simsy_rows import instant_of, usage_record
 from connectors.simsy_settings import SimsyAccount
 from connectors.values import EPOCH, micros, raw_row
 from streams.errors import DataError
 from streams.usage import UsageRecord
+
+HOUR: Final = timedelta(hours=1)
 
 EVENT_ROWS: Final = 500
 """Rows that are gathered from pages before they are published: as many as an event carries."""
@@ -99,7 +101,10 @@ class SimsySweep:
         return now - RETENTION
 
     async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
-        """Publish all records of `[low, high)` with the run's id; returns their number."""
+        """Publish all records of `[low, high)` with the run's id; returns their number.
+
+        A span of more records than one export holds is halved.
+        """
         now = self._toolbox.clock()
         bookmark = self._toolbox.bookmarks.get(self.account)
         marked = await self._reserve(bookmark, now, proceed)
@@ -107,9 +112,15 @@ class SimsySweep:
             self._observed = marked.last_observation
         await self._catalogue.refresh(now, proceed)
         records = 0
-        for start, end in _chunks(low, high, self._chunk):
-            end = min(end, high)
-            async for rows in self._lots(start, end):
+        spans = [(low, high)]
+        while spans:
+            start, end = spans.pop()
+            count = await self._api.count(start, end) or 0
+            if count > EXPORT_ROWS and end - start > HOUR:
+                middle = start + (end - start) / 2
+                spans += [(middle, end), (start, middle)]
+                continue
+            async for rows in self._api.past(start, end, count):
                 await self._catalogue.provide(rows, now, proceed)
                 mine = _before(end, rows, start)
                 batch, _ = self._changed(mine, start, marked.last_observation, ChangeFilter())

@@ -232,7 +232,7 @@ class SimsySimulator:
         )
 
     async def _export(self, visit: Visit) -> Response:
-        """`from` and `to` count for usage alone, whose rows have no `id` here, as in the published server."""
+        """`from` and `to` count for usage alone, whose rows have no `id` at the published server."""
         asked = await visit.request.json()
         report = asked.get("report_type")
         if report not in REPORTS or asked.get("format") not in ("csv", "json"):
@@ -247,7 +247,8 @@ class SimsySimulator:
                 for row in sorted(synced, key=lambda row: row.timestamp, reverse=True)
                 if (start is None or start <= row.timestamp) and (end is None or row.timestamp <= end)
             ]
-            rows = [{key: value for key, value in row.items() if key != "id"} for row in shown]
+            hidden = {"id"} if visit.worker else set[str]()
+            rows = [{key: value for key, value in row.items() if key not in hidden} for row in shown]
         elif report == "bundles":
             rows = [bundle_row(bundle) for bundle in BUNDLES]
         elif report == "instances":
