@@ -17,8 +17,19 @@ from streams.topics import BOOKMARKS
 Micros = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+class Place(BaseModel):
+    """Where the reading of a list broke off: a cursor is good with the filter that it was given for alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filter: str
+    cursor: str
+    began: Micros
+    """When the reading began, in microseconds since the epoch: it shows nothing that came later."""
+
+
 class Bookmark(BaseModel):
-    """One account's place; both instants are microseconds since the epoch."""
+    """How far one account has come; both instants are microseconds since the epoch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +38,8 @@ class Bookmark(BaseModel):
     """Up to here coverage has been published; `None` where it must begin anew (a stream was interrupted)."""
     last_observation: Micros = 0
     """No later observation of the account is stamped with this or an earlier instant."""
+    place: Place | None = None
+    """Inside a list that is read page by page; `None` between lists."""
 
 
 class Bookmarks:

@@ -23,9 +23,10 @@ from connectors.compacted import CompactedTopic, Log
 from connectors.holdings import Holdings
 from connectors.publisher import Batch, Proceed, Sender, always
 from streams.errors import ConfigError, DataError, UnavailableError
-from streams.inventory import Item, Kind, Ownership, Place, decode, message
+from streams.inventory import Item, Kind, Ownership, Place, Places, decode, message
 from streams.settings import Settings
 from streams.topics import INVENTORY
+from streams.usage import UsageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +99,15 @@ class Inventory:
         """Give each record that was filed in the batch to its SIM's tenant at its start.
 
         A SIM that was never seen goes to whom the rules name, for good; what they name later counts from `at`
-        on. What nobody owns is rejected as `unknown-tenant`. Raises `UnavailableError`.
+        on. What nobody owns is rejected as `unknown-tenant`. A record that does not say fleet and tags gets
+        those of its start. Raises `UnavailableError`.
         """
         if self._news(account, batch, at):
             await self.refresh()
             if news := self._news(account, batch, at):
                 await self._write(news, proceed)
         holdings = self.of(account.name)
+        batch.place(lambda record: _in_place(record, holdings.places(record.sim)))
         batch.settle(lambda sim, since: holdings.standing(sim).tenant_at(since))
 
     def tenants(self, account: Account[Any]) -> list[str]:
@@ -238,6 +241,11 @@ def kafka_inventory(settings: Settings, sender: Sender) -> Inventory:
         return AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
 
     return Inventory(CompactedTopic(consumer, INVENTORY), sender)
+
+
+def _in_place(record: UsageRecord, places: Places) -> UsageRecord:
+    place = place_at(places, record.start)
+    return record if place is None else record.model_copy(update={"fleet": place.fleet, "tags": place.tags})
 
 
 def _ownership(account: str, sim: str, standing: Standing, as_of: datetime) -> Ownership:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, Protocol
@@ -52,6 +52,8 @@ class Filed:
     original: bytes
     since: datetime
     """Whoever has the SIM then has the record."""
+    placed: bool = True
+    """Whether the record itself says fleet and tags; else the inventory knows them as of its start."""
 
 
 @dataclass(slots=True)
@@ -67,14 +69,28 @@ class Batch:
     """Items that are no usage at all, such as a provider's test message."""
 
     def add(
-        self, record: UsageRecord, traits: Traits, original: bytes, *, session: datetime | None = None
+        self,
+        record: UsageRecord,
+        traits: Traits,
+        original: bytes,
+        *,
+        session: datetime | None = None,
+        placed: bool = True,
     ) -> None:
-        """File a record; `publish` finds out whose it is.
+        """File a record; `publish` finds out whose it is, and where the SIM was unless it is `placed`.
 
         A cumulative record comes with the start of its session, which is one tenant's as a whole: the first
         statement that another one got would count everything before it once more.
         """
-        self.filed.append(Filed(record, traits, original, record.start if session is None else session))
+        since = record.start if session is None else session
+        self.filed.append(Filed(record, traits, original, since, placed))
+
+    def place(self, placed: Callable[[UsageRecord], UsageRecord]) -> None:
+        """Give fleet and tags to the filed records that do not say them."""
+        self.filed = [
+            each if each.placed else replace(each, record=placed(each.record), placed=True)
+            for each in self.filed
+        ]
 
     def settle(self, tenant_of: Callable[[str, datetime], str | None]) -> None:
         """Give each filed record to its tenant, and reject those that nobody owns."""

@@ -10,7 +10,7 @@ import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,12 +20,11 @@ from starlette.routing import Route
 
 from connectors.simulators.fleet import ONOMONDO_ACCOUNT, Sim
 from connectors.simulators.limits import RateLimit
+from connectors.simulators.onomondo_bills import OnomondoBills
 from connectors.simulators.onomondo_filter import Filter, InvalidError, parse_filter
 from connectors.simulators.onomondo_rows import (
     Shape,
-    bill_id,
     hourly_rows,
-    one_in_ten,
     sim_id,
     sim_item,
     tag,
@@ -34,7 +33,7 @@ from connectors.simulators.onomondo_rows import (
 )
 from connectors.simulators.onomondo_webhooks import OnomondoWebhooks
 from connectors.simulators.settings import OnomondoSettings
-from connectors.simulators.usage import Clock, Usage, UsageHistory
+from connectors.simulators.usage import Clock, UsageHistory
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -68,6 +67,7 @@ class OnomondoSimulator:
     ) -> None:
         self._sims = {sim_id(sim): sim for sim in sims if sim.provider == "onomondo"}
         self._history = history
+        self._bills = OnomondoBills(history, settings, faults, clock)
         self._webhooks = webhooks
         self._settings = settings
         self._faults = faults
@@ -89,8 +89,7 @@ class OnomondoSimulator:
 
     def report(self) -> dict[str, Any]:
         """Counts of bills and events; `pending` is what `/usage` or the webhook has still to tell."""
-        bills = self._bills()
-        hidden = sum(not self._is_shown(usage) for usage in bills)
+        hidden = sum(not self._bills.is_shown(usage) for usage in self._bills.all())
         webhook = self._webhooks.report()
         return {
             "generated": len(self._history.of_account(ONOMONDO_ACCOUNT)),
@@ -158,30 +157,27 @@ class OnomondoSimulator:
 
     def _usage_page(self, request: Request, wanted: Filter) -> Response:
         window = _window(request)
-        rows = sorted(
-            (usage for usage in self._bills() if self._is_shown(usage) and wanted.matches(usage)),
-            key=_place,
-        )
         if request.query_params.get("group") == "hours":
+            rows = [usage for _, usage in self._bills.matching(wanted)]
             return JSONResponse({"usage": hourly_rows(rows, self._shape), "pagination": {"has_more": False}})
-        if window.after is not None:
-            rows = rows[self._first_after(window.after, rows, wanted) :]
-        rows = rows[window.offset :]
-        shown = rows[: window.limit]
-        pagination: dict[str, Any] = {"has_more": len(rows) > len(shown)}
+        after = None if window.after is None else self._place_of(window.after, wanted)
+        listed = self._bills.matching(wanted, after)
+        shown = list(islice(listed, window.offset, window.offset + window.limit + 1))
+        pagination: dict[str, Any] = {"has_more": len(shown) > window.limit}
         if pagination["has_more"]:
-            pagination["next_page"] = _cursor(f"{_text(_place(shown[-1]))}|{wanted.digest}")
+            del shown[window.limit :]
+            last = -2 if "onomondo-repeated-rows" in self._faults and len(shown) > 1 else -1
+            pagination["next_page"] = _cursor(f"{shown[last][0]}|{wanted.digest}")
         return JSONResponse(
-            {"usage": [usage_row(usage, self._shape) for usage in shown], "pagination": pagination}
+            {"usage": [usage_row(usage, self._shape) for _, usage in shown], "pagination": pagination}
         )
 
-    def _first_after(self, after: str, rows: list[Usage], wanted: Filter) -> int:
-        """Where the next page begins; a cursor with another filter misleads, or is refused as a fault."""
-        place, _, digest = after.partition("|")
+    def _place_of(self, cursor: str, wanted: Filter) -> str:
+        """Where a page begins; a cursor with another filter misleads, or is refused as a fault."""
+        place, _, digest = cursor.partition("|")
         if digest != wanted.digest and "onomondo-cursor-filter" in self._faults:
             raise InvalidError("next_page_invalid")
-        passed = sum(_text(_place(usage)) <= place for usage in rows)
-        return max(0, passed - 1) if "onomondo-repeated-rows" in self._faults else passed
+        return place
 
     async def _tag_total(self, request: Request) -> Response:
         """All usage of the SIMs that bear the tag now."""
@@ -189,7 +185,7 @@ class OnomondoSimulator:
         if not any(wanted == each["id"] for each in self._tags()):
             return _error(404, "tag_not_found")
         of_tag = {key for key, sim in self._sims.items() if wanted in {t["id"] for t in tags_of(sim, now)}}
-        total = sum(usage.total for usage in self._bills() if sim_id(usage.sim) in of_tag)
+        total = sum(usage.total for usage in self._bills.all() if sim_id(usage.sim) in of_tag)
         return JSONResponse({"tag_id": wanted, "bytes": total})
 
     async def _list_sims(self, request: Request) -> Response:
@@ -220,17 +216,6 @@ class OnomondoSimulator:
         item = {"id": tag("webhook")["id"], "url": self._webhooks.url, "label": "usage"}
         return JSONResponse([item | {"active": self._webhooks.active, "exclude_types": [], "tags": []}])
 
-    def _bills(self) -> list[Usage]:
-        """Data only: SMS go to the webhook."""
-        return [usage for usage in self._history.of_account(ONOMONDO_ACCOUNT) if usage.service == "data"]
-
-    def _is_shown(self, usage: Usage) -> bool:
-        """Late rows appear when they are due by the clock, also while usage is paused."""
-        if "onomondo-late-rows" not in self._faults or not one_in_ten("late", usage):
-            return True
-        due = max(usage.end, self._history.live_from) + timedelta(seconds=self._settings.late_seconds)
-        return self._clock() >= due
-
     def _find(self, wanted: str) -> Sim | None:
         by_id = self._sims.get(wanted)
         return by_id or next((sim for sim in self._sims.values() if sim.iccid == wanted), None)
@@ -239,7 +224,7 @@ class OnomondoSimulator:
         now = self._clock()
         month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         used: Counter[str] = Counter()
-        for usage in self._bills():
+        for usage in self._bills.all():
             if usage.start >= month:
                 used[sim_id(usage.sim)] += usage.total
         return [sim_item(self._sims[key], now, used[key]) for key in keys]
@@ -275,14 +260,6 @@ def _uncursor(cursor: str) -> str:
         return base64.b64decode(cursor, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise InvalidError("next_page_invalid") from None
-
-
-def _place(usage: Usage) -> tuple[str, str, str]:
-    return usage.start.isoformat(timespec="milliseconds"), sim_id(usage.sim), bill_id(usage)
-
-
-def _text(place: tuple[str, str, str]) -> str:
-    return "@".join(place)
 
 
 def _error(status: int, token: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -13,6 +13,7 @@ from connectors.compacted import Take
 from connectors.emnify import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
+from connectors.onomondo import OnomondoSettings
 from connectors.publisher import Outgoing, Proceed, always
 from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError
@@ -104,6 +105,16 @@ def kore_account(**changes: Any) -> Account[KoreSettings]:
         "tenant": "acme",
     } | changes
     return Account("kore-acme", KoreSettings.model_validate(values))
+
+
+def onomondo_account(**changes: Any) -> Account[OnomondoSettings]:
+    values = {
+        "provider": "onomondo",
+        "api_token": SecretStr("api-token-of-the-tests"),
+        "callback_token": SecretStr(SECRET),
+        "tenant": "acme",
+    } | changes
+    return Account("onomondo-main", OnomondoSettings.model_validate(values))
 
 
 def simsy_account(**changes: Any) -> Account[SimsySettings]:

@@ -1,0 +1,333 @@
+"""Onomondo's sweeps against its stand-in: which days are read, what is published, and what a crash leaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from connectors.bookmarks import Bookmark, Bookmarks, Place
+from connectors.http import Failure, HttpClient, ProviderError
+from connectors.lease import LeaseLostError
+from connectors.onomondo import OnomondoSweep
+from connectors.publisher import always
+from connectors.registry import Toolbox
+from connectors.simulators import Simulators
+from connectors.values import micros
+from streams.errors import UnavailableError
+from streams.topics import BOOKMARKS, USAGE_EVENTS
+from streams.usage import UsageRecord
+from tests.integration.connector_kit import served
+from tests.unit.connector_fakes import MemorySender, inventory_of, onomondo_account
+from tests.unit.simulator_harness import SetClock, settings_with
+
+DAY = timedelta(days=1)
+TODAY = datetime(2025, 5, 9, tzinfo=UTC)
+TAGS = [{"tag": name, "tenant": name} for name in ("acme", "globex", "initech")]
+
+
+class Log:
+    """Every query that reaches the stand-in, in front of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            query = {key: values[-1] for key, values in parse_qs(scope["query_string"].decode()).items()}
+            self.asked.append((scope["path"], query))
+        await self._app(scope, receive, send)
+
+    @property
+    def days(self) -> list[str]:
+        """The days whose first page was asked for, since this was last cleared."""
+        usage = [query for path, query in self.asked if path.endswith("/usage")]
+        return [query["filter"].removeprefix("time:") for query in usage if "next_page" not in query]
+
+
+class Sweeping:
+    """An account's sweeps, the stand-in behind them, and a clock for both."""
+
+    def __init__(self, address: str, made: Simulators, log: Log, clock: SetClock, http: HttpClient) -> None:
+        self.address = address
+        self.simulators = made
+        self.log = log
+        self.clock = clock
+        self.http = http
+        self.sender = MemorySender()
+        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.inventory = inventory_of(self.sender)
+
+    def process(self, **changes: Any) -> OnomondoSweep:
+        """The job as a new process makes it: it has the bookmark and the inventory, and no memory."""
+        values = {
+            "api_base": f"{self.address}/onomondo",
+            "api_token": SecretStr("demo-onomondo-api-token"),
+            "tenant": None,
+            "assign": TAGS,
+            "page_size": 50,
+        }
+        toolbox = Toolbox(
+            self.http, self.sender, self.bookmarks, self.inventory, "http://receiver", self.clock
+        )
+        return OnomondoSweep(onomondo_account(**(values | changes)), toolbox)
+
+    @property
+    def bookmark(self) -> Bookmark:
+        found = self.bookmarks.get("onomondo-main")
+        assert found is not None
+        return found
+
+    @property
+    def newest(self) -> dict[str, UsageRecord]:
+        """The newest statement of each identity; none is stated twice under one revision."""
+        found: dict[str, UsageRecord] = {}
+        for event in self.sender.usage:
+            for record in event.records:
+                held = found.get(record.identity)
+                assert held is None or held.revision != record.revision or held == record
+                if held is None or record.revision > held.revision:
+                    found[record.identity] = record
+        return found
+
+    def truth(self) -> tuple[int, int]:
+        """Number and bytes of the data records that there are."""
+        usage = self.simulators.history.of_account("onomondo-main")
+        bills = [each for each in usage if each.service == "data"]
+        return len(bills), sum(each.total for each in bills)
+
+    def counted(self) -> tuple[int, int]:
+        """The same of what Kafka holds."""
+        records = self.newest.values()
+        return len(records), sum(record.total for record in records)
+
+
+def _no_consumer() -> Any:
+    raise AssertionError("this test reads no bookmarks from Kafka")
+
+
+@asynccontextmanager
+async def sweeping(*faults: str, **onomondo: Any) -> AsyncIterator[Sweeping]:
+    clock, on = SetClock(), [f"onomondo-{fault}" for fault in faults]
+    settings = settings_with(
+        sims_per_tenant=12, live_records_per_second=0.1, onomondo=onomondo, faults={"on": on}
+    )
+    made = Simulators(settings, clock)
+    log, http = Log(made.app), HttpClient(jitter=lambda: 0.0)
+    try:
+        async with served(Starlette(routes=[Mount("/", log)])) as address:
+            yield Sweeping(address, made, log, clock, http)
+    finally:
+        await http.close()
+
+
+async def test_the_first_sweep_reads_history_and_covers_each_day_behind_its_usage() -> None:
+    async with sweeping() as run:
+        said = await run.process().sweep(always)
+        topics = [topic for topic, _ in run.sender.sent if topic in {USAGE_EVENTS, BOOKMARKS}]
+        assert run.counted() == run.truth()
+        assert said == f"4 days read, {run.truth()[0]} records changed"
+        assert run.log.days == ["2025-05-06", "2025-05-07", "2025-05-08", "2025-05-09"]
+        assert {event.tenant for event in run.sender.usage} == {"acme", "globex", "initech"}
+        assert run.sender.dead == []
+        now = run.clock.now.replace(microsecond=0)
+        spans = {(event.start, event.end) for event in run.sender.coverage}
+        assert spans == {(TODAY - n * DAY, min(now, TODAY - (n - 1) * DAY)) for n in range(4)}
+        assert run.bookmark.covered_until == micros(now)
+        assert run.bookmark.place is None
+        assert topics[-1] == BOOKMARKS
+        assert topics[-4:-1] == [USAGE_EVENTS] * 3, "coverage of three tenants comes before the bookmark"
+
+
+async def test_tags_and_network_come_along() -> None:
+    async with sweeping() as run:
+        await run.process().sweep(always)
+        records = list(run.newest.values())
+        assert {tag for record in records for tag in record.tags} >= {
+            "acme",
+            "acme-meters",
+            "globex-trackers",
+        }
+        assert all(record.country and record.network and record.rat for record in records)
+        held = run.inventory.of("onomondo-main")
+        assert held.sim_of("001100000") == "8945730000001100000"
+
+
+async def test_later_sweeps_read_today_alone_until_closed_days_are_due() -> None:
+    """And publish nothing that they have published before."""
+    async with sweeping() as run:
+        job = run.process(reread_interval_s=3600)
+        await job.sweep(always)
+        run.log.asked.clear()
+        assert await job.sweep(always) == "1 days read, 0 records changed"
+        assert run.log.days == ["2025-05-09"]
+        run.log.asked.clear()
+        run.clock.forward(seconds=3600)
+        await job.sweep(always)
+        assert run.log.days == ["2025-05-07", "2025-05-08", "2025-05-09"]
+        assert run.counted() == run.truth()
+
+
+async def test_after_midnight_the_day_that_ended_is_read_to_its_end() -> None:
+    async with sweeping() as run:
+        job = run.process(reread_interval_s=80_000)
+        await job.sweep(always)
+        run.clock.forward(hours=14)
+        run.log.asked.clear()
+        await job.sweep(always)
+        assert run.log.days == ["2025-05-09", "2025-05-10"]
+        assert run.counted() == run.truth()
+        assert run.bookmark.covered_until == micros(run.clock.now.replace(microsecond=0))
+
+
+async def test_late_bills_of_closed_days_are_found() -> None:
+    async with sweeping("late-rows", late_seconds=600) as run:
+        job = run.process()
+        await job.sweep(always)
+        assert run.counted() < run.truth()
+        run.simulators.history.pause()
+        run.clock.forward(seconds=3600)
+        await job.sweep(always)
+        assert run.counted() == run.truth()
+
+
+async def test_all_faults_at_once_change_no_number() -> None:
+    faults = (
+        "busy",
+        "cursor-filter",
+        "errors",
+        "late-rows",
+        "numeric-ids",
+        "raw-key",
+        "repeated-rows",
+        "strict-filter",
+    )
+    async with sweeping(*faults, late_seconds=60) as run:
+        job = run.process(page_size=100)
+        await job.sweep(always)
+        run.simulators.history.pause()
+        run.clock.forward(seconds=3600)
+        await job.sweep(always)
+        assert run.counted() == run.truth()
+        assert run.sender.dead == []
+
+
+async def test_a_crash_between_two_pages_goes_on_at_the_cursor() -> None:
+    """With the filter that the cursor was given for; nothing is lost and nothing counts twice."""
+    async with sweeping("cursor-filter") as run:
+        job, pages = run.process(history_days=1), 0
+
+        def proceed() -> None:
+            nonlocal pages
+            pages = len([query for path, query in run.log.asked if path.endswith("/usage")])
+            if pages == 3:
+                raise LeaseLostError("killed")
+
+        with pytest.raises(LeaseLostError):
+            await job.sweep(proceed)
+        place = run.bookmark.place
+        assert place is not None
+        assert (place.filter, place.began) == ("time:2025-05-08", micros(run.clock.now))
+        assert run.bookmark.covered_until is None
+        run.log.asked.clear()
+        run.clock.forward(seconds=30)
+        await run.process(history_days=1).sweep(always)
+        (_, first) = next(asked for asked in run.log.asked if asked[0].endswith("/usage"))
+        assert (first["filter"], first["next_page"]) == (place.filter, place.cursor)
+        assert run.log.days == ["2025-05-09"]
+        of_two_days = [
+            usage
+            for usage in run.simulators.history.of_account("onomondo-main")
+            if usage.start >= TODAY - DAY and usage.service == "data"
+        ]
+        assert run.counted() == (len(of_two_days), sum(usage.total for usage in of_two_days))
+
+
+async def test_a_broken_off_day_that_ended_is_read_whole() -> None:
+    """The cursor's reading began before the day's end, so it could not cover the day."""
+    async with sweeping() as run:
+        began = TODAY + timedelta(hours=10)
+        place = Place(filter="time:2025-05-09", cursor="b2xk", began=micros(began))
+        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), place=place))
+        run.clock.forward(hours=15)
+        await run.process().sweep(always)
+        assert "2025-05-09" in run.log.days
+        assert (TODAY, TODAY + DAY) in {(event.start, event.end) for event in run.sender.coverage}
+
+
+async def test_a_cursor_that_is_refused_is_given_up() -> None:
+    async with sweeping() as run:
+        place = Place(filter="time:2025-05-09", cursor="no cursor", began=micros(run.clock.now))
+        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), place=place))
+        job = run.process(reread_days=1)
+        with pytest.raises(ProviderError, match="next_page_invalid"):
+            await job.sweep(always)
+        assert run.bookmark.place is None
+        await job.sweep(always)
+        assert run.bookmark.covered_until == micros(run.clock.now.replace(microsecond=0))
+
+
+async def test_revisions_never_go_back() -> None:
+    """Not with a clock that does, and not after a crash: they are reserved before they are used."""
+    async with sweeping() as run:
+        await run.process().sweep(always)
+        first = max(record.revision for record in run.newest.values())
+        assert run.bookmark.last_observation > first
+        run.clock.forward(hours=-1)
+        await run.process().sweep(always)
+        again = [record.revision for event in run.sender.usage[-3:] for record in event.records]
+        assert min(again) > first
+
+
+async def test_a_sim_without_owner_counts_as_soon_as_it_has_one() -> None:
+    """Its bills are dead letters once, not with every sweep."""
+    async with sweeping() as run:
+        rules = [rule for rule in TAGS if rule["tag"] != "globex"]
+        job = run.process(assign=rules)
+        await job.sweep(always)
+        dead = len(run.sender.dead)
+        assert {reason for reason, _ in run.sender.dead} == {"unknown-tenant"}
+        await job.sweep(always)
+        assert len(run.sender.dead) == dead > 0
+        await run.process().sweep(always)
+        counted = run.counted()[0]
+        assert counted < run.truth()[0], "an owner that is named later owns what comes later"
+
+
+@pytest.mark.parametrize(("scheme", "other"), [("bearer", "raw"), ("raw", "bearer")])
+async def test_the_other_form_of_the_key_is_tried_once(scheme: str, other: str) -> None:
+    async with sweeping(*(["raw-key"] if scheme == "bearer" else [])) as run:
+        await run.process(key_scheme=scheme).sweep(always)
+        assert run.counted() == run.truth()
+        wrong = run.process(key_scheme=other, api_token=SecretStr("not-the-key"))
+        run.log.asked.clear()
+        run.clock.forward(hours=2)
+        with pytest.raises(ProviderError) as caught:
+            await wrong.sweep(always)
+        assert caught.value.failure is Failure.CONFIG
+        assert len(run.log.asked) == 2
+        assert "not-the-key" not in str(caught.value)
+
+
+async def test_what_kafka_has_not_taken_is_published_by_the_next_sweep() -> None:
+    async with sweeping() as run:
+        job = run.process()
+        await job.sweep(always)
+        covered = run.bookmark.covered_until
+        run.clock.forward(minutes=5)
+        run.sender.down = True
+        with pytest.raises(UnavailableError):
+            await job.sweep(always)
+        run.sender.down = False
+        assert run.bookmark.covered_until == covered
+        await job.sweep(always)
+        assert run.counted() == run.truth()
