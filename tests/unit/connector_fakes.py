@@ -13,7 +13,7 @@ from connectors.compacted import Take
 from connectors.emnify import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
-from connectors.onomondo import OnomondoSettings
+from connectors.onomondo_settings import OnomondoSettings
 from connectors.publisher import Outgoing, Proceed, always
 from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError

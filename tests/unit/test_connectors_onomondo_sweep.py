@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.bookmarks import Bookmark, Bookmarks, Place
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.lease import LeaseLostError
-from connectors.onomondo import OnomondoSweep
+from connectors.onomondo_sweep import OnomondoSweep
 from connectors.publisher import always
 from connectors.registry import Toolbox
 from connectors.simulators import Simulators
