@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from connectors.demo.embedded import HOST, free_port
-from connectors.simulators.fleet import EMNIFY_ACCOUNT, TENANTS
+from connectors.simulators.fleet import EMNIFY_ACCOUNT, ONOMONDO_ACCOUNT, TENANTS
 from connectors.simulators.simsy_usage import TADIG
 from streams.errors import ConfigError
 
@@ -146,6 +146,7 @@ class Layout:
     def write(self) -> None:
         """Write secrets and both configurations."""
         names = ["emnify-application-token", "emnify-callback-secret"]
+        names += ["onomondo-api-token", "onomondo-callback-token"]
         names += [f"{tenant.kore_account}-client-secret" for tenant in KORE_TENANTS]
         names += [f"{tenant.simsy_account}-client-secret" for tenant in SIMSY_TENANTS]
         values = {name: secrets.token_hex(20) for name in names}
@@ -185,6 +186,9 @@ class Layout:
             f"  {{ organisation = {_text(str(tenant.organisation_id))}, tenant = {_text(tenant.name)} }},\n"
             for tenant in TENANTS
         )
+        tags = "".join(
+            f"  {{ tag = {_text(tenant.name)}, tenant = {_text(tenant.name)} }},\n" for tenant in TENANTS
+        )
         parts = [
             "# Written anew by every `simusage run --demo`.\n",
             f"tenants = [{', '.join(_text(tenant.name) for tenant in TENANTS)}]\n",
@@ -220,6 +224,12 @@ class Layout:
                 "poll_interval_s = 5\n"
                 for tenant in KORE_TENANTS
             ),
+            f"[accounts.{ONOMONDO_ACCOUNT}]\nprovider = 'onomondo'\n"
+            f"api_base = {_text(self.simulators_url + '/onomondo')}\n"
+            f"api_token = {self._reference('onomondo-api-token')}\n"
+            f"callback_token = {self._reference('onomondo-callback-token')}\n"
+            "history_days = 4\npoll_interval_s = 5\nreread_interval_s = 30\n"
+            f"assign = [\n{tags}]\n",
             *(
                 f"[accounts.{tenant.simsy_account}]\nprovider = 'simsy'\ntenant = {_text(tenant.name)}\n"
                 f"api_base = {_text(self.simulators_url + '/simsy/api/v1')}\n"
@@ -248,6 +258,9 @@ class Layout:
                 f"client_secret = {self._reference(f'{tenant.kore_account}-client-secret')}\n"
                 for tenant in KORE_TENANTS
             ),
+            f"[onomondo]\napi_token = {self._reference('onomondo-api-token')}\n"
+            f"webhook_url = {_text(f'{self.callbacks_url}/callbacks/{ONOMONDO_ACCOUNT}')}\n"
+            f"webhook_token = {self._reference('onomondo-callback-token')}\n",
             "[simsy]\n# Usage shows within seconds; SIMSY itself syncs every half hour.\nsync_interval = 1\n",
             *(
                 f"[simsy.tokens.{tenant.name}]\nclient_id = {_text(f'{tenant.simsy_account}-demo')}\n"

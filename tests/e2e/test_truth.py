@@ -84,8 +84,10 @@ async def test_answers_and_topic_equal_the_ground_truth(tmp_path: Path) -> None:
         asker.more_arrives(10)
         truth = whole_truth(asker)
         assert_exact(asker, truth)
-        assert {place[1] for place in truth["acme"]} == {"emnify", "kore", "simsy"}
-        for account in asker.simulators("/control/status")["simsy"].values():
+        assert {place[1] for place in truth["acme"]} == {"emnify", "kore", "onomondo", "simsy"}
+        status = asker.simulators("/control/status")
+        assert status["onomondo"]["refused"] == 0
+        for account in status["simsy"].values():
             assert account["refused"] == 0
             assert account["busiest"] <= account["limit"]
         assert sum(row.messages for rows in truth.values() for row in rows.values()) > 0

@@ -28,6 +28,7 @@ class Totals:
     rx_bytes: int = 0
     tx_bytes: int = 0
     total_bytes: int = 0
+    undirected_bytes: int = 0
     billed_bytes: int | None = None
     messages: int = 0
     cost: dict[str, Decimal] = field(default_factory=dict)
@@ -43,21 +44,19 @@ class Totals:
             self.rx_bytes += cell["rx"]
             self.tx_bytes += cell["tx"]
             self.total_bytes += cell["total"]
+            self.undirected_bytes += cell["total"] - cell["rx"] - cell["tx"]
             self.billed_bytes = _sum(self.billed_bytes, cell["billed"])
         if cell["cost"] is not None:
             currency = cell["currency"]
             self.cost[currency] = self.cost.get(currency, Decimal(0)) + Decimal(cell["cost"])
-        if cell["cost_status"] == "pending":
-            self.status = "pending"
+        if cell["cost_status"] != "complete":
+            self.status = cell["cost_status"]
 
 
 def true_rows(truth: dict[str, Any], tenant: str, since: datetime) -> dict[Place, Totals]:
     """Return the tenant's truth by hour, provider, country, network and SIM."""
     rows: dict[Place, Totals] = {}
     for cell in truth["cells"]:
-        # No account of the run is at Onomondo yet.
-        if cell["provider"] == "onomondo":
-            continue
         if cell["tenant"] == tenant and instant(cell["hour"]) >= since:
             place = (cell["hour"], *(cell[name] for name in DIMENSIONS))
             rows.setdefault(place, Totals()).add(cell)
@@ -89,6 +88,7 @@ def sums(rows: Iterable[Totals]) -> Totals:
         total.rx_bytes += row.rx_bytes
         total.tx_bytes += row.tx_bytes
         total.total_bytes += row.total_bytes
+        total.undirected_bytes += row.undirected_bytes
         total.billed_bytes = _sum(total.billed_bytes, row.billed_bytes)
         total.messages += row.messages
         for currency, amount in row.cost.items():
@@ -100,12 +100,12 @@ def sums(rows: Iterable[Totals]) -> Totals:
 def told(row: dict[str, Any]) -> Totals:
     """Return one row of an answer, or one aggregate from Kafka, as it was told."""
     assert row["sms"]["undirected_messages"] == row["sms"]["total_messages"]
-    assert row["data"]["undirected_bytes"] == 0
     return Totals(
         records=row["records"],
         rx_bytes=row["data"]["rx_bytes"],
         tx_bytes=row["data"]["tx_bytes"],
         total_bytes=row["data"]["total_bytes"],
+        undirected_bytes=row["data"]["undirected_bytes"],
         billed_bytes=row["data"]["billed_bytes"],
         messages=row["sms"]["total_messages"],
         cost={cost["currency"]: Decimal(cost["amount"]) for cost in row["cost"]},
@@ -201,9 +201,11 @@ class Asker:
         """
         self.simulators("/control/pause", "POST")
         wait_until_sync(
-            lambda: self.simulators("/control/status")["emnify"]["pending"] == 0,
+            lambda: all(
+                self.simulators("/control/status")[name]["pending"] == 0 for name in ("emnify", "onomondo")
+            ),
             60,
-            "emnify has delivered all",
+            "emnify and Onomondo have delivered all",
         )
         drained = datetime.now(UTC)
         for tenant in self.tenants:

@@ -87,6 +87,10 @@ def test_the_simulated_configuration_and_its_simulators_agree() -> None:
     assert emnify.callback_secret == simulators.emnify.callback_secret
     assert emnify.callback_header == simulators.emnify.callback_header
     assert simulators.emnify.callback_url == f"{settings.callbacks.public_url}/callbacks/emnify-main"
+    onomondo = configured.pop("onomondo-main")
+    assert onomondo.api_token == simulators.onomondo.api_token
+    assert onomondo.callback_token == simulators.onomondo.webhook_token
+    assert simulators.onomondo.webhook_url == f"{settings.callbacks.public_url}/callbacks/onomondo-main"
     for provider, credentials in (("kore", simulators.kore.clients), ("simsy", simulators.simsy.tokens)):
         assert {
             account.tenant: (account.client_id, account.client_secret)
