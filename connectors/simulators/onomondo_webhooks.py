@@ -20,8 +20,8 @@ from connectors.simulators.usage import Usage, UsageHistory
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1
-SHUFFLED = 20
-"""Events that the fault webhook-shuffle mixes."""
+AT_ONCE = 20
+"""Events that are sent at the same time; five times as many where they are shuffled."""
 
 
 class OnomondoWebhooks:
@@ -69,18 +69,19 @@ class OnomondoWebhooks:
         return records[first + count :]
 
     async def _run(self, url: str) -> None:
+        shuffles = "onomondo-webhook-shuffle" in self._faults
+        at_once = AT_ONCE * 5 if shuffles else AT_ONCE
         timeout = aiohttp.ClientTimeout(total=self._settings.webhook_timeout_seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
-                events = list(self._events_after(self._taken)[:SHUFFLED]) if self.active else []
+                events = list(self._events_after(self._taken)[:at_once]) if self.active else []
                 if not events:
                     await asyncio.sleep(IDLE_SECONDS)
                     continue
                 self._taken += len(events)
-                if "onomondo-webhook-shuffle" in self._faults:
+                if shuffles:
                     self._random.shuffle(events)
-                for usage in events:
-                    await self._deliver(session, url, usage)
+                await asyncio.gather(*(self._deliver(session, url, usage) for usage in events))
 
     async def _deliver(self, session: aiohttp.ClientSession, url: str, usage: Usage) -> None:
         if "onomondo-webhook-lost" in self._faults and usage.service == "data" and one_in_ten("lost", usage):

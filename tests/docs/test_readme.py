@@ -147,7 +147,9 @@ def test_configurations_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tables = [first, *(f'tenants = ["acme"]\n{block}' for block in others)]
     for text in tables:
         for name in re.findall(r"\$\{(\w+)\}", text):
-            monkeypatch.setenv(name, "redis://127.0.0.1:6379/0" if name == "REDIS_URL" else "a-secret")
+            monkeypatch.setenv(
+                name, "redis://127.0.0.1:6379/0" if name == "REDIS_URL" else "a-secret-of-this-test"
+            )
         path = tmp_path / "simusage.toml"
         path.write_text(text, encoding="utf-8")
         assert load_accounts(load_settings(path))
