@@ -8,6 +8,7 @@ a while: the limit of 100 requests a minute would not allow it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -45,7 +46,7 @@ class SimsySweep:
         self._catalogue = Catalogue(account, self._api, toolbox.inventory)
         self._changes = ChangeFilter()
         self._counted: dict[datetime, tuple[int, datetime]] = {}
-        """By the start of each chunk: how many records it had when it was read, and when that was."""
+        """By the start of each chunk: how many records were read of it, and when."""
         self._observed: int | None = None
 
     @property
@@ -75,12 +76,12 @@ class SimsySweep:
         marked = await self._reserve(bookmark, now, proceed)
         # Step 2.
         if not known:
-            await self._recall(start, proceed)
+            await self._recall(start, now, proceed)
         self._observed = marked.last_observation
         self._forget_before(start)
         # Step 3.
         await self._catalogue.refresh(now, proceed)
-        chunks = list(_chunks(start, now, self._chunk))
+        chunks = list(_chunks(start, now, timedelta(hours=self._account.settings.chunk_hours)))
         read = changed = 0
         for low, high in chunks:
             # Step 4.
@@ -128,10 +129,6 @@ class SimsySweep:
                 records += batch.accepted
         return records
 
-    @property
-    def _chunk(self) -> timedelta:
-        return timedelta(hours=self._account.settings.chunk_hours)
-
     async def _reserve(self, bookmark: Bookmark | None, now: datetime, proceed: Proceed) -> Bookmark:
         marked = Bookmark(
             covered_until=bookmark.covered_until if bookmark else None,
@@ -140,13 +137,17 @@ class SimsySweep:
         await self._toolbox.bookmarks.put(self.account, marked, proceed)
         return marked
 
-    async def _recall(self, since: datetime, proceed: Proceed) -> None:
-        """Fill the change filter with what was published of the window."""
+    async def _recall(self, since: datetime, now: datetime, proceed: Proceed) -> None:
+        """Learn what was published of the window, and so how many records of each chunk."""
         self._changes.clear()
         self._counted.clear()
-        if self._toolbox.history is not None:
-            published = await newest(self._toolbox.history, self._account, since, proceed)
-            self._changes.remember(_seen_in(each.record) for each in published if not each.record.retracted)
+        if self._toolbox.history is None:
+            return
+        published = await newest(self._toolbox.history, self._account, since, proceed)
+        records = [each.record for each in published if not each.record.retracted]
+        self._changes.remember(map(_seen_in, records))
+        for low, count in Counter(self._chunk_of(record.start) for record in records).items():
+            self._counted[low] = count, now
 
     def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does; on a chunk's start."""
@@ -156,7 +157,12 @@ class SimsySweep:
         else:
             covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
             start = min(covered, now - timedelta(hours=settings.reread_hours))
-        return EPOCH + (start - EPOCH) // self._chunk * self._chunk
+        return self._chunk_of(start)
+
+    def _chunk_of(self, at: datetime) -> datetime:
+        """Return where the chunk begins that an instant lies in."""
+        size = timedelta(hours=self._account.settings.chunk_hours)
+        return EPOCH + (at - EPOCH) // size * size
 
     def _forget_before(self, start: datetime) -> None:
         self._changes.forget_before(start)
