@@ -17,7 +17,7 @@ from streams.topics import BOOKMARKS
 Micros = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Place(BaseModel):
+class Reading(BaseModel):
     """Where the reading of a list broke off: a cursor is good with the filter that it was given for alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class Bookmark(BaseModel):
     """Up to here coverage has been published; `None` where it must begin anew (a stream was interrupted)."""
     last_observation: Micros = 0
     """No later observation of the account is stamped with this or an earlier instant."""
-    place: Place | None = None
+    reading: Reading | None = None
     """Inside a list that is read page by page; `None` between lists."""
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from connectors.account import Traits
-from connectors.bookmarks import Bookmark, Place, next_observation
+from connectors.bookmarks import Bookmark, Reading, next_observation
 from connectors.changes import ChangeFilter, seen
 from connectors.http import HttpClient, ProviderError
 from connectors.onomondo_api import OnomondoApi, day_filter
@@ -59,9 +59,9 @@ class OnomondoSweep:
         now = self._toolbox.clock()
         settings = self._account.settings
         await self._list_sims(now, proceed)
-        # A day whose reading broke off comes first: closed days would take its place in the bookmark.
+        # A day whose reading broke off comes first: closed days would take its reading in the bookmark.
         due = now - self._reread_at >= timedelta(seconds=settings.reread_interval_s)
-        reread = due and self._bookmark.place is None
+        reread = due and self._bookmark.reading is None
         days = list(self._days(now, reread=reread))
         self._changes.forget_before(_start_of(min(days[0], now.date() - settings.reread_days * DAY)))
         changed = 0
@@ -97,20 +97,20 @@ class OnomondoSweep:
         3. Publish that the day is covered up to where its reading began, and move the bookmark.
         """
         now, start = self._toolbox.clock(), _start_of(day)
-        place = _resumable(self._bookmark.place, day, now)
-        began = now if place is None else EPOCH + timedelta(microseconds=place.began)
+        reading = _resumable(self._bookmark.reading, day, now)
+        began = now if reading is None else EPOCH + timedelta(microseconds=reading.began)
         stamp = next_observation(self._bookmark, micros(now))
-        await self._keep(place, stamp + PAGES_MAX, proceed)
+        await self._keep(reading, stamp + PAGES_MAX, proceed)
         changed = 0
         try:
-            async for page in self._api.usage(day, place.cursor if place else None):
+            async for page in self._api.usage(day, reading.cursor if reading else None):
                 changed += await self._publish(page, start, stamp, now, proceed)
                 stamp += 1
                 if page.following is not None:
-                    following = Place(filter=day_filter(day), cursor=page.following, began=micros(began))
+                    following = Reading(filter=day_filter(day), cursor=page.following, began=micros(began))
                     await self._keep(following, self._bookmark.last_observation, proceed)
         except ProviderError as error:
-            if error.status == 400 and place is not None:
+            if error.status == 400 and reading is not None:
                 # The cursor is too old for Onomondo: the next try begins the day anew.
                 await self._keep(None, self._bookmark.last_observation, proceed)
             raise
@@ -122,11 +122,11 @@ class OnomondoSweep:
         return changed
 
     async def _keep(
-        self, place: Place | None, observation: int, proceed: Proceed, *, covered: int = 0
+        self, reading: Reading | None, observation: int, proceed: Proceed, *, covered: int = 0
     ) -> None:
         before = self._bookmark.covered_until
         until = max(before or 0, covered) if covered or before is not None else None
-        bookmark = Bookmark(covered_until=until, last_observation=observation, place=place)
+        bookmark = Bookmark(covered_until=until, last_observation=observation, reading=reading)
         await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
 
     async def _publish(self, page: Page, day: datetime, stamp: int, now: datetime, proceed: Proceed) -> int:
@@ -197,15 +197,15 @@ def onomondo_api(account: OnomondoAccount, http: HttpClient) -> OnomondoApi:
     )
 
 
-def _resumable(place: Place | None, day: date, now: datetime) -> Place | None:
+def _resumable(reading: Reading | None, day: date, now: datetime) -> Reading | None:
     """Return where the reading of a day broke off, unless the day has ended since.
 
     A day that has ended is read whole, so that it is covered up to its end.
     """
-    if place is None or place.filter != day_filter(day):
+    if reading is None or reading.filter != day_filter(day):
         return None
     end = _start_of(day) + DAY
-    return place if now < end or place.began >= micros(end) else None
+    return reading if now < end or reading.began >= micros(end) else None
 
 
 def _start_of(day: date) -> datetime:

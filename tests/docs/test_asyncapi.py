@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from connectors.bookmarks import Bookmark
+from connectors.bookmarks import Bookmark, Reading
 from connectors.runs import ASKED, DONE, Asked, Done
 from connectors.status import message as status_message
 from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
@@ -189,9 +189,16 @@ def test_every_reason_is_described_and_no_other() -> None:
     assert schema["properties"]["ce_reason"]["enum"] == list(REASONS)
 
 
-@pytest.mark.parametrize("bookmark", [Bookmark(), Bookmark(covered_until=1, last_observation=2)])
+@pytest.mark.parametrize(
+    "bookmark",
+    [
+        Bookmark(),
+        Bookmark(covered_until=1, last_observation=2),
+        Bookmark(reading=Reading(filter="time:2026-11-21", cursor="MDAy", began=3)),
+    ],
+)
 def test_bookmarks_are_as_described(bookmark: Bookmark) -> None:
-    """A fresh one and one that has moved."""
+    """A fresh one, one that has moved, and one inside a list."""
     check_message(BOOKMARKS, "bookmark", Message(b"kore-acme", bookmark.model_dump_json().encode(), []))
 
 

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from connectors.bookmarks import Bookmark, Bookmarks, Place
+from connectors.bookmarks import Bookmark, Bookmarks, Reading
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.lease import LeaseLostError
 from connectors.onomondo_sweep import OnomondoSweep
@@ -143,7 +143,7 @@ async def test_the_first_sweep_reads_history_and_covers_each_day_behind_its_usag
         spans = {(event.start, event.end) for event in run.sender.coverage}
         assert spans == {(TODAY - n * DAY, min(now, TODAY - (n - 1) * DAY)) for n in range(4)}
         assert run.bookmark.covered_until == micros(now)
-        assert run.bookmark.place is None
+        assert run.bookmark.reading is None
         assert topics[-1] == BOOKMARKS
         assert topics[-4:-1] == [USAGE_EVENTS] * 3, "coverage of three tenants comes before the bookmark"
 
@@ -234,15 +234,15 @@ async def test_a_crash_between_two_pages_goes_on_at_the_cursor() -> None:
 
         with pytest.raises(LeaseLostError):
             await job.sweep(proceed)
-        place = run.bookmark.place
-        assert place is not None
-        assert (place.filter, place.began) == ("time:2025-05-08", micros(run.clock.now))
+        reading = run.bookmark.reading
+        assert reading is not None
+        assert (reading.filter, reading.began) == ("time:2025-05-08", micros(run.clock.now))
         assert run.bookmark.covered_until is None
         run.log.asked.clear()
         run.clock.forward(seconds=30)
         await run.process(history_days=1).sweep(always)
         (_, first) = next(asked for asked in run.log.asked if asked[0].endswith("/usage"))
-        assert (first["filter"], first["next_page"]) == (place.filter, place.cursor)
+        assert (first["filter"], first["next_page"]) == (reading.filter, reading.cursor)
         assert run.log.days == ["2025-05-09"]
         of_two_days = [
             usage
@@ -256,8 +256,8 @@ async def test_a_broken_off_day_that_ended_is_read_whole() -> None:
     """The cursor's reading began before the day's end, so it could not cover the day."""
     async with sweeping() as run:
         began = TODAY + timedelta(hours=10)
-        place = Place(filter="time:2025-05-09", cursor="b2xk", began=micros(began))
-        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), place=place))
+        reading = Reading(filter="time:2025-05-09", cursor="b2xk", began=micros(began))
+        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), reading=reading))
         run.clock.forward(hours=15)
         await run.process().sweep(always)
         assert "2025-05-09" in run.log.days
@@ -266,12 +266,12 @@ async def test_a_broken_off_day_that_ended_is_read_whole() -> None:
 
 async def test_a_cursor_that_is_refused_is_given_up() -> None:
     async with sweeping() as run:
-        place = Place(filter="time:2025-05-09", cursor="no cursor", began=micros(run.clock.now))
-        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), place=place))
+        reading = Reading(filter="time:2025-05-09", cursor="no cursor", began=micros(run.clock.now))
+        await run.bookmarks.put("onomondo-main", Bookmark(covered_until=micros(TODAY), reading=reading))
         job = run.process(reread_days=1)
         with pytest.raises(ProviderError, match="next_page_invalid"):
             await job.sweep(always)
-        assert run.bookmark.place is None
+        assert run.bookmark.reading is None
         await job.sweep(always)
         assert run.bookmark.covered_until == micros(run.clock.now.replace(microsecond=0))
 
