@@ -8,12 +8,15 @@ three times at most.
 A block may be loaded in any order and more than once: the ledger's merge does not mind. Names carry the
 writer, so that a worker that lost its partition and does not know it yet can never overwrite its
 successor's blocks.
+
+A block is tombstoned once none of its rows is needed any more. A final one does not know its rows, but until
+which hour each of its tenants needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -90,24 +93,53 @@ def _wide(name: str) -> type[np.int64 | np.uint64]:
     return np.uint64 if name == "context" else np.int64
 
 
+class Needs(Protocol):
+    """Who knows how long rows are needed."""
+
+    def last_hours(self, rows: I64) -> dict[int, int]:
+        """Return for each tenant (its number among the contexts' owners) the last hour that rows concern."""
+
+    def sessions(self, rows: I64) -> dict[int, bytes]:
+        """Return the sessions that rows belong to; such rows are needed as long as their session goes on."""
+
+
 class BlockLog:
     """Which blocks are live and which rows they hold; decides what a flush writes."""
 
-    def __init__(self, writer: int, statements: Callable[[I64], tuple[Table, dict[int, bytes]]]) -> None:
+    def __init__(
+        self,
+        writer: int,
+        statements: Callable[[I64], tuple[Table, dict[int, bytes]]],
+        needs: Needs | None = None,
+    ) -> None:
         self._writer = writer
         self._statements = statements
+        self._needs = needs
         self._sequence = 0
         self._blocks: list[dict[str, I64]] = [{} for _ in range(FINAL_LEVEL)]
+        self._final: dict[str, tuple[dict[int, int], I64]] = {}
+        """Of final blocks: last hours by tenant, and the rows that belong to sessions."""
+        self._loaded: dict[str, I64] = {}
+        """Final blocks with their rows, until the recovery has ended."""
+
+    def names(self) -> list[str]:
+        """Return the names of all live blocks."""
+        return [*(name for blocks in self._blocks for name in blocks), *self._final, *self._loaded]
 
     def loaded(self, name: str, rows: I64 | None) -> None:
         """Note a block seen during recovery, or its tombstone (`None`)."""
         level = int(name.split("/", 1)[0])
-        if level == FINAL_LEVEL:
-            return
+        blocks = self._loaded if level == FINAL_LEVEL else self._blocks[level]
         if rows is None:
-            self._blocks[level].pop(name, None)
+            blocks.pop(name, None)
         else:
-            self._blocks[level][name] = rows
+            blocks[name] = rows
+
+    def recovered(self) -> None:
+        """Note that recovery has ended: only now it is known how long the rows of a block are needed."""
+        for name, rows in self._loaded.items():
+            self._note_final(name, rows)
+        self._loaded = {}
 
     def write(self, rows: I64) -> list[Write]:
         """Return the changelog records that make these rows durable, in the order to send them."""
@@ -119,6 +151,27 @@ class BlockLog:
                 self._put(level + 1, distinct(np.concatenate(list(blocks.values()))), writes)
                 writes.extend((name, None) for name in blocks)
                 blocks.clear()
+        return writes
+
+    def retire(self, rows: I64, until: dict[int, int]) -> list[Write]:
+        """Forget rows that the ledger has dropped; return the tombstones of blocks that nobody needs now.
+
+        `until` says up to which hour each tenant, by its number, is sealed.
+        """
+        writes: list[Write] = []
+        for blocks in self._blocks:
+            for name, held in list(blocks.items()):
+                left = held[~np.isin(held, rows)]
+                if len(left):
+                    blocks[name] = left
+                else:
+                    del blocks[name]
+                    writes.append((name, None))
+        for name, (last_hours, members) in list(self._final.items()):
+            over = all(hour < until.get(owner, 0) for owner, hour in last_hours.items())
+            if over and not (self._needs and self._needs.sessions(members)):
+                del self._final[name]
+                writes.append((name, None))
         return writes
 
     def _put(self, level: int, rows: I64, writes: list[Write]) -> None:
@@ -136,4 +189,13 @@ class BlockLog:
         name = f"{level}/{self._writer}/{self._sequence}"
         if level < FINAL_LEVEL:
             self._blocks[level][name] = rows
+        else:
+            self._note_final(name, rows)
         writes.append((name, block))
+
+    def _note_final(self, name: str, rows: I64) -> None:
+        if self._needs is None:
+            self._final[name] = {}, rows[:0]
+        else:
+            members = rows[list(self._needs.sessions(rows))]
+            self._final[name] = self._needs.last_hours(rows), members

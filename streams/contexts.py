@@ -178,16 +178,27 @@ class Contexts:
     def _group(self, scope: int, place: int) -> int:
         tenant, provider, _ = self._scope_list[scope]
         _, _, country, network, _, service, currency = self._place_list[place]
-        kind = Group(provider, country, network, service, currency)
+        return self.group(tenant, Group(provider, country, network, service, currency))
+
+    def group(self, tenant: str, kind: Group) -> int:
+        """Return the number of a tenant's group, a new one if it was never seen."""
         number = self._groups.setdefault((tenant, kind), len(self.group_list))
         if number == len(self.group_list):
             self.group_list.append((tenant, kind))
-            self._owner_of_group.append(self._owners.setdefault(tenant, len(self._owners)))
+            self._owner_of_group.append(self.owner(tenant))
         return number
+
+    def owner(self, tenant: str) -> int:
+        """Return the number of a tenant, a new one if it was never seen."""
+        return self._owners.setdefault(tenant, len(self._owners))
 
     def tenant(self, number: int) -> str:
         """Return whose context it is."""
         return self._parts(number)[0][0]
+
+    def account(self, number: int) -> str:
+        """Return the account that a context belongs to."""
+        return self._parts(number)[0][2]
 
     def context(self, number: int) -> Context:
         """Return the dimensions of a context."""

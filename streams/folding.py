@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,13 +22,16 @@ from faust.types import TP, EventT
 from streams import topics
 from streams.aggregate import aggregate_messages
 from streams.blocks import Write
+from streams.days import SealedDay
 from streams.deadletters import dead_letter
 from streams.decoding import decode
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, header
+from streams.history import History
 from streams.projection import Projection
 from streams.readmodel import Batch, ReadModel
 from streams.rollups import Window
+from streams.sealing import Sealing
 from streams.settings import Settings
 from streams.state import NEVER, PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
@@ -65,12 +68,12 @@ class Folding:
         self._app = app
         self._tenants = frozenset(settings.tenants)
         horizon = timedelta(days=settings.retention.horizon_days)
+        keep = timedelta(days=31 * settings.retention.aggregate_months)
         self.states = StateTable(
             app,
             name="state",
-            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.randbits(32)),
+            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.randbits(32), keep=keep),
         )
-        keep = timedelta(days=31 * settings.retention.aggregate_months)
         self.windows: dict[Granularity, WindowTable] = {
             granularity: WindowTable(app, name=f"{granularity}s", window=CalendarWindow(granularity, keep))
             for granularity in GRANULARITIES
@@ -80,7 +83,8 @@ class Folding:
         self._gathered = Gathered()
         self._flushing = asyncio.Lock()
         self._wake = asyncio.Event()
-        self.projection = Projection(app, model, self.states, self._flushing, self._ask)
+        self._history = History(app, settings.kafka.bootstrap)
+        self.projection = Projection(app, model, self._history, self.states, self._flushing, self._ask)
 
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
@@ -191,8 +195,9 @@ class Folding:
         """Make durable, publish, acknowledge.
 
         1. Merge and snapshot: what the gathered events changed, encoded before anything is awaited.
-        2. Dead letters, then the changelog of the state: wait until Kafka has acknowledged each. Letters
-           first, because a state that is durable does not meet a conflict again when its event is replayed.
+        2. Dead letters, then the days that are sealed now, then the changelog of the state: wait until Kafka
+           has acknowledged each. Letters first, because a state that is durable does not meet a conflict
+           again when its event is replayed; days before the changelog that points at them.
         3. Windowed tables and `usage.aggregates.v1`: wait likewise.
         4. Read model, at the same time: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
@@ -218,7 +223,11 @@ class Folding:
     async def _flush(self, gathered: Gathered) -> None:
         lost = {p for p, state in gathered.states.items() if not self.states.holds(p, state)}
         states = {p: state for p, state in sorted(gathered.states.items()) if p not in lost}
-        writes = {partition: state.unsaved() for partition, state in states.items()}
+        sealings = {p: due for p, state in states.items() if (due := Sealing.of(state))}
+        writes = {
+            partition: state.unsaved(due.seals if (due := sealings.get(partition)) else None)
+            for partition, state in states.items()
+        }
         if gathered.letters:
             reasons = Counter(header(letter.headers, "ce_reason") for letter in gathered.letters)
             logger.warning("dead letters", extra={"reasons": dict(reasons)})
@@ -226,6 +235,8 @@ class Folding:
         outputs: dict[int, list[Output]] = {}
         for partition, state in states.items():
             fresh = state.take_touched()
+            if sealing := sealings.get(partition):
+                fresh.days |= sealing.touched()
             batches.append(self.projection.snapshot(partition, state, fresh))
             grouped = state.rollups.grouped(sorted(state.windows(fresh)))
             messages = aggregate_messages(grouped, state.version)
@@ -233,6 +244,10 @@ class Folding:
 
         # Step 2.
         await _all([await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters])
+        for partition, sealing in sealings.items():
+            pieces = await self._history.read(partition, sealing.wanted())
+            offsets = await self._history.write(partition, sealing.version, sealing.days(pieces))
+            writes[partition][-1:-1] = sealing.finish(offsets)
         # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its
         # last batch plus one, and a recovery that trusts it would miss the rest of a batch.
         for part in (slice(None, -1), slice(-1, None)):
@@ -241,6 +256,12 @@ class Folding:
                     group.create_task(self._save(partition, records[part]))
         for batch in batches:
             states[batch.partition].saved(batch.version)
+
+        for partition, sealing in sealings.items():
+            await self._history.drop(partition, sealing.dropped)
+        for batch in batches:
+            for day in await self.projection.complete(batch, states[batch.partition]):
+                outputs[batch.partition] += self._day_outputs(day, batch.version)
 
         # Steps 3 and 4.
         async with asyncio.TaskGroup() as group:
@@ -259,6 +280,15 @@ class Folding:
         for event in gathered.events:
             if event.message.partition not in lost:
                 event.ack()
+
+    def _day_outputs(self, day: SealedDay, version: int) -> Iterator[Output]:
+        for grouped in day.grouped():
+            used = {grouped.windows[at] for at in set(grouped.window.tolist())}
+            for window, message in zip(grouped.windows, aggregate_messages(grouped, version), strict=True):
+                tenant, granularity, start = window
+                # An hour that was never used needs no word that it is empty.
+                if window in used or self.windows[granularity].get_window(tenant, start) is not None:
+                    yield window, message
 
     async def _save(self, partition: int, records: Iterable[Write]) -> None:
         await _all(await self.states.write(partition, records))

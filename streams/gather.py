@@ -67,9 +67,11 @@ class _Events:
         self._firsts: list[int] = []
         self._events: list[WireEvent] = []
         self._origins: list[str] = []
+        self._oldest: list[int] = []
         self.records = 0
 
-    def add(self, event: WireEvent, origin: str) -> None:
+    def add(self, event: WireEvent, origin: str, oldest: int) -> None:
+        self._oldest.append(oldest)
         self._firsts.append(self.records)
         self._events.append(event)
         self._origins.append(origin)
@@ -86,6 +88,10 @@ class _Events:
         instants = np.array([event.received_at.timestamp() for event in self._events])
         counts = [len(event.records) for event in self._events]
         return np.repeat(np.rint(instants * 1e6).astype(np.int64), counts)
+
+    def oldest(self) -> I64:
+        """Return when each record may start at the earliest, in microseconds."""
+        return np.repeat(np.array(self._oldest, np.int64), [len(event.records) for event in self._events])
 
     def find(self, position: int) -> tuple[WireEvent, WireRecord]:
         number = bisect_right(self._firsts, position) - 1
@@ -116,9 +122,9 @@ class Gather:
         self._sessions: dict[int, bytes] = {}
         self._refused: dict[int, RejectedRecord] = {}
 
-    def take(self, event: WireEvent, origin: str) -> None:
-        """Add an event's records."""
-        self._events.add(event, origin)
+    def take(self, event: WireEvent, origin: str, oldest: int) -> None:
+        """Add an event's records; those that start before `oldest` (microseconds) cannot be used."""
+        self._events.add(event, origin, oldest)
         if self._events.records - self._apart[1] >= CHUNK:
             self._take_apart()
 
@@ -220,10 +226,9 @@ class Gather:
                 self._refused[first + at] = rejected
 
     def _in_time(self, events: _Events, table: Table) -> Bools:
-        received = events.received()
-        oldest, latest = received - self._horizon // _MICROSECOND, received + FUTURE_LIMIT // _MICROSECOND
+        latest = events.received() + FUTURE_LIMIT // _MICROSECOND
         start: I64 = table["start"]
-        found: Bools = (oldest <= start) & (start <= latest) & (start <= table["end"])
+        found: Bools = (events.oldest() <= start) & (start <= latest) & (start <= table["end"])
         return found
 
     def _out_of_time(self, event: WireEvent, record: WireRecord) -> RejectedRecord:
@@ -231,10 +236,12 @@ class Gather:
         if record.end < record.start:
             error = DataError("malformed", f"end {record.end.isoformat()} lies before start {start}")
         elif record.start < event.received_at:
+            late = event.received_at - record.start > self._horizon
+            since = "its" if late else "the newest"
             error = DataError(
                 "beyond-horizon",
-                f"starts {start}, more than {self._horizon.days} days before its receipt {received};"
-                " load it as a backfill",
+                f"starts {start}, more than {self._horizon.days} days before {since} receipt"
+                f"{f' {received}' if late else ', so its day is sealed'}; load it as a backfill",
             )
         else:
             error = DataError(

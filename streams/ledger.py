@@ -18,6 +18,7 @@ import orjson
 from streams.cells import Context
 from streams.columns import Columns
 from streams.contributions import (
+    HOUR_US,
     PRO_RATA,
     SESSION,
     Contributions,
@@ -46,6 +47,8 @@ PAYLOAD: dict[str, npt.DTypeLike] = {
 
 STATEMENT: dict[str, npt.DTypeLike] = {"low": np.uint64, "high": np.uint64, "revision": np.int64, **PAYLOAD}
 """A statement with its identity's 128-bit digest and its revision."""
+
+DAY_US = 24 * HOUR_US
 
 SESSION_BYTES = 16
 """Bytes of the digest by which the ledger knows a session."""
@@ -130,6 +133,9 @@ class Ledger:
         self._columns = Columns(**STATEMENT)
         self._index = Index()
         self._sessions = Sessions()
+        self._moved: dict[int, int] = {}
+        """Last hour of a later day that a row's statement once stood in: what an older changelog block says
+        of that day would come back if the row went first."""
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -163,6 +169,7 @@ class Ledger:
         rows[fresh] = self._columns.extend(len(fresh))
         accepted = np.concatenate((fresh, replacing))
 
+        self._note_moves(rows[known], table["start"][known])
         joining = {}
         if sessions:
             joining = {
@@ -206,6 +213,46 @@ class Ledger:
                 column[fresh] = values[: len(fresh)]
             if values[len(fresh) :].any() or column[replacing].any():
                 column[replacing] = values[len(fresh) :]
+
+    def expired(self, rows: I64, hour: int) -> I64:
+        """Return those of the rows that nothing from this hour on depends on."""
+        last = self.last_hours(rows)
+        over = last < hour
+        for members in self._sessions.members_of(rows[over]):
+            if (self.last_hours(members) >= hour).any():
+                # Its later statements grow from the earlier ones.
+                over &= ~np.isin(rows, members)
+        return rows[over]
+
+    def before(self, hour: int) -> I64:
+        """Return the rows whose statement starts before an hour number."""
+        used = (self._columns["low"] | self._columns["high"]) != 0
+        return np.flatnonzero(used & (self._columns["start"] < hour * HOUR_US))
+
+    def retire(self, rows: I64) -> None:
+        """Forget rows."""
+        self._index.remove(self._columns["low"][rows], rows)
+        self._sessions.move(rows, {})
+        for row in self._moved.keys() & set(rows.tolist()):
+            del self._moved[row]
+        self._columns.release(rows)
+
+    def last_hours(self, rows: I64) -> I64:
+        """Return the last hour number that each row concerns, in this revision or in one that it replaced."""
+        spread = (self._columns["flags"][rows] & PRO_RATA) != 0
+        start, end = self._columns["start"][rows], self._columns["end"][rows]
+        last: I64 = np.where(spread, np.maximum(end - 1, start), start) // HOUR_US
+        if self._moved:
+            for at in np.flatnonzero(np.isin(rows, np.fromiter(self._moved, np.int64))).tolist():
+                last[at] = max(int(last[at]), self._moved[int(rows[at])])
+        return last
+
+    def _note_moves(self, rows: I64, incoming: I64) -> None:
+        # Whichever of the two counts: a recovery meets them in any order.
+        stored = self._columns["start"][rows]
+        for at in np.flatnonzero(incoming // DAY_US != stored // DAY_US).tolist():
+            row, last = int(rows[at]), int(max(incoming[at], stored[at])) // HOUR_US
+            self._moved[row] = max(last, self._moved.get(row, 0))
 
     def _grown(self, sessions: Iterable[bytes]) -> list[Contributions]:
         return [of_session(self.table(self._sessions.members(session))) for session in sessions]

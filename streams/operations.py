@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streams import keys
+from streams.aggregate import read_model_values
 from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
 from streams.contexts import Contexts, Numbers
+from streams.days import SealedDay
 from streams.index import U64, distinct
-from streams.rollups import split
+from streams.rollups import Grouped, Rollups, split
 from streams.state import PartitionState
 
 BYTES_A_CALL = 256 * 1024
@@ -26,8 +28,8 @@ CONTEXTS_A_PIECE = 1000
 """Contexts of one operation, about 120 KB."""
 
 Operation = tuple[str, str, bytes | str, bytes]
-"""`cells key - rows`, `gone key - SIMs`, `contexts key ids lines`, `set key field value`, `del key field`,
-`tag key member`, `hour key cells-key "hour expiry"`; unused parts are empty."""
+"""`cells key - rows`, `gone key - SIMs`, `wipe key`, `contexts key ids lines`, `set key field value`,
+`del key field`, `tag key member`, `hour key cells-key "hour expiry"`; unused parts are empty."""
 
 
 FENCED = f"""
@@ -103,16 +105,16 @@ def sim_hours(state: PartitionState, touched: U64) -> U64:
     return cells[by_place[np.argsort(contexts.owners(numbers)[by_place], kind="stable")]]
 
 
-def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Iterator[Operation]:
+def cell_operations(contexts: Contexts, rollups: Rollups, cells: U64, keep: timedelta) -> Iterator[Operation]:
     """Encode whole SIM-hours in the order of `sim_hours`; `keep` is how long an hour can be queried."""
     if not len(cells):
         return
     numbers, hours = split(cells)
-    owners, sims = state.contexts.owners(numbers), state.contexts.sims(numbers)
-    matrix = state.rollups.measured(cells)
+    owners, sims = contexts.owners(numbers), contexts.sims(numbers)
+    matrix = rollups.measured(cells)
     live = matrix.any(axis=1)
     rows = np.concatenate(
-        (state.contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
+        (contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
     )
     hour = np.flatnonzero(_changes(owners, hours))
     sim = np.flatnonzero(_changes(owners, hours, sims))
@@ -124,7 +126,7 @@ def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Itera
     bounds = zip(hour, pairwise(before[np.append(hour, len(cells))].tolist()), strict=True)
     losses = pairwise(np.searchsorted(gone, np.append(hour, len(cells))).tolist())
     for (at, (first, last)), (lost, further) in zip(bounds, losses, strict=True):
-        tenant, number = state.contexts.tenant(int(numbers[at])), int(hours[at])
+        tenant, number = contexts.tenant(int(numbers[at])), int(hours[at])
         key = keys.cells_key(tenant, number)
         if lost < further:
             yield "gone", key, "", rows[gone[lost:further], :SIM_BYTES].tobytes()
@@ -134,8 +136,31 @@ def cell_operations(state: PartitionState, cells: U64, keep: timedelta) -> Itera
         }
         for low, high in pairwise(sorted({first, *cuts, last})):
             yield "cells", key, "", kept[low:high].tobytes()
-        expiry = number * 3600 + int(keep.total_seconds())
-        yield "hour", keys.hours_key(tenant), key, f"{number} {expiry}".encode()
+        yield _hour_operation(tenant, number, keep)
+
+
+def day_operations(contexts: Contexts, day: SealedDay, keep: timedelta) -> Iterator[Operation]:
+    """Encode a sealed day: it replaces whatever the read model has there."""
+    cells = day.rollups.cells.live()
+    numbers, at = split(cells)
+    cells = cells[np.lexsort((cells, contexts.sims(numbers), at))]
+    hours = range(day.start, day.start + 24)
+    yield from (("wipe", keys.cells_key(day.tenant, hour), "", b"") for hour in hours)
+    yield from cell_operations(contexts, day.rollups, cells, keep)
+    yield from (_hour_operation(day.tenant, hour, keep) for hour in hours)
+
+
+def window_operations(grouped: Grouped, version: int) -> Iterator[Operation]:
+    """Encode windows; one that measures nothing any more is removed."""
+    values = read_model_values(grouped, version)
+    for (tenant, granularity, start), totals in zip(grouped.windows, values, strict=True):
+        key = keys.windows_key(tenant, granularity)
+        yield ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
+
+
+def _hour_operation(tenant: str, hour: int, keep: timedelta) -> Operation:
+    expiry = hour * 3600 + int(keep.total_seconds())
+    return "hour", keys.hours_key(tenant), keys.cells_key(tenant, hour), f"{hour} {expiry}".encode()
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

@@ -16,7 +16,9 @@ import faust
 from redis.exceptions import RedisError
 
 from streams import topics
+from streams.days import SealedDay
 from streams.errors import ConfigError
+from streams.history import History
 from streams.readmodel import Batch, ReadModel
 from streams.state import PartitionState, Touched
 from streams.tables import StateTable, die
@@ -37,12 +39,14 @@ class Projection:
         self,
         app: faust.App,
         model: ReadModel,
+        history: History,
         states: StateTable,
         flushing: asyncio.Lock,
         ask: Callable[[int, PartitionState], None],
     ) -> None:
         self._app = app
         self._model = model
+        self._history = history
         self._states = states
         self._flushing = flushing
         self._ask = ask
@@ -74,8 +78,19 @@ class Projection:
             # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
             touched = Touched()
         touched.update(fresh)
+        touched = state.settled(touched)
         self._unwritten[partition] = (state, touched)
         return self._model.batch(partition, state, touched, state.version)
+
+    async def complete(self, batch: Batch, state: PartitionState) -> list[SealedDay]:
+        """Add to a snapshot the sealed days that it speaks of, and return them."""
+        days = [
+            await self._history.day(batch.partition, state, tenant, start)
+            for tenant, start in sorted(batch.days)
+        ]
+        for day in days:
+            self._model.add_day(batch, state, day)
+        return days
 
     async def write(self, batch: Batch, state: PartitionState) -> bool:
         """Write a snapshot and return whether Redis took it; else it is remembered what was touched."""
@@ -159,7 +174,8 @@ class Projection:
     async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
         if partition not in self._settled() or not self._states.holds(partition, state):
             return False
-        batch = self._model.batch(partition, state, part, state.durable)
+        batch = self._model.batch(partition, state, state.settled(part), state.durable)
+        await self.complete(batch, state)
         written = await self._model.write(batch)
         if written:
             state.contexts.tell(batch.told)

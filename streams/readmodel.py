@@ -13,15 +13,25 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import orjson
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.aggregate import read_model_values
 from streams.contexts import Numbers
+from streams.days import SealedDay
 from streams.errors import ConfigError
 from streams.index import distinct
-from streams.operations import FENCED, Operation, cell_operations, chunks, context_operations, sim_hours
+from streams.operations import (
+    FENCED,
+    Operation,
+    cell_operations,
+    chunks,
+    context_operations,
+    day_operations,
+    sim_hours,
+    window_operations,
+)
 from streams.rollups import split
 from streams.state import PartitionState, Touched
 from streams.windows import GRANULARITIES
@@ -43,14 +53,18 @@ return 1
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
-    """Encoded writes of one partition at one version: a snapshot, taken before anything is awaited."""
+    """Encoded writes of one partition at one version: a snapshot, taken before anything is awaited.
+
+    `days` are the sealed days that must be added: they lie in the archive, which has to be read.
+    """
 
     partition: int
     version: int
     operations: list[Operation]
     told: Numbers
+    days: set[tuple[str, int]]
 
 
 class ReadModel:
@@ -100,24 +114,27 @@ class ReadModel:
         cells = sim_hours(state, touched.cells)
         told = state.contexts.untold(distinct(split(cells)[0]))
         operations: list[Operation] = []
-        tenants = {tenant for tenant, _ in touched.accounts}
         operations += context_operations(state.contexts, told)
-        operations += cell_operations(state, cells, self._keep)
-        grouped = state.rollups.grouped(sorted(state.windows(touched)))
-        for (tenant, granularity, start), totals in zip(
-            grouped.windows, read_model_values(grouped, state.version), strict=True
-        ):
-            tenants.add(tenant)
-            key = keys.windows_key(tenant, granularity)
-            operations.append(
-                ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
-            )
+        operations += cell_operations(state.contexts, state.rollups, cells, self._keep)
+        windows = sorted(state.windows(touched))
+        operations += window_operations(state.rollups.grouped(windows), state.version)
+        tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
             operations.append(("set", keys.coverage_key(tenant), account, value))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
-        return Batch(partition, version, operations, told)
+        return Batch(partition, version, operations, told, touched.days)
+
+    def add_day(self, batch: Batch, state: PartitionState, day: SealedDay) -> None:
+        """Add a sealed day to a batch: it replaces what Redis has of that day."""
+        told = state.contexts.untold(distinct(split(day.rollups.cells.live())[0]))
+        batch.told = np.concatenate((batch.told, told))
+        batch.operations += context_operations(state.contexts, told)
+        batch.operations += day_operations(state.contexts, day, self._keep)
+        for grouped in day.grouped():
+            batch.operations += window_operations(grouped, batch.version)
+        batch.operations.append(("tag", keys.tenants_key(batch.partition), day.tenant, b""))
 
     async def write(self, batch: Batch) -> bool:
         """Apply a batch to a partition that was met or is being refilled; returns whether Redis took it.

@@ -35,7 +35,6 @@ MERGE_RECORDS: Final = 10_000
 SILENCE_S: Final = 30.0
 """Kafka answers within milliseconds; after so long without a record that must be there it is away."""
 
-_NO_HORIZON = timedelta(days=3660)
 _DECIDED_ELSEWHERE = frozenset({"unknown-tenant", "beyond-horizon"})
 
 
@@ -143,9 +142,9 @@ class Aside:
 class Refold:
     """The fold of one partition, which only goes forward."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, partition: int, aside: Aside) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, partition: int, aside: Aside, horizon: timedelta) -> None:
         self.partition = partition
-        self.view = View(PartitionState(horizon=_NO_HORIZON, writer=secrets.randbits(32)))
+        self.view = View(PartitionState(horizon=horizon, writer=secrets.randbits(32), audit=True))
         self.records = 0
         """Usage records folded."""
         self.folded = -1

@@ -6,7 +6,7 @@ again from the ledger's statements after an assignment, so no level can disagree
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -58,15 +58,54 @@ class Rollups:
         if not len(keys):
             return
         self.cells.add(keys, differences)
+        self._add_above(keys, differences, _GRAINS)
+
+    def _add_above(self, keys: U64, differences: Matrix, grains: Sequence[Granularity]) -> None:
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
-        for grain, starts in enumerate((hours, hours // np.uint64(24) * np.uint64(24), _month_hours(hours))):
-            window_keys = np.uint64(grain) << _GRAIN_SHIFT | groups | starts
-            fresh, rows = self._windows.add(window_keys, differences)
-            for key, row in zip(fresh.tolist(), rows.tolist(), strict=True):
-                group = self._contexts.group_list[key >> 32 & int(_GROUP_MASK)]
-                start = (key & 0xFFFFFFFF) * 3600
-                self._rows_of.setdefault((group[0], _GRAINS[grain], start), []).append(row)
+        for granularity in grains:
+            self._add_windows(granularity, groups | _starts(granularity, hours), differences)
+
+    def _add_windows(self, granularity: Granularity, places: U64, differences: Matrix) -> None:
+        grain = np.uint64(_GRAINS.index(granularity)) << _GRAIN_SHIFT
+        fresh, rows = self._windows.add(grain | places, differences)
+        for key, row in zip(fresh.tolist(), rows.tolist(), strict=True):
+            group = self._contexts.group_list[key >> 32 & int(_GROUP_MASK)]
+            start = (key & 0xFFFFFFFF) * 3600
+            self._rows_of.setdefault((group[0], granularity, start), []).append(row)
+
+    def seal(self, tenant: str, until: int) -> tuple[U64, Matrix]:
+        """Forget the tenant's cells before an hour number, which begins a day, and return them.
+
+        So go the hours and days above them. Months stay as they are.
+        """
+        keys = self.cells.known()
+        keys = keys[split(keys)[1] < until]
+        keys = keys[self._contexts.owners(split(keys)[0]) == self._contexts.owner(tenant)]
+        matrix = self.measured(keys)
+        self.cells.remove(keys)
+        for window in [
+            window
+            for window in self._rows_of
+            if window[0] == tenant and window[1] != "month" and window[2] < until * 3600
+        ]:
+            self._windows.remove(self._windows.keys(np.array(self._rows_of.pop(window), np.int64)))
+        live = (matrix != 0).any(axis=1)
+        return keys[live], matrix[live]
+
+    def add_to_months(self, keys: U64, differences: Matrix) -> None:
+        """Add differences to the months above cells that are not here."""
+        if len(keys):
+            self._add_above(keys, differences, ("month",))
+
+    def restore_months(self, tenant: str, months: Iterable[tuple[int, Group, list[int]]]) -> None:
+        """Add what hours that are not here give to months: first hour number, group and measures."""
+        found = list(months)
+        if not found:
+            return
+        groups = np.array([self._contexts.group(tenant, group) for _, group, _ in found], np.uint64)
+        starts = np.array([start for start, _, _ in found], np.uint64)
+        self._add_windows("month", groups << _GROUP_SHIFT | starts, np.array([row for *_, row in found]))
 
     def grouped(self, windows: Sequence[Window]) -> Grouped:
         """Return the measures of windows by group; nothing where nothing was used."""
@@ -123,6 +162,12 @@ class Rollups:
 def split(keys: U64) -> tuple[I64, U64]:
     """Return contexts and hour numbers of cell keys."""
     return (keys >> _GROUP_SHIFT).astype(np.int64), keys & _HOUR_MASK
+
+
+def _starts(granularity: Granularity, hours: U64) -> U64:
+    if granularity == "hour":
+        return hours
+    return hours // np.uint64(24) * np.uint64(24) if granularity == "day" else _month_hours(hours)
 
 
 def _month_hours(hours: U64) -> U64:

@@ -31,6 +31,8 @@ class Sessions:
             former = self._session_of.pop(row, None)
             if former is not None:
                 self._members[former].discard(row)
+                if not self._members[former]:
+                    del self._members[former]
             session = joining.get(row)
             if session is not None:
                 self._session_of[row] = session
@@ -46,3 +48,7 @@ class Sessions:
             return {}
         found = ((at, self._session_of.get(row)) for at, row in enumerate(rows.tolist()))
         return {at: session for at, session in found if session is not None}
+
+    def members_of(self, rows: I64) -> list[I64]:
+        """Return all members of each session that one of the rows belongs to."""
+        return [self.members(session) for session in self.concerned(rows, {})]

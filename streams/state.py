@@ -7,29 +7,38 @@ touched. A replayed event changes nothing but touches its places again, so it re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
 from streams import blocks
 from streams.blocks import BlockLog, Write
-from streams.contexts import Contexts
-from streams.contributions import Table
+from streams.contexts import Contexts, Group
+from streams.contributions import HOUR_US, Table
 from streams.coverage import Interval, union
 from streams.decoding import WireEvent
-from streams.events import CoverageEvent
+from streams.errors import DataError
+from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Gather, Rejection
-from streams.index import I64, U64, distinct
+from streams.index import I64, U64, Bools, distinct
 from streams.ledger import Ledger, Merge
-from streams.rollups import Rollups, Window
+from streams.rollups import Rollups, Window, split
+from streams.seals import PIN_HOURS, Seals, day_of
+from streams.seals import PREFIX as _SEALED
+from streams.staging import PREFIX as _STAGED
+from streams.staging import Replacement, Staging
+from streams.windows import hour_start
 
 _VERSION = "version"
 _VACATED = "vacated/"
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
+
 
 NEVER = 2**62
 """No read model can be so far: whatever it holds must be written anew."""
@@ -42,18 +51,23 @@ CELLS_A_PART = 20_000
 
 NOTHING: U64 = np.zeros(0, np.uint64)
 
+_LONG_AGO = -(2**62)
+
 
 @dataclass(slots=True)
 class Touched:
-    """What has to be published again: cells (with all windows above them) and accounts."""
+    """What has to be published again: cells (with all windows above them), accounts and sealed days."""
 
     cells: U64 = field(default_factory=lambda: NOTHING)
     accounts: set[tuple[str, str]] = field(default_factory=set)
+    days: set[tuple[str, int]] = field(default_factory=set)
+    """Tenants, and first hour numbers of days whose cells lie in the archive."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
         self.cells = np.union1d(self.cells, other.cells)
         self.accounts |= other.accounts
+        self.days |= other.days
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +79,44 @@ class Covered:
 
 
 class PartitionState:
-    """All state of the tenants of one partition; `writer` is a number that no other writer has."""
+    """All state of the tenants of one partition; `writer` is a number that no other writer has.
 
-    def __init__(self, *, horizon: timedelta, writer: int) -> None:
+    `keep` is how long aggregates are kept. An `audit` takes every record, because the dead letters say what
+    did not count, and keeps the cells of sealed hours: it folds a topic afresh, for comparison.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: timedelta,
+        writer: int,
+        keep: timedelta = timedelta(days=18 * 31),
+        audit: bool = False,
+    ) -> None:
         self.contexts = Contexts(writer)
         self.ledger = Ledger(self.contexts.context)
         self.rollups = Rollups(self.contexts)
+        self.seals = Seals(horizon, keep)
+        self.staging = Staging(self.contexts, writer)
+        self._horizon = horizon
+        self._audit = audit
         self._gather = Gather(self.contexts, horizon)
-        self._log = BlockLog(writer, self._statements)
+        self.log = BlockLog(writer, self._statements, self)
         self._unsaved: list[I64] = []
         self._unsaved_accounts: set[tuple[str, str]] = set()
         self._vacated: list[U64] = []
         self._publishing: U64 = NOTHING
         self._covered: dict[tuple[str, str], Covered] = {}
         self._waiting: list[tuple[str, bytes]] = []
+        self._snapshots: dict[tuple[str, int], bytes] = {}
+        self._replacements: list[Replacement] = []
+        self._lost: list[Rejection] = []
+        self._tombstones: list[Write] = []
         self._touched: list[U64] = []
         self._touched_accounts: set[tuple[str, str]] = set()
+        self._touched_days: set[tuple[str, int]] = set()
+        self._recovering = False
+        self._seals_saved: dict[str, list[Any]] = {}
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -93,60 +129,131 @@ class PartitionState:
 
     def take(self, event: WireEvent, offset: int, origin: str) -> None:
         """Gather the event's records for the next merge."""
+        self.recovered()
         self.version = max(self.version, offset)
-        self._gather.take(event, origin)
+        due = self.seals.receive(event.tenant, event.received_at)
+        oldest = max(due * HOUR_US, _micros(event.received_at - self._horizon))
+        if event.run is not None:
+            oldest = due * HOUR_US
+            event, staged = _parted(event, hour_start(due))
+            if staged is not None and offset > self.durable:
+                self._stage(staged, offset, origin)
+        if offset <= self.durable:
+            event = self._replayed(event, hour_start(due))
+        if event.records:
+            self._gather.take(event, origin, _LONG_AGO if self._audit else oldest)
+
+    def _replayed(self, event: WireEvent, sealed: datetime) -> WireEvent:
+        """Return what may still be in the ledger of an event that was folded before."""
+        # The rest was folded too, or found too old then; only its publication may be missing.
+        old = {int(r.start.timestamp()) // 3600 for r in event.records if r.start < sealed}
+        if not old:
+            return event
+        self._touch(event.tenant, old)
+        return msgspec.structs.replace(event, records=[r for r in event.records if r.start >= sealed])
+
+    def _stage(self, event: WireEvent, offset: int, origin: str) -> None:
+        name = self.staging.begin(event.tenant, event.account, event.run or "", offset)
+        until = hour_start(self.seals.pin(event.tenant, name))
+        detail = f"the chunk of backfill {event.run} began more than {PIN_HOURS} hours ago; run it again"
+        for record in [record for record in event.records if record.start >= until]:
+            rejected = RejectedRecord(msgspec.json.encode(record), DataError("beyond-horizon", detail))
+            self._lost.append(Rejection(rejected, event.tenant, event.account, origin))
+        records = [record for record in event.records if record.start < until]
+        if records:
+            self.staging.take(msgspec.structs.replace(event, records=records), origin)
 
     def merge(self) -> list[Rejection]:
         """Merge what was gathered; return the records that do not count and why."""
+        self.recovered()
         if self._waiting:
             raise RuntimeError(
                 f"{len(self._waiting)} ledger blocks lack their contexts: the state has a hole"
             )
+        lost, self._lost = self._lost + self.staging.merge(), []
         batch, rejections = self._gather.batch()
-        if batch is None:
-            return rejections
-        merge = self.ledger.merge(*batch)
-        self.rollups.add(merge.keys, merge.differences)
-        self._touched.append(merge.touched)
-        self._unsaved.append(merge.rows)
-        if len(merge.vacated):
-            self._vacated.append(merge.vacated)
-        return rejections + self._gather.settle(merge.conflicts)
+        lost += rejections
+        if batch is not None:
+            merge = self.ledger.merge(*batch)
+            frozen = self._frozen(merge.keys)
+            if frozen.any():
+                # A session that goes on says again what it had in sealed hours.
+                self.rollups.add(merge.keys[~frozen], merge.differences[~frozen])
+            else:
+                self.rollups.add(merge.keys, merge.differences)
+            self._touched.append(merge.touched)
+            self._unsaved.append(merge.rows)
+            if len(merge.vacated):
+                self._vacated.append(merge.vacated)
+            lost += self._gather.settle(merge.conflicts)
+        if self._audit:
+            for replacement in self._replacements:
+                self._replace_here(replacement)
+            self._replacements = []
+        return lost
 
     def fold_coverage(self, event: CoverageEvent, offset: int) -> None:
-        """Add the event's interval to what its account covers."""
+        """Add the event's interval to what its account covers; a backfill's replaces what is sealed there."""
+        self.recovered()
+        replayed = offset <= self.durable
         self.version = max(self.version, offset)
         start, end = math.ceil(event.start.timestamp()), math.floor(event.end.timestamp())
         account = (event.tenant, event.account)
         self._cover(account, event.provider, [(start, end)])
         self._unsaved_accounts.add(account)
         self._touched_accounts.add(account)
+        if event.run is None:
+            return
+        name = self.staging.name(*account, event.run)
+        pinned = self.seals.of(event.tenant).pins.get(name or "", (self.seals.due(event.tenant),))[0]
+        low, high = -(-start // 3600), min(end // 3600, pinned)
+        if replayed:
+            self._touch(event.tenant, set(range(low, high)))
+        elif low < high:
+            self._lost += self.staging.merge()
+            replacement = self.staging.replace(*account, event.run, low, high)
+            self._replacements.append(replacement)
+            if name is not None and self.staging.name(*account, event.run) is None:
+                self.seals.unpin(event.tenant, name)
 
     def skip(self, offset: int) -> None:
         """Note an event that holds nothing to fold."""
+        self.recovered()
         self.version = max(self.version, offset)
 
-    def unsaved(self) -> list[Write]:
+    def take_replacements(self) -> list[Replacement]:
+        """Return what backfills replace in sealed hours since the last call."""
+        found, self._replacements = self._replacements, []
+        return found
+
+    def unsaved(self, sealing: Callable[[int], dict[str, list[Any]]] | None = None) -> list[Write]:
         """Return the changelog records, in order, that make all that was merged durable.
 
         New contexts come first, because blocks name them. Vacated places come before the blocks: a kill may
         fall between any two records, and once the ledger holds a correction, its replay no longer shows the
         place that it left. The version comes last: whoever recovers it has everything that it stands for.
+
+        `sealing` gives for a version how the seals stand by then; what it has to say itself must be put in
+        before the version.
         """
-        writes: list[Write] = []
+        writes: list[Write] = self._tombstones
+        self._tombstones = []
         self._publishing = distinct(np.concatenate((self._publishing, *self._vacated)))
         self._vacated = []
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes += [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
         writes += self._vacated_records()
         if len(rows):
-            writes += self._log.write(rows)
+            writes += self.log.write(rows)
+        writes += self.staging.unsaved()
         for account in sorted(self._unsaved_accounts):
             covered = self._covered[account]
             body = [*account, covered.provider, covered.intervals]
             writes.append((_COVERAGE + "/".join(account), orjson.dumps(body)))
         self.floor = self.durable if self.in_step else NEVER
-        writes.append((_VERSION, orjson.dumps([self.version, self.floor])))
+        seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
+        self._seals_saved = seals
+        writes.append((_VERSION, orjson.dumps([self.version, self.floor, seals])))
         self._unsaved = []
         self._unsaved_accounts.clear()
         return writes
@@ -172,7 +279,7 @@ class PartitionState:
     def behind(self) -> Write:
         """Return the changelog record that says that no replay will bring the read model up to date."""
         self.floor = NEVER
-        return _VERSION, orjson.dumps([self.durable, NEVER])
+        return _VERSION, orjson.dumps([self.durable, NEVER, self._seals_saved])
 
     def verified(self) -> None:
         """Note that the read model holds this partition but for what the replay touches again."""
@@ -180,11 +287,13 @@ class PartitionState:
 
     def load(self, name: str, value: bytes | None) -> None:
         """Take in one changelog record during recovery, in any order and any number of times."""
+        self._recovering = True
         if name == _VERSION:
-            version, floor = orjson.loads(value or b"[-1, -1]")
+            version, floor, *seals = orjson.loads(value or b"[-1, -1]")
             if version >= self.durable:
                 self.version = max(self.version, version)
                 self.durable, self.floor = version, floor
+                self.seals.loads(*seals or [{}])
         elif name.startswith(_COVERAGE):
             tenant, account, provider, intervals = orjson.loads(value or b"[]")
             self._cover((tenant, account), provider, [(start, end) for start, end in intervals])
@@ -193,10 +302,70 @@ class PartitionState:
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 self.load(*each)
+        elif name.startswith(_SEALED):
+            tenant, _, version = name.removeprefix(_SEALED).partition("/")
+            if value is None:
+                self._snapshots.pop((tenant, int(version)), None)
+            else:
+                self._snapshots[tenant, int(version)] = value
+        elif name.startswith(_STAGED):
+            if not self.staging.load(name, value):
+                self._waiting.append((name, value or b""))
         elif value is None:
-            self._log.loaded(name, None)
+            self.log.loaded(name, None)
         elif not (self._load_vacated(value) if name.startswith(_VACATED) else self._load_block(name, value)):
             self._waiting.append((name, value))
+
+    def recovered(self) -> None:
+        """Note that recovery has ended: bring the state to what the version says of it, once."""
+        if not self._recovering:
+            return
+        self._recovering = False
+        self.log.recovered()
+        for tenant in self.seals.tenants():
+            seal = self.seals.of(tenant)
+            if seal.snapshot >= 0:
+                seal.loads(self._snapshots[tenant, seal.snapshot])
+            # Old blocks speak of sealed hours too: what they said counts by way of the archive alone.
+            keys, measured = self.rollups.seal(tenant, seal.until)
+            self.rollups.add_to_months(keys, -measured)
+            months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
+            self.rollups.restore_months(tenant, months)
+            self._tombstones += self.retire(tenant)
+        self._tombstones += [
+            (f"{_SEALED}{tenant}/{version}", None)
+            for tenant, version in self._snapshots
+            if version != self.seals.of(tenant).snapshot
+        ]
+        under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
+        self._tombstones += self.staging.recovered(under_way)
+        self._snapshots = {}
+
+    def retire(self, tenant: str) -> list[Write]:
+        """Drop the ledger's rows that only sealed hours depend on; return the tombstones of their blocks."""
+        until = self.seals.of(tenant).until
+        rows = self.ledger.before(until)
+        owners = self.contexts.owners(self.ledger.table(rows)["context"])
+        rows = self.ledger.expired(rows[owners == self.contexts.owner(tenant)], until)
+        if not len(rows):
+            return []
+        self.ledger.retire(rows)
+        sealed = {self.contexts.owner(each): self.seals.of(each).until for each in self.seals.tenants()}
+        return self.log.retire(rows, sealed)
+
+    def superseded(self, tombstones: Iterable[Write]) -> None:
+        """Note what the changelog needs no more once it holds the present version."""
+        self._tombstones += tombstones
+
+    def last_hours(self, rows: I64) -> dict[int, int]:
+        """Return for each tenant, by its number, the last hour that rows concern."""
+        owners = self.contexts.owners(self.ledger.table(rows)["context"])
+        last = self.ledger.last_hours(rows)
+        return {int(owner): int(last[owners == owner].max()) for owner in np.unique(owners).tolist()}
+
+    def sessions(self, rows: I64) -> dict[int, bytes]:
+        """Return the session of those rows that belong to one, by position in `rows`."""
+        return self.ledger.sessions(rows)
 
     def _load_vacated(self, value: bytes) -> bool:
         places = orjson.loads(value)
@@ -216,18 +385,30 @@ class PartitionState:
             return False
         merge: Merge = self.ledger.merge({**table, "context": numbers}, sessions)
         self.rollups.add(merge.keys, merge.differences)
-        self._log.loaded(name, merge.rows)
+        self.log.loaded(name, merge.rows)
         return True
 
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew."""
+        self.recovered()
         cells = distinct(np.concatenate(self._touched)) if self._touched else NOTHING
-        touched = Touched(cells, self._touched_accounts)
-        self._touched, self._touched_accounts = [], set()
+        touched = Touched(cells, self._touched_accounts, self._touched_days)
+        self._touched, self._touched_accounts, self._touched_days = [], set(), set()
+        return self.settled(touched)
+
+    def settled(self, touched: Touched) -> Touched:
+        """Name the days of touched cells that have been sealed since."""
+        frozen = self._frozen(touched.cells)
+        if frozen.any():
+            numbers, hours = split(touched.cells[frozen])
+            places = zip(numbers.tolist(), hours.tolist(), strict=True)
+            touched.days |= {(self.contexts.tenant(number), day_of(hour)) for number, hour in places}
+            touched.cells = touched.cells[~frozen]
         return touched
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
+        self.recovered()
         keys = self.rollups.cells.live()
         # By tenant and hour, so that a part touches few windows.
         tenants = self.contexts.groups(keys >> np.uint64(32))
@@ -235,6 +416,9 @@ class PartitionState:
         for at in range(0, len(keys), CELLS_A_PART):
             yield Touched(keys[at : at + CELLS_A_PART])
         yield Touched(accounts=set(self._covered))
+        for tenant in self.seals.tenants():
+            for day in sorted({day for _, day in self.seals.of(tenant).days}, reverse=True):
+                yield Touched(days={(tenant, day)})
 
     def windows(self, touched: Touched) -> set[Window]:
         """Return the windows above what was touched."""
@@ -244,6 +428,46 @@ class PartitionState:
         """Return where the account is complete. Raises `KeyError` for an account never covered."""
         return self._covered[tenant, account]
 
+    def _frozen(self, keys: U64) -> Bools:
+        """Return which cells lie in sealed hours."""
+        numbers, hours = split(keys)
+        frozen: Bools = np.zeros(len(keys), np.bool_)
+        seals = [(self.contexts.owner(each), self.seals.of(each).until) for each in self.seals.tenants()]
+        if not len(keys) or hours.min() >= max((until for _, until in seals), default=0):
+            return frozen
+        owners = self.contexts.owners(numbers)
+        for owner, until in seals:
+            frozen |= (owners == owner) & (hours < until)
+        return frozen
+
+    def _touch(self, tenant: str, hours: set[int]) -> None:
+        """Have hours of a tenant published again, as they are."""
+        until = self.seals.of(tenant).until
+        self._touched_days.update((tenant, day_of(hour)) for hour in hours if hour < until)
+        if still := [hour for hour in hours if hour >= until]:
+            keys = self.rollups.cells.known()
+            numbers, at = split(keys)
+            own = self.contexts.owners(numbers) == self.contexts.owner(tenant)
+            self._touched.append(keys[own & np.isin(at, np.array(still, np.uint64))])
+
+    def _replace_here(self, replacement: Replacement) -> None:
+        """Replace what an account has in sealed hours that are still at hand."""
+        low, high = replacement.start, replacement.end
+        keys = self.rollups.cells.live()
+        hours = split(keys)[1]
+        near = keys[(hours >= low) & (hours < high)]
+        numbers = split(near)[0]
+        account = {
+            number: self.contexts.tenant(number) == replacement.tenant
+            and self.contexts.account(number) == replacement.account
+            for number in np.unique(numbers).tolist()
+        }
+        old = near[np.array([account[number] for number in numbers.tolist()], np.bool_)]
+        new = replacement.cells
+        self.rollups.add(old, -self.rollups.measured(old))
+        self.rollups.add(new.keys, new.measures)
+        self._touched += [old, new.keys]
+
     def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)
         return {**table, "context": self.contexts.names(table["context"])}, self.ledger.sessions(rows)
@@ -252,3 +476,23 @@ class PartitionState:
         known = self._covered.get(account)
         merged = union([*(known.intervals if known else ()), *intervals])
         self._covered[account] = Covered(provider, merged)
+
+
+def _parted(event: WireEvent, sealed: datetime) -> tuple[WireEvent, WireEvent | None]:
+    """Part a backfill's records into those of open hours and those of sealed ones, if there are any.
+
+    One that is spread over both stays with the first, where it is too old: neither could count all of it.
+    """
+    old = [
+        record
+        for record in event.records
+        if record.start < sealed and not (record.pro_rata and record.end > sealed)
+    ]
+    if not old:
+        return event, None
+    left = [record for record in event.records if record not in old]
+    return msgspec.structs.replace(event, records=left), msgspec.structs.replace(event, records=old)
+
+
+def _micros(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)

@@ -29,10 +29,7 @@ class Sums:
 
     def add(self, keys: U64, differences: Matrix) -> tuple[U64, I64]:
         """Add differences, several to one key too. Returns the keys that are new here and their rows."""
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        unique = ordered[starts]
+        order, starts, unique = _runs(keys)
         rows = self.find(unique)
         fresh = np.flatnonzero(rows < 0)
         if len(fresh):
@@ -69,6 +66,12 @@ class Sums:
         """Return the measures of rows."""
         return np.stack([self._columns[name][rows].astype(np.int64) for name in COLUMNS], axis=1)
 
+    def known(self) -> U64:
+        """Return all keys, also those that measure nothing now. No key is 0."""
+        keys: U64 = self._columns["key"]
+        known: U64 = keys[keys != 0]
+        return known
+
     def live(self) -> U64:
         """Return the keys that measure something: of a record split pro rata, a part may hold no record."""
         keys: U64 = self._columns["key"]
@@ -81,6 +84,22 @@ class Sums:
     def nbytes(self) -> int:
         """Bytes of memory that columns and index take."""
         return self._columns.nbytes + self._index.nbytes
+
+
+def summed(keys: U64, differences: Matrix) -> tuple[U64, Matrix]:
+    """Return distinct keys in order, and the sum of what is said of each."""
+    if not len(keys):
+        return keys, differences
+    order, starts, unique = _runs(keys)
+    return unique, np.add.reduceat(differences[order], starts, axis=0)
+
+
+def _runs(keys: U64) -> tuple[I64, I64, U64]:
+    """Return how to sort keys, where each begins in that order, and the distinct ones."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return order, starts, ordered[starts]
 
 
 def measures(row: npt.NDArray[np.int64]) -> Measures:

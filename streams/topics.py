@@ -9,6 +9,7 @@ DAY_MS = 24 * 3600 * 1000
 USAGE_EVENTS = "usage.events.v1"
 AGGREGATES = "usage.aggregates.v1"
 DEADLETTERS = "usage.deadletters.v1"
+HISTORY = "usage.history.v1"
 BOOKMARKS = "connectors.bookmarks.v1"
 STATUS = "connectors.status.v1"
 INVENTORY = "inventory.v1"
@@ -30,6 +31,7 @@ def all_topics(retention_days: int) -> list[Topic]:
     return [
         Topic(USAGE_EVENTS, None, keep),
         Topic(AGGREGATES, None, compact),
+        Topic(HISTORY, None, compact),
         Topic(DEADLETTERS, 1, keep),
         Topic(BOOKMARKS, 1, compact),
         Topic(STATUS, 1, compact),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
@@ -47,9 +48,10 @@ async def verify(settings: Settings, *, patience_s: float, say: Callable[[str], 
         await words.refresh()
         logger.info("last words read", extra={"records": words.read})
         outcome = Outcome()
+        horizon = timedelta(days=settings.retention.horizon_days)
         early, seen, first = words.tenants(), set[str](), 0
         for partition in range(count):
-            fold = Refold(events, partition, aside)
+            fold = Refold(events, partition, aside, horizon)
             check = PartitionCheck(settings, redis, fold, words, outcome, patience_s)
             try:
                 _tell(await check.run(), outcome, say)

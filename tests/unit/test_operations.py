@@ -54,7 +54,9 @@ def test_wherever_operations_are_cut_the_hashes_hold_the_cells(
             cells = sim_hours(state, state.take_touched().cells)
             told = state.contexts.untold(np.unique(split(cells)[0]))
             carry_out(hashes, list(context_operations(state.contexts, told)))
-            carry_out(hashes, list(cell_operations(state, cells, timedelta(days=400))))
+            carry_out(
+                hashes, list(cell_operations(state.contexts, state.rollups, cells, timedelta(days=400)))
+            )
             state.contexts.tell(told)
     found: dict[tuple[str, int, Context], dict[str, int]] = {}
     for key, held in hashes.items():

@@ -82,7 +82,7 @@ def record(topic: str, offset: int, message: Message) -> ConsumerRecord:
 
 async def refold(log: Log, letters: Iterable[Message] = ()) -> Refold:
     """Return a fold at the beginning of a log."""
-    made = Refold(log.consumer, 0, Aside(Log("usage.deadletters.v1", letters).consumer))
+    made = Refold(log.consumer, 0, Aside(Log("usage.deadletters.v1", letters).consumer), timedelta(days=35))
     await made.start()
     return made
 

@@ -1,0 +1,257 @@
+"""Sealed hours: frozen beyond the horizon, replaced by backfills, exact whatever is killed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.events import CoverageEvent, UsageEvent
+from streams.usage import UsageRecord
+from streams.windows import GRANULARITIES, window_start
+from tests.oracle import BASE, Oracle, Sums, event, usage
+from tests.unit.sealing_kit import HORIZON, Kept, KilledError, Place, Worker
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+START = BASE.replace(month=1, day=20)
+
+Folded = UsageEvent | CoverageEvent
+
+
+@dataclass
+class Expected:
+    """What must come of a sequence of events: the rules of sealing in plain words."""
+
+    oracle: Oracle = field(default_factory=Oracle)
+    staged: dict[tuple[str, str], list[UsageEvent]] = field(default_factory=dict)
+    replaced: dict[tuple[str, datetime], dict[Place, Sums]] = field(default_factory=dict)
+    newest: datetime = START
+    rejected: int = 0
+
+    def take(self, each: Folded) -> None:
+        """Fold one event of tenant acme."""
+        if isinstance(each, CoverageEvent):
+            self._cover(each)
+            return
+        self.newest = max(self.newest, each.received_at)
+        oldest = self.sealed if each.run else max(self.sealed, each.received_at - HORIZON)
+        good = [record for record in each.records if record.start >= oldest]
+        old = [record for record in each.records if record.start < oldest]
+        if good:
+            self.oracle.take([each.model_copy(update={"records": tuple(good)})])
+        if each.run and old:
+            staged = each.model_copy(update={"records": tuple(old)})
+            self.staged.setdefault((each.account, each.run), []).append(staged)
+        elif not each.run:
+            self.rejected += len(old)
+
+    @property
+    def sealed(self) -> datetime:
+        """Hours before this instant are sealed."""
+        return window_start(self.newest - HORIZON, "day")
+
+    def _cover(self, each: CoverageEvent) -> None:
+        if each.run is None:
+            return
+        cells = Oracle().take(self.staged.pop((each.account, each.run), [])).cells()
+        at = each.start
+        while at < min(each.end, self.sealed):
+            found = {place: sums for place, sums in cells.items() if place[1] == at}
+            self.replaced[each.account, at] = found
+            at += HOUR
+
+    def cells(self) -> dict[Place, Sums]:
+        """Return every cell."""
+        kept = {
+            place: sums
+            for place, sums in self.oracle.cells().items()
+            if (place[2].account, place[1]) not in self.replaced
+        }
+        for found in self.replaced.values():
+            kept |= found
+        return kept
+
+    def windows(self) -> dict[tuple[str, str, int], Sums]:
+        """Return the totals of every hour, day and month."""
+        windows: dict[tuple[str, str, int], Sums] = {}
+        for (tenant, hour, _), sums in self.cells().items():
+            for granularity in GRANULARITIES:
+                start = int(window_start(hour, granularity).timestamp())
+                total = windows.setdefault((tenant, granularity, start), {})
+                for name, value in sums.items():
+                    total[name] = total.get(name, 0) + value
+        return windows
+
+
+def statement(chance: random.Random, identity: str, start: datetime) -> UsageRecord:
+    """A statement of one minute."""
+    return usage(
+        identity,
+        chance.randrange(100),
+        chance.randrange(1000),
+        start=start,
+        end=start + timedelta(minutes=1),
+        sim=f"898830300000000000{chance.randrange(3)}",
+        country=chance.choice(["DE", "FR"]),
+    )
+
+
+def life(chance: random.Random, days: int = 14) -> list[Folded]:
+    """Events of two accounts over some days: late ones, corrections that move, and backfills."""
+    events: list[Folded] = []
+    for step in range(days * 4):
+        now = START + step * 6 * HOUR + timedelta(minutes=chance.randrange(60))
+        account = chance.choice(["a", "b"])
+        records = []
+        for number in range(chance.randrange(1, 5)):
+            started = step - chance.randrange(3)
+            moved = START + started * 6 * HOUR - chance.randrange(30) * HOUR
+            records.append(statement(chance, f"{started}:{number}", moved))
+        if chance.random() < 0.4:
+            late = now - timedelta(hours=chance.randrange(40, 140))
+            records.append(statement(chance, f"late:{step}", late))
+        events.append(event(*records, account=account, received_at=now))
+        if chance.random() < 0.15:
+            events += backfill(chance, account, now, f"run-{chance.randrange(3)}")
+    return events
+
+
+def backfill(chance: random.Random, account: str, now: datetime, run: str) -> list[Folded]:
+    """Some days of an account, at times from before its first event, repeated in part."""
+    low = window_start(now, "day") - chance.randrange(4, 60) * DAY
+    high = low + chance.randrange(1, 5) * DAY
+    hours = int((high - low) / HOUR)
+    # A statement that leaves a sealed hour for an open one could not be told from a new one.
+    starts = [low + chance.randrange(hours) * HOUR for _ in range(chance.randrange(6))]
+    records = [statement(chance, f"{run}:{start:%j.%H}", start) for start in starts]
+    about: dict[str, Any] = {"account": account, "received_at": now, "run": run, "source": "backfill"}
+    events: list[Folded] = [event(each, **about) for each in records for _ in range(chance.choice([1, 2]))]
+    cover = CoverageEvent(
+        tenant="acme",
+        account=account,
+        provider="emnify",
+        source="backfill",
+        start=low,
+        end=high,
+        observed_at=now,
+        run=run,
+    )
+    return [*events, cover]
+
+
+def lived(events: list[Folded], chance: random.Random, kill_rate: float) -> Kept:
+    """Fold events in flushes of any size, killed at random."""
+    kept = Kept()
+    worker = Worker(kept)
+    offset = 0
+    while kept.committed < len(events) - 1:
+        size = chance.randrange(1, 8)
+        for _ in range(size):
+            if offset < len(events):
+                worker.fold(offset, events[offset])
+                offset += 1
+        try:
+            worker.flush(chance.randrange(1, 60) if chance.random() < kill_rate else None)
+        except KilledError:
+            worker = Worker(kept)
+            offset = kept.committed + 1
+    return kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_published_is_exact_over_seals_backfills_and_kills(seed: int) -> None:
+    chance = random.Random(seed)
+    events = life(chance)
+    expected = Expected()
+    for each in events:
+        expected.take(each)
+    kept = lived(events, chance, kill_rate=0.3)
+    assert kept.cells == expected.cells()
+    assert kept.windows == expected.windows()
+    again = Worker(kept)
+    again.publish_all()
+    assert kept.cells == expected.cells()
+    assert kept.windows == expected.windows()
+
+
+def test_what_is_sealed_leaves_memory_and_changelog() -> None:
+    """Sixty days on, only the horizon's rows are left."""
+    chance = random.Random(1)
+    kept = Kept()
+    worker = Worker(kept)
+    for day in range(60):
+        start = START + day * DAY
+        records = [statement(chance, f"{day}:{number}", start) for number in range(100)]
+        worker.fold(day, event(*records, received_at=start + HOUR))
+        worker.flush()
+    assert len(worker.state.ledger) == 400
+    assert len(worker.state.rollups.cells) <= 4 * 6
+    blocks = [name for name in kept.changelog if name[0].isdigit()]
+    assert len(blocks) < 40
+    again = Worker(kept)
+    again.state.recovered()
+    assert len(again.state.ledger) == 400
+
+
+def test_a_correction_of_a_sealed_hour_is_a_dead_letter_and_its_replay_is_none() -> None:
+    kept = Kept()
+    worker = Worker(kept)
+    first = event(usage("cdr:1", 1, start=START, end=START), received_at=START + HOUR)
+    later = event(usage("cdr:2", 1, start=START + 5 * DAY, end=START + 5 * DAY), received_at=START + 5 * DAY)
+    worker.fold(0, first)
+    worker.fold(1, later)
+    worker.flush()
+    worker.fold(2, first.model_copy(update={"records": (usage("cdr:1", 2, start=START, end=START),)}))
+    worker.flush()
+    (lost,) = worker.rejected
+    assert lost.error.reason == "beyond-horizon"
+    assert "sealed" in lost.error.detail
+    worker.rejected.clear()
+    worker.fold(0, first)
+    worker.flush()
+    assert worker.rejected == []
+
+
+@pytest.mark.parametrize("kill", range(12))
+def test_eighteen_months_of_backfill_over_live_data_killed_and_run_twice_end_exact(kill: int) -> None:
+    """Chunk by chunk as a connector does; what was killed midway is begun again."""
+    chance = random.Random(kill)
+    now = START + timedelta(days=545)
+    live = [
+        event(statement(chance, f"live:{n}", now - n * 6 * HOUR), account="a", received_at=now)
+        for n in range(20)
+    ]
+    chunks: list[list[Folded]] = []
+    for month in range(18):
+        low = START + month * 30 * DAY
+        records = [
+            statement(chance, f"{low:%F}:{n}", low + chance.randrange(30 * 24) * HOUR) for n in range(8)
+        ]
+        about: dict[str, Any] = {"account": "a", "received_at": now, "run": "r1", "source": "backfill"}
+        cover = CoverageEvent(
+            tenant="acme",
+            account="a",
+            provider="emnify",
+            source="backfill",
+            start=low,
+            end=low + 30 * DAY,
+            observed_at=now,
+            run="r1",
+        )
+        chunks.append([event(*records[:4], **about), event(*records[4:], **about), cover])
+    once = [each for chunk in chunks for each in chunk]
+    killed = [*once[: 3 * kill + 1], *once[3 * max(0, kill - 1) :]]
+    events = [*live, *killed, *once]
+    expected = Expected()
+    for each in events:
+        expected.take(each)
+    kept = lived(events, chance, kill_rate=0.2)
+    assert kept.cells == expected.cells()
+    assert kept.windows == expected.windows()
