@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -41,6 +42,26 @@ Device = tuple[str, str | None]
 
 Place = tuple[str | None, tuple[str, ...], str | None, str | None, str | None, str, str | None]
 """The rest of a context: fleet, tags, country, network, RAT, service, currency."""
+
+_record = msgspec.json.Decoder(
+    list[
+        tuple[
+            str,
+            str,
+            str,
+            str,
+            str | None,
+            str | None,
+            tuple[str, ...],
+            str | None,
+            str | None,
+            str | None,
+            str,
+            str | None,
+        ]
+    ]
+)
+"""A changelog record of contexts: scope, device and place of each, in one row."""
 
 Numbers = npt.NDArray[Any]
 
@@ -106,8 +127,9 @@ class Contexts:
         return number
 
     def _scope(self, scope: Scope) -> int:
-        number = self._scopes.setdefault(scope, len(self._scopes))
-        if number == len(self._scope_list):
+        number = self._scopes.get(scope)
+        if number is None:
+            number = self._scopes[scope] = len(self._scope_list)
             self._scope_list.append(scope)
         return number
 
@@ -129,8 +151,9 @@ class Contexts:
 
     def place(self, place: Place) -> int:
         """Return the number of a place, a new one if it was never seen."""
-        number = self._places.setdefault(place, len(self._places))
-        if number == len(self._place_list):
+        number = self._places.get(place)
+        if number is None:
+            number = self._places[place] = len(self._place_list)
             self._place_list.append(place)
         return number
 
@@ -206,9 +229,15 @@ class Contexts:
         return Context(provider, account, sim, endpoint, *place)
 
     def _parts(self, number: int) -> tuple[Scope, Device, Place]:
-        device, place = divmod(int(self._columns["key"][number]), 1 << 32)
-        scope = self._scope_list[self._of_device["scope"][device]]
-        return scope, self._device_list[device], self._place_list[place]
+        ((scope, device, place),) = self._all_parts(np.array([number]))
+        return scope, device, place
+
+    def _all_parts(self, numbers: Numbers) -> Iterator[tuple[Scope, Device, Place]]:
+        keys = self._columns["key"][numbers]
+        devices, places = (keys >> _HALF).astype(np.int64), (keys & _LOW).tolist()
+        scopes = self._of_device["scope"][devices].tolist()
+        for scope, device, place in zip(scopes, devices.tolist(), places, strict=True):
+            yield self._scope_list[scope], self._device_list[device], self._place_list[place]
 
     def groups(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the group of each context."""
@@ -238,7 +267,7 @@ class Contexts:
         public = self._columns["public"]
         fresh = range(self._labelled, len(public))
         if fresh:
-            public[fresh.start :] = [context_id(self.value(number)) for number in fresh]
+            public[fresh.start :] = [context_id(value) for value in self.values(np.array(fresh))]
             self._labelled = len(public)
         return public
 
@@ -258,6 +287,13 @@ class Contexts:
     def value(self, number: int) -> bytes:
         """Return the dimensions of a context as the read model has them."""
         return context_value(self.context(number))
+
+    def values(self, numbers: Numbers) -> list[bytes]:
+        """Return `value` of many contexts."""
+        return [
+            context_value(Context(provider, account, sim, endpoint, *place))
+            for (_, provider, account), (sim, endpoint), place in self._all_parts(numbers)
+        ]
 
     def public(self, number: int) -> bytes:
         """Return the id under which the read model has a context."""
@@ -310,14 +346,14 @@ class Contexts:
 
     def unsaved(self) -> list[tuple[str, bytes]]:
         """Return the changelog records of the contexts that are new since the last call."""
-        numbers = np.concatenate([np.zeros(0, np.int64), *self._unsaved]).tolist()
+        numbers = np.concatenate([np.zeros(0, np.int64), *self._unsaved])
         self._unsaved = []
         return list(self._records(self._own - len(numbers), numbers))
 
-    def _records(self, first: int, numbers: list[int]) -> Iterator[tuple[str, bytes]]:
-        if not numbers:
+    def _records(self, first: int, numbers: I64) -> Iterator[tuple[str, bytes]]:
+        if not len(numbers):
             return
-        body = [[*scope, *device, *place] for scope, device, place in map(self._parts, numbers)]
+        body = [scope + device + place for scope, device, place in self._all_parts(numbers)]
         value = zstandard.compress(orjson.dumps(body), 3)
         if len(value) > MAX_BYTES and len(numbers) > 1:
             middle = len(numbers) // 2
@@ -329,12 +365,9 @@ class Contexts:
     def load(self, name: str, value: bytes) -> None:
         """Take in a record of contexts during recovery."""
         writer, _, first = name.partition("/")
-        devices, places = [], []
-        for tenant, provider, account, sim, endpoint, fleet, tags, *rest in orjson.loads(
-            zstandard.decompress(value)
-        ):
-            devices.append(self.device((tenant, provider, account), (sim, endpoint)))
-            places.append(self.place((fleet, tuple(tags), *rest)))
+        rows = _record.decode(zstandard.decompress(value))
+        devices = [self.device(row[:3], row[3:5]) for row in rows]
+        places = [self.place(row[5:]) for row in rows]
         keys = np.array(devices, np.uint64) << _HALF | np.array(places, np.uint64)
         names = np.uint64(int(writer) << 32 | int(first)) + np.arange(len(keys), dtype=np.uint64)
         found = self._find(keys)

@@ -25,7 +25,7 @@ from streams.errors import DataError
 from streams.events import RejectedRecord, describe
 from streams.index import I64, Bools
 from streams.ledger import STATEMENT, Conflict, Payload, digest, digest_prefix, digests
-from streams.statements import fields_of, finished, raw
+from streams.statements import fields_of, finished, microseconds, raw
 from streams.usage import UsageRecord
 
 FUTURE_LIMIT = timedelta(hours=24)
@@ -85,9 +85,8 @@ class _Events:
 
     def received(self) -> I64:
         """Return when each record was received, in microseconds."""
-        instants = np.array([event.received_at.timestamp() for event in self._events])
         counts = [len(event.records) for event in self._events]
-        return np.repeat(np.rint(instants * 1e6).astype(np.int64), counts)
+        return np.repeat(microseconds([event.received_at for event in self._events]), counts)
 
     def oldest(self) -> I64:
         """Return when each record may start at the earliest, in microseconds."""

@@ -87,7 +87,7 @@ def context_operations(contexts: Contexts, told: Numbers) -> Iterator[Operation]
         key = keys.contexts_key(contexts.tenant(int(told[low])))
         for at in range(low, high, CONTEXTS_A_PIECE):
             part = told[at : min(at + CONTEXTS_A_PIECE, high)]
-            lines = b"\n".join(map(contexts.value, part.tolist()))
+            lines = b"\n".join(contexts.values(part))
             yield "contexts", key, contexts.publics(part), lines
 
 

@@ -7,7 +7,7 @@ time, and arithmetic costs least over all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -32,6 +32,9 @@ Fields = dict[str, tuple[Any, ...]]
 
 _NAMES = WireRecord.__struct_fields__
 _NOT_GIVEN = -1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TEXT_STEP = len('"2026-11-21T00:00:00Z",')
 
 _FLAGS: dict[str, dict[Any, int]] = {
     "semantics": {"delta": 0, "period_total": PERIOD_TOTAL, "session_total": SESSION},
@@ -48,10 +51,9 @@ def fields_of(records: Iterable[WireRecord]) -> Fields:
 
 
 def raw(fields: Fields) -> Table:
-    """Return numbers for everything but the names: instants in seconds, -1 where a volume is not given."""
+    """Return numbers for all but the names: instants in microseconds, -1 where a volume is not given."""
     table = {name: _integers(fields[name]) for name in ("revision", "total", "rx", "tx", "billed")}
-    for name in ("start", "end"):
-        table[name] = np.fromiter(map(datetime.timestamp, fields[name]), np.float64)
+    table |= {name: microseconds(fields[name]) for name in ("start", "end")}
     count = len(table["total"])
     table["cost"] = np.zeros(count, np.int64)
     if any(fields["cost"]):
@@ -63,14 +65,11 @@ def raw(fields: Fields) -> Table:
 
 
 def finished(table: Table) -> Table:
-    """Return what the ledger stores: microseconds, flags, and zero where there is nothing to add."""
+    """Return what the ledger stores: all flags, and zero where there is nothing to add."""
     directed = (table["rx"] >= 0) & (table["tx"] >= 0)
     retracted = (table["flags"] & RETRACTED) != 0
     flags = table["flags"] | directed * np.uint8(DIRECTED)
     flags |= (table["billed"] >= 0) * np.uint8(BILLED)
-    for name in ("start", "end"):
-        # A double holds microseconds of this era to a quarter of one, so rounding gives them back exactly.
-        table[name] = np.rint(table[name] * 1e6).astype(np.int64)
     table |= {
         "flags": flags,
         "rx": np.where(directed, table["rx"], 0),
@@ -80,6 +79,16 @@ def finished(table: Table) -> Table:
     if retracted.any():
         table |= {name: np.where(retracted, 0, table[name]) for name in _AMOUNTS}
     return table
+
+
+def microseconds(instants: Sequence[datetime]) -> I64:
+    """Return the instants as microseconds since the epoch, exactly."""
+    # Whole seconds in UTC, as most are, make text of one length: to write and parse it is four times as fast.
+    text = msgspec.json.encode(instants)
+    if len(text) == len(instants) * _TEXT_STEP + 1:
+        parts = np.ndarray(len(instants), "S19", text, len('["'), _TEXT_STEP)
+        return parts.astype("M8[us]").astype(np.int64)
+    return np.array([(instant - _EPOCH) // _MICROSECOND for instant in instants], np.int64)
 
 
 def _integers(values: Sequence[int | None]) -> I64:
