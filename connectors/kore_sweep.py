@@ -133,6 +133,7 @@ class KoreSweep:
         if bookmark is not None and bookmark.last_observation == self._observed:
             self._observed = stamp.observation
         await self._past.read_inventory(now, proceed)
+        await self._retract_former(low, high, stamp, proceed)
         records = 0
         for chunk in chunks(spans, timedelta(days=self.backfill_days)):
             told = Told()
@@ -176,6 +177,17 @@ class KoreSweep:
         grain = self._counting.grain_at(record.start)
         counted = self._counting.source_at(record.start) == "poll"
         return counted and record.identity.startswith(f"total:{grain}:")
+
+    async def _retract_former(self, low: datetime, high: datetime, stamp: Stamp, proceed: Proceed) -> None:
+        """Retract what no longer counts of a span that is older than sweeps look, if a choice was changed."""
+        if self._counting.source_since is None and self._counting.grain_since is None:
+            return
+        stale = [
+            each
+            for each in await self._published(low, proceed)
+            if each.record.start < high and not (each.record.retracted or self._counts(each.record))
+        ]
+        await self._retract(stale, stamp, proceed)
 
     async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
         if self._toolbox.history is None:

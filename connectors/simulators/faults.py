@@ -3,9 +3,28 @@
 from collections.abc import Iterable
 from typing import Final
 
+from connectors.simulators.fleet import seeded
+from connectors.simulators.usage import Usage
+
 FAULTS: Final[dict[str, str]] = {
     "emnify-duplicates": "three of ten batches of the Data Streamer are delivered twice",
     "emnify-shuffle": "the records inside a batch come in any order",
+    "kore-errors": "now and then a 500, a 503, or an answer that breaks off",
+    "kore-events-delta-only": "every second session lacks its cumulative volume, as in schema version 1",
+    "kore-events-duplicates": "three of ten batches are delivered twice",
+    "kore-events-forged": "now and then a batch that KORE never sent comes besides, with an empty signature",
+    "kore-events-late": "one event in ten comes after all others that are there",
+    "kore-events-lost": "one event in ten is never sent, though never a session's last",
+    "kore-events-odd": "types begin with com.twilio.iot, and specversion is 2.0",
+    "kore-events-shuffle": "events come in any order",
+    "kore-expired-tokens": "a token dies after twelve requests",
+    "kore-late-usage": "one record in ten shows some time after it ended, also in closed hours",
+    "kore-no-grouping": "grouping by SIM and by fleet is refused, as outside the private beta",
+    "kore-null-dimensions": "what was filtered by is null in the rows",
+    "kore-number-money": "money is a number",
+    "kore-refiled": "one record in ten is filed under another network at first",
+    "kore-slow": "every fifth answer takes half a second",
+    "kore-throttle": "now and then a 429, with Retry-After or without",
     "onomondo-busy": "every seventh request gets a 429, with its end in x-ratelimit-reset alone",
     "onomondo-cursor-filter": "a cursor that comes with another filter than its own gets a 400",
     "onomondo-errors": "every eleventh request gets a 502 in HTML",
@@ -36,3 +55,8 @@ def checked_faults(names: Iterable[str]) -> frozenset[str]:
     if unknown := sorted(wanted - FAULTS.keys() - {ALL}):
         raise ValueError(f"{', '.join(unknown)}: want some of {', '.join(sorted(FAULTS))}, or {ALL}")
     return frozenset(FAULTS) if ALL in wanted else wanted
+
+
+def one_in_ten(purpose: str, usage: Usage) -> bool:
+    """Whether a fault befalls this usage: the same one in every process."""
+    return seeded(purpose, usage.id)[0] % 10 == 0

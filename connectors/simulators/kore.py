@@ -5,6 +5,7 @@ two hosts.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,7 +18,9 @@ from connectors.simulators.fleet import NETWORKS, Network, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
 from connectors.simulators.kore_accounts import KoreAccount, KoreAccounts, network_sid
 from connectors.simulators.kore_errors import INVALID_VALUE, KoreError
+from connectors.simulators.kore_faults import KoreFaults
 from connectors.simulators.kore_paging import page_response, refuse_unknown
+from connectors.simulators.kore_streams import KoreEventStream
 from connectors.simulators.kore_usage import (
     PARAMETERS,
     UsageQuery,
@@ -41,12 +44,22 @@ class KoreSimulator:
     """The stand-in's endpoints. Whose resources a request sees depends on its token alone."""
 
     def __init__(
-        self, sims: Sequence[Sim], history: UsageHistory, settings: KoreSettings, clock: Clock
+        self,
+        sims: Sequence[Sim],
+        history: UsageHistory,
+        settings: KoreSettings,
+        faults: frozenset[str],
+        seed: int,
+        clock: Clock,
     ) -> None:
         self._history = history
         self._settings = settings
         self._clock = clock
+        self._tokens = 0
+        self._faults = KoreFaults(faults, timedelta(seconds=settings.late_seconds))
         self._accounts = KoreAccounts(sims, settings.clients)
+        accounts = [self._accounts.of(name) for name in self._accounts.names]
+        self.streams = [KoreEventStream(each, history, settings, faults, seed) for each in accounts]
         secrets = sorted(client.client_secret.get_secret_value() for client in settings.clients.values())
         self._key = "\0".join(["kore", *secrets]).encode()
         self.app = Starlette(
@@ -62,7 +75,8 @@ class KoreSimulator:
     def report(self) -> dict[str, Any]:
         """Counts of raw usage records, of which UsageRecords shows the sums."""
         accounts = {name: len(self._history.of_account(name)) for name in self._accounts.names}
-        return {"generated": sum(accounts.values()), "accounts": accounts}
+        events = dict(zip(self._accounts.names, (stream.report() for stream in self.streams), strict=True))
+        return {"generated": sum(accounts.values()), "accounts": accounts, "events": events}
 
     def _route(self, path: str, handler: AccountHandler) -> Route:
         async def guarded(request: Request) -> Response:
@@ -72,8 +86,10 @@ class KoreSimulator:
             if account is None:
                 message = "User is not authorized to access this resource with an explicit deny"
                 return JSONResponse({"message": message, "error": "Invalid or expired token"}, 403)
+            if (refusal := await self._faults.before(request)) is not None:
+                return refusal
             try:
-                return await handler(request, account)
+                return self._faults.after(await handler(request, account))
             except KoreError as error:
                 return error.response()
 
@@ -85,7 +101,7 @@ class KoreSimulator:
             claims = verify(token if scheme.lower() == "bearer" else "", self._key)
         except InvalidTokenError:
             return None
-        if claims["exp"] <= self._clock().timestamp():
+        if claims["exp"] <= self._clock().timestamp() or self._faults.token_dies(token):
             return None
         return self._accounts.named(claims["sub"])
 
@@ -114,7 +130,8 @@ class KoreSimulator:
                 401,
             )
         issued, lifetime = int(self._clock().timestamp()), self._settings.token_lifetime_seconds
-        claims = {"sub": account.name, "iat": issued, "exp": issued + lifetime}
+        self._tokens += 1
+        claims = {"sub": account.name, "iat": issued, "exp": issued + lifetime, "jti": self._tokens}
         return JSONResponse(
             {
                 "access_token": sign(claims, self._key),
@@ -131,14 +148,14 @@ class KoreSimulator:
         rows = usage_rows(
             query,
             account,
-            self._history.of_account(account.name),
+            self._faults.shown(self._history.of_account(account.name), now),
             now=now,
             as_of=self._history.as_of(),
             billing_delay=self._settings.billing_delay,
         )
 
         def render(row: UsageRow) -> dict[str, Any]:
-            return row_item(row, query, account)
+            return self._faults.row(row_item(row, query, account), query.filtered)
 
         return page_response(
             request,

@@ -71,6 +71,9 @@ class KoreAccounts:
     def names(self) -> list[str]:
         return list(self._accounts)
 
+    def of(self, name: str) -> KoreAccount:
+        return self._accounts[name]
+
     def named(self, name: str) -> KoreAccount | None:
         return self._accounts.get(name)
 

@@ -39,6 +39,12 @@ class UsageQuery:
     network: Network | None
     country: str | None
 
+    @property
+    def filtered(self) -> list[str]:
+        """The fields of a row that the request itself names."""
+        given = {"sim_sid": self.sim, "fleet_sid": self.fleet, "network_sid": self.network}
+        return [name for name, value in given.items() if value is not None]
+
 
 @dataclass(slots=True)
 class UsageRow:

@@ -36,11 +36,6 @@ def bill_id(usage: Usage) -> str:
     return str(UUID(bytes=seeded("bill", usage.id), version=4))
 
 
-def one_in_ten(purpose: str, usage: Usage) -> bool:
-    """Whether a fault befalls this usage: the same one in every process."""
-    return seeded(purpose, usage.id)[0] % 10 == 0
-
-
 def usage_row(usage: Usage, shape: Shape) -> dict[str, Any]:
     """One row of `/usage`: an instant without zone, a total without direction, no money."""
     network = usage.network

@@ -12,8 +12,9 @@ from random import Random
 import aiohttp
 import orjson
 
+from connectors.simulators.faults import one_in_ten
 from connectors.simulators.fleet import ONOMONDO_ACCOUNT
-from connectors.simulators.onomondo_rows import Shape, event, one_in_ten
+from connectors.simulators.onomondo_rows import Shape, event
 from connectors.simulators.settings import OnomondoSettings
 from connectors.simulators.usage import Usage, UsageHistory
 

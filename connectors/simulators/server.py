@@ -61,7 +61,10 @@ class Simulators:
                 size=emnify.batch_size,
             )
         at_emnify = [sim for sim in sims if sim.provider == "emnify"]
-        self._kore = KoreSimulator(sims, self.history, settings.kore, clock)
+        self._kore = KoreSimulator(
+            sims, self.history, settings.kore, settings.faults.on, settings.seed, clock
+        )
+        self.event_streams = self._kore.streams
         self.webhooks = OnomondoWebhooks(self.history, settings.onomondo, settings.faults.on, settings.seed)
         self._onomondo = OnomondoSimulator(
             sims, self.history, self.webhooks, settings.onomondo, settings.faults.on, clock
@@ -86,9 +89,13 @@ class Simulators:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await self.streamer.start()
         await self.webhooks.start()
+        for stream in self.event_streams:
+            await stream.start()
         try:
             yield
         finally:
+            for stream in self.event_streams:
+                await stream.stop()
             await self.webhooks.stop()
             await self.streamer.stop()
 

@@ -69,6 +69,10 @@ class KoreClient(_Settings):
     client_id: str
     client_secret: SecretStr
     legacy_alignment: bool = Field(False, description="misaligned times are rounded up instead of rejected")
+    events_url: str | None = Field(None, description="where Event Streams go; none: there is no sink")
+    events_secret: SecretStr = Field(
+        SecretStr("demo-kore-events-secret"), description="what signs them; empty: the signature is empty"
+    )
 
 
 class KoreSettings(_Settings):
@@ -86,6 +90,11 @@ class KoreSettings(_Settings):
     billing_delay: timedelta = Field(
         timedelta(hours=24), ge=timedelta(0), description="from usage to its money"
     )
+    late_seconds: float = Field(15.0, ge=0, description="how long late-usage and refiled last")
+    events_interval_seconds: float = Field(0.5, gt=0, description="over which events are batched")
+    events_timeout_seconds: float = Field(5.0, gt=0)
+    events_backoff_seconds: float = Field(0.5, gt=0, description="before the first retry; doubles each time")
+    events_retries: int = Field(3, ge=0, description="of one batch, which is lost after them")
 
     @field_validator("clients")
     @classmethod

@@ -201,15 +201,33 @@ Cell = tuple[str, str, str, str, str | None, str | None, str, str | None]
 def cells_of(found: Found, names: dict[str, str]) -> dict[Cell, int]:
     """Sum the newest records by the cells of the simulators' truth; `names` maps tenants to its names."""
     cells: dict[Cell, int] = {}
-    for (tenant, _), record in found.newest.items():
-        if record.retracted:
-            continue
+    providers = {event.account: event.provider for event in found.usage}
+    accounts = {
+        (event.tenant, record.identity): event.account for event in found.usage for record in event.records
+    }
+    for place, record in _grown(found.newest).items():
+        tenant = place[0]
         hour = record.start.replace(minute=0, second=0, microsecond=0).isoformat().replace("+00:00", "Z")
-        kind = "kore" if record.semantics == "period_total" else "emnify"
-        place = (record.country, record.network, record.service, record.fleet)
-        key = (names[tenant], kind, hour, record.sim, *place)
+        where = (record.country, record.network, record.service, record.fleet)
+        key = (names[tenant], providers[accounts[place]], hour, record.sim, *where)
         cells[key] = cells.get(key, 0) + record.total
     return cells
+
+
+def _grown(newest: dict[tuple[str, str], UsageRecord]) -> dict[tuple[str, str], UsageRecord]:
+    """Leave out what is retracted, and give each statement of a session the growth since the one before."""
+    live = {place: record for place, record in newest.items() if not record.retracted}
+    sessions: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for place, record in live.items():
+        if record.session is not None:
+            sessions.setdefault((place[0], record.session), []).append(place)
+    for places in sessions.values():
+        before = 0
+        for place in sorted(places, key=lambda place: (live[place].end, live[place].total)):
+            record = live[place]
+            live[place] = record.model_copy(update={"total": record.total - before})
+            before = record.total
+    return live
 
 
 def truth_of(truth: dict[str, Any], accounts: set[str]) -> dict[Cell, int]:
