@@ -185,6 +185,20 @@ async def test_another_grain_replaces_what_counted_before(sweeping: Sweeping) ->
     assert found == {(MIDNIGHT, timedelta(days=1)): 60, (yesterday, HOUR): 30}
 
 
+async def test_a_backfill_replaces_another_grain_where_sweeps_no_longer_look(sweeping: Sweeping) -> None:
+    """The instant of a change may lie further back than the window."""
+    sweeping.restart(history_hours=24)
+    yesterday = MIDNIGHT - timedelta(days=1)
+    sweeping.kore.used = [used(start=MIDNIGHT - hours * HOUR) for hours in (1, 2)]
+    await sweeping.sweep(always)
+    sweeping.restart(grain="day", grain_since=utc_text(yesterday), reread_hours=1)
+    await sweeping.sweep(always)
+    assert {record.end - record.start for record in sweeping.records.values()} == {HOUR}
+    assert await sweeping.job.backfill(yesterday, MIDNIGHT, "run-1", always) == 1
+    found = {record.end - record.start: record.total for record in sweeping.records.values()}
+    assert found == {timedelta(days=1): 60}
+
+
 async def test_events_that_count_from_an_instant_replace_what_was_polled_since(sweeping: Sweeping) -> None:
     """What polls brought before stays, and they claim no coverage beyond."""
     sweeping.restart(history_hours=24)
