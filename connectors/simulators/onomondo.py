@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from connectors.simulators.faults import one_in_ten
 from connectors.simulators.fleet import ONOMONDO_ACCOUNT, Sim
 from connectors.simulators.limits import RateLimit
 from connectors.simulators.onomondo_bills import OnomondoBills

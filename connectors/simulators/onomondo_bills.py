@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 
+from connectors.simulators.faults import one_in_ten
 from connectors.simulators.fleet import ONOMONDO_ACCOUNT
 from connectors.simulators.onomondo_filter import Filter
-from connectors.simulators.onomondo_rows import bill_id, one_in_ten, sim_id
+from connectors.simulators.onomondo_rows import bill_id, sim_id
 from connectors.simulators.settings import OnomondoSettings
 from connectors.simulators.usage import Clock, Usage, UsageHistory
 
