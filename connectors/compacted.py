@@ -12,6 +12,9 @@ from aiokafka.errors import KafkaError
 
 from streams.errors import UnavailableError
 
+FETCH_WAIT_MS: Final = 50
+"""Longest wait of one fetch at the topic's end: where that now is, is asked behind it on one connection."""
+
 _SILENCE_S: Final = 10.0
 _STOP_S: Final = 3.0
 
@@ -37,17 +40,28 @@ class CompactedTopic:
         self._partition = TopicPartition(topic, 0)
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
+        self._asked = 0
+        self._covered = 0
 
     async def read(self, take: Take) -> None:
-        """Read on to the topic's end of now. Raises `UnavailableError` where Kafka falls silent."""
+        """Read on to the topic's end of now. Raises `UnavailableError` where Kafka falls silent.
+
+        Those who ask while a read is under way share the next one.
+        """
         topic = self._partition.topic
+        self._asked += 1
+        mine = self._asked
         async with self._lock:
+            if mine <= self._covered:
+                return
+            covered = self._asked
             try:
                 await self._read_to_end(take)
             except TimeoutError:
                 raise UnavailableError(f"Kafka gives nothing of {topic} for {_SILENCE_S:g} s") from None
             except (KafkaError, OSError) as error:
                 raise UnavailableError(f"Kafka does not give {topic} ({type(error).__name__})") from None
+            self._covered = covered
 
     async def stop(self) -> None:
         """Disconnect."""

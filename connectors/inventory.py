@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer
 
 from connectors.account import Account, Traits
 from connectors.assignments import Standing, place_at, placed
-from connectors.compacted import CompactedTopic, Log
+from connectors.compacted import FETCH_WAIT_MS, CompactedTopic, Log
 from connectors.holdings import Holdings
 from connectors.publisher import Batch, Proceed, Sender, always
 from streams.errors import ConfigError, DataError, UnavailableError
@@ -238,7 +238,11 @@ def kafka_inventory(settings: Settings, sender: Sender) -> Inventory:
     """Return the inventory as Kafka has it, not yet read."""
 
     def consumer() -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
+        return AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka.bootstrap,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
 
     return Inventory(CompactedTopic(consumer, INVENTORY), sender)
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from connectors.backfill import Backfill, Backfillable
 from connectors.bookmarks import Bookmarks
 from connectors.budget import Buckets, RedisBuckets
-from connectors.compacted import CompactedTopic
+from connectors.compacted import FETCH_WAIT_MS, CompactedTopic
 from connectors.history import TopicHistory
 from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
@@ -55,7 +55,12 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     redis = await connect_redis(settings)
     http, buckets = HttpClient(), RedisBuckets(redis)
     publisher = Publisher(lambda: make_producer(settings))
-    consumer = partial(AIOKafkaConsumer, bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
+    consumer = partial(
+        AIOKafkaConsumer,
+        bootstrap_servers=settings.kafka.bootstrap,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
     bookmarks = Bookmarks(consumer, publisher)
     runs = Runs(CompactedTopic(consumer, BOOKMARKS), publisher)
     inventory = kafka_inventory(settings, publisher)

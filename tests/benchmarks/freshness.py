@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import aiohttp
 
 from connectors.demo.embedded import free_port
+from streams.errors import UnavailableError
 from streams.iccid import luhn_digit
 from tests.benchmarks import figures
 from tests.benchmarks.figures import Result
@@ -30,10 +31,14 @@ CALLBACKS_A_SECOND = 100
 RECORDS_A_CALLBACK = 50
 PROBED_EVERY = 5
 ASK_EVERY_S = 0.01
+RECORDS_OF_AN_INTRODUCTION = 500
+INTRODUCED_AT_ONCE = 4
 WARM_UP_S = 5.0
 READY_WITHIN_S = 60.0
 LAST_WITHIN_S = 30.0
 MB = 1_000_000
+_INTRODUCED = 10**12
+"""CDRs from here on introduce SIMs; the others are those of the open loop."""
 
 SECRET = "benchmark-callback-secret"
 BELONGS_TO = (
@@ -92,6 +97,7 @@ async def freshness(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
         if not await _ready(session, rig, callbacks, query):
             why = rig.died() or f"the roles are not ready after {READY_WITHIN_S:.0f} s"
             return [Result(name, None, why) for name in BELONGS_TO]
+        await _introduce(session, callbacks, load)
         say(f"all roles ready; {CALLBACKS_A_SECOND * RECORDS_A_CALLBACK} records/s for {seconds:.0f} s")
         asking = asyncio.create_task(_ask(session, query, load.tenants[0], seen))
         begun = time.monotonic()
@@ -173,6 +179,23 @@ async def _ready(session: aiohttp.ClientSession, rig: Rig, callbacks: int, query
     return not places
 
 
+async def _introduce(session: aiohttp.ClientSession, port: int, load: Load) -> None:
+    """Push each SIM once, a few callbacks at a time: the open loop is of a fleet that is known."""
+    begun = time.monotonic()
+    bodies = introductions(load)
+
+    async def push() -> None:
+        for tenant, body in bodies:
+            url = f"http://127.0.0.1:{port}/callbacks/{account_of(tenant)}"
+            async with session.post(url, data=body, headers={"X-Callback-Secret": SECRET}) as response:
+                await response.read()
+                if response.status != 200:
+                    raise UnavailableError(f"an introduction of SIMs was answered with {response.status}")
+
+    await asyncio.gather(*(push() for _ in range(INTRODUCED_AT_ONCE)))
+    say(f"{load.spec.sims:,} SIMs introduced in {time.monotonic() - begun:.1f} s")
+
+
 async def _send_all(
     session: aiohttp.ClientSession, port: int, load: Load, seen: Seen, seconds: float
 ) -> None:
@@ -247,35 +270,55 @@ async def _shown(seen: Seen, asking: asyncio.Task[None]) -> None:
 
 def callback_bodies(load: Load) -> Iterator[tuple[str, bytes]]:
     """Yield tenants and bodies as emnify's Data Streamer sends them, stamped with the present time."""
-    tenants = load.tenants
-    sims = [_sim(number) for number in range(load.spec.sims)]
-    operators = [
-        f'"operator":{{"id":{mnc},"name":"{country} {mnc}","mnc":"{mnc:02d}",'
-        f'"country":{{"id":{mcc},"mcc":"{mcc}","name":"{country}"}}}},'
-        for country, mcc in COUNTRIES
-        for mnc in range(1, NETWORKS_A_COUNTRY + 1)
-    ]
+    tenants, stream = load.tenants, _Stream(load)
     cdr = 1
     for number in range(2**62):
         probed = number % PROBED_EVERY == 0
         owner = 0 if probed else 1 + number % (len(tenants) - 1)
+        cdrs = range(cdr, cdr + RECORDS_A_CALLBACK)
+        cdr += RECORDS_A_CALLBACK
+        yield tenants[owner], stream.body(owner, cdrs, probe=cdrs[-1] if probed else None)
+
+
+def introductions(load: Load) -> Iterator[tuple[str, bytes]]:
+    """Yield bodies in which each SIM occurs once: whose it is has to be published before its first record."""
+    stream, each = _Stream(load), load.spec.sims // load.spec.tenants
+    for owner, tenant in enumerate(load.tenants):
+        for first in range(0, each, RECORDS_OF_AN_INTRODUCTION):
+            numbers = range(first, min(first + RECORDS_OF_AN_INTRODUCTION, each))
+            yield tenant, stream.body(owner, [_INTRODUCED + number for number in numbers])
+
+
+class _Stream:
+    """Writes records: the n-th one of an owner is of its n-th SIM, all over again."""
+
+    def __init__(self, load: Load) -> None:
+        self._tenants = len(load.tenants)
+        self._sims = [_sim(number) for number in range(load.spec.sims)]
+        self._operators = [
+            f'"operator":{{"id":{mnc},"name":"{country} {mnc}","mnc":"{mnc:02d}",'
+            f'"country":{{"id":{mcc},"mcc":"{mcc}","name":"{country}"}}}},'
+            for country, mcc in COUNTRIES
+            for mnc in range(1, NETWORKS_A_COUNTRY + 1)
+        ]
+
+    def body(self, owner: int, cdrs: Sequence[int], probe: int | None = None) -> bytes:
+        """Write records of one owner that end now; all but the probe are of whole megabytes."""
         now = datetime.now(UTC)
         end = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         start = (now - timedelta(seconds=45)).strftime("%Y-%m-%dT%H:%M:%SZ")
         parts = []
-        for place in range(RECORDS_A_CALLBACK):
-            sim = (cdr * len(tenants) + owner) % len(sims)
-            probe = probed and place == RECORDS_A_CALLBACK - 1
-            rx, tx = ("0.000001", "0") if probe else (f"{cdr % 7}.000000", f"{cdr % 3 + 1}.000000")
-            total = "0.000001" if probe else f"{cdr % 7 + cdr % 3 + 1}.000000"
+        for cdr in cdrs:
+            sim = (cdr * self._tenants + owner) % len(self._sims)
+            rx, tx = ("0.000001", "0") if cdr == probe else (f"{cdr % 7}.000000", f"{cdr % 3 + 1}.000000")
+            total = "0.000001" if cdr == probe else f"{cdr % 7 + cdr % 3 + 1}.000000"
             parts.append(
                 f'{{"id":{cdr},"traffic_type":{{"id":5,"description":"Data"}},"start_timestamp":"{start}",'
                 f'"end_timestamp":"{end}","volume":{{"total":{total},"rx":{rx},"tx":{tx}}},"cost":0,'
-                f'"currency":{{"id":1,"code":"EUR","symbol":"E"}},"imsi_id":{sim},{operators[sim * 7 % 32]}'
-                f"{sims[sim]}"
+                f'"currency":{{"id":1,"code":"EUR","symbol":"E"}},"imsi_id":{sim},'
+                f"{self._operators[sim * 7 % 32]}{self._sims[sim]}"
             )
-            cdr += 1
-        yield tenants[owner], f"[{','.join(parts)}]".encode()
+        return f"[{','.join(parts)}]".encode()
 
 
 def _sim(number: int) -> str:
