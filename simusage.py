@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from connectors.account_commands import backfill
+from connectors.account_commands import backfill, plan
 from connectors.commands import deadletters
 from connectors.reassign_command import reassign
 from streams.commands import Config, LogJson, rebuild, start, verify
@@ -228,6 +228,7 @@ def check(config: Config = None, log_json: LogJson = False) -> None:
         raise typer.Exit(1)
 
 
+app.command()(plan)
 app.command()(backfill)
 app.command()(verify)
 app.command()(rebuild)

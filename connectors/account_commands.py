@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -63,6 +63,65 @@ def backfill(
         )
     finally:
         line.end()
+
+
+@start
+def plan(
+    config: Config = None,
+    sims: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="SIMs of each account, in place of what the inventory knows."),
+    ] = None,
+    log_json: LogJson = False,
+) -> None:
+    """Show what the accounts' schedules take of their providers' limits, and how fresh numbers will be.
+
+    Asks no provider. The sizes of the fleets come from `inventory.v1` in Kafka ([kafka]), or from --sims. All
+    figures are worst cases: every SIM has usage in every hour. Ends with 0, or with 1 where the limits make a
+    schedule impossible; `connect` refuses to start with such a one.
+
+    \b
+    Example:
+      simusage plan --config config/simusage.toml --sims 10000
+    """
+    configure_logging(json=log_json)
+    settings = load_settings(config)
+    from rich.console import Console
+    from rich.table import Table
+
+    from connectors.plan import fleet_sizes
+    from connectors.plan import plan as planned
+    from connectors.registry import load_accounts
+
+    accounts = load_accounts(settings)
+    known = {entry.account.name: sims for entry in accounts} if sims is not None else None
+    plans = planned(accounts, asyncio.run(fleet_sizes(settings)) if known is None else known)
+    names = ("account", "provider", "SIMs", "requests", "sweep", "of the limit", "fresh within", "keeps")
+    table = Table(*names, box=None)
+    for each in plans:
+        share = f"{each.share:.1%} {each.limit}" if each.limit else "none published"
+        table.add_row(
+            each.account,
+            each.provider,
+            f"{each.sims:,}",
+            f"{each.requests:,.0f}",
+            _duration(each.sweep_s),
+            share,
+            _duration(each.freshness_s),
+            "NO" if each.problem else "yes",
+        )
+    on_screen = sys.stdout.isatty()
+    Console(soft_wrap=not on_screen, markup=False, width=None if on_screen else 10_000).print(table)
+    problems = [each.problem for each in plans if each.problem is not None]
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return str(timedelta(seconds=round(seconds)))
 
 
 class _Line:

@@ -15,6 +15,7 @@ from connectors.bookmarks import Bookmark, next_observation
 from connectors.emnify_cdr import Part, usage_record
 from connectors.http import Call, Failure, HttpClient, ProviderError
 from connectors.limits import Limit, Scope
+from connectors.needs import Need, Needs
 from connectors.publisher import Batch, Proceed, cover
 from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
@@ -239,6 +240,17 @@ LIMITS: Final = (
 class _Emnify:
     settings: type[AccountSettings] = EmnifySettings
     limits: Sequence[Limit] = LIMITS
+
+    def needs(self, account: EmnifyAccount, _sims: int) -> Needs:
+        """A look at the stream however many SIMs there are, and a login every 240 minutes."""
+        settings = account.settings
+        return Needs(
+            (
+                Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, "watch_interval_s"),
+                Need("login", "/api/v1/authenticate", 1, 240 * 60, "watch_interval_s"),
+            ),
+            lag_s=settings.delivery_lag_s,
+        )
 
     def job(self, account: EmnifyAccount, toolbox: Toolbox) -> StreamWatch:
         return StreamWatch(account, toolbox)

@@ -9,20 +9,42 @@ what has changed (KORE's documentation).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
+from typing import Final
 
 from connectors.account import AccountSettings
 from connectors.http import HttpClient
 from connectors.kore_events import KoreCallback
 from connectors.kore_settings import KoreAccount, KoreSettings
+from connectors.kore_statements import INVENTORY_AGE
 from connectors.kore_sweep import KoreSweep, kore_api
 from connectors.limits import Limit
+from connectors.needs import Need, Needs, pages
 from connectors.registry import Toolbox, callback_url
+
+PAIRS: Final = 4
+"""Pairs of network and fleet that a chunk is taken to have usage of."""
 
 
 class _Kore:
     settings: type[AccountSettings] = KoreSettings
     limits: Sequence[Limit] = ()
     """KORE publishes none; what it asks for by 429 and 503 is heeded."""
+
+    def needs(self, account: KoreAccount, sims: int) -> Needs:
+        """Of each chunk the networks, the fleets, the rows of each pair of them and the plain totals."""
+        settings = account.settings
+        chunks = ceil(settings.reread_hours / settings.chunk_hours) + 1
+        periods = settings.chunk_hours if settings.grain == "hour" else ceil(settings.chunk_hours / 24)
+        of_chunk = 3 + PAIRS + pages(sims * periods, settings.page_size)
+        listings = 2 * pages(sims, settings.page_size)
+        return Needs(
+            (
+                Need("sweep", "/UsageRecords", chunks * of_chunk, settings.poll_interval_s),
+                Need("listings", "/Sims", listings, INVENTORY_AGE.total_seconds()),
+            ),
+            lag_s=0.0,
+        )
 
     def job(self, account: KoreAccount, toolbox: Toolbox) -> KoreSweep:
         return KoreSweep(account, toolbox)

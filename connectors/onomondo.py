@@ -14,9 +14,10 @@ from typing import Any, Final
 from connectors.account import Account, AccountSettings, Traits
 from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
+from connectors.needs import Need, Needs, pages
 from connectors.onomondo_rows import DATA_EVENT, SMS_EVENT, event_record
 from connectors.onomondo_settings import OnomondoAccount, OnomondoSettings
-from connectors.onomondo_sweep import OnomondoSweep, onomondo_api
+from connectors.onomondo_sweep import INVENTORY_AGE, OnomondoSweep, onomondo_api
 from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox
@@ -62,9 +63,27 @@ LIMITS: Final = (Limit.window("requests", 600, 60, Scope.ADDRESS, stated=True),)
 """Of an address, whatever keys are used behind it (Onomondo's documentation)."""
 
 
+ROW_S: Final = 900.0
+"""A session's rows were seen to be a quarter of an hour apart."""
+
+
 class _Onomondo:
     settings: type[AccountSettings] = OnomondoSettings
     limits: Sequence[Limit] = LIMITS
+
+    def needs(self, account: OnomondoAccount, sims: int) -> Needs:
+        """All pages of today with every sweep, of the closed days now and then, and the SIMs each hour."""
+        settings = account.settings
+        of_day = pages(sims * 24 * 3600 / ROW_S, settings.page_size)
+        reread = settings.reread_days * of_day
+        return Needs(
+            (
+                Need("sweep", "/usage", of_day, settings.poll_interval_s),
+                Need("reread", "/usage", reread, settings.reread_interval_s, "reread_interval_s"),
+                Need("listing", "/sims", pages(sims, settings.page_size), INVENTORY_AGE.total_seconds()),
+            ),
+            lag_s=ROW_S,
+        )
 
     def job(self, account: OnomondoAccount, toolbox: Toolbox) -> OnomondoSweep:
         return OnomondoSweep(account, toolbox)

@@ -21,6 +21,7 @@ from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
 from connectors.inventory_copy import InventoryCopy
 from connectors.lease import Lease
+from connectors.plan import plan, refuse_impossible, sizes
 from connectors.poller import Poller
 from connectors.publisher import Publisher
 from connectors.receiver import Receiver
@@ -82,6 +83,8 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             ) from None
         await bookmarks.refresh()
         await inventory.refresh()
+        names = [entry.account.name for entry in accounts]
+        refuse_impossible(plan(accounts, sizes(inventory, names)))
         watched = [each for entry in accounts if (each := _watched(entry, toolbox, redis, buckets, runs))]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         yield Connector(

@@ -23,6 +23,7 @@ from connectors.history import History
 from connectors.http import HttpClient
 from connectors.inventory import Inventory
 from connectors.limits import Limit
+from connectors.needs import Needs
 from connectors.poller import Job
 from connectors.publisher import Sender
 from connectors.receiver import CallbackHandler
@@ -63,6 +64,9 @@ class Provider(Protocol):
     @property
     def limits(self) -> Sequence[Limit]:
         """The limits that the provider documents; none where it documents none."""
+
+    def needs(self, account: Account[Any], sims: int) -> Needs:
+        """Return the requests that the account's schedule makes with so many SIMs, at worst."""
 
     def job(self, account: Account[Any], toolbox: Toolbox) -> Job | None:
         """What is polled for this account, if anything."""

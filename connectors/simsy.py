@@ -8,6 +8,7 @@ from typing import Final
 from connectors.account import AccountSettings
 from connectors.http import HttpClient
 from connectors.limits import Limit
+from connectors.needs import ROWS_AN_HOUR, Need, Needs, pages
 from connectors.registry import Toolbox
 from connectors.simsy_settings import SimsyAccount, SimsySettings
 from connectors.simsy_sweep import SimsySweep, simsy_api
@@ -16,9 +17,40 @@ LIMITS: Final = (Limit.window("requests", 100, 60, costs={"/export$": 5}, stated
 """Of a tenant (SIMSY's documentation)."""
 
 
+SYNC_S: Final = 1800.0
+"""SIMSY takes usage over every half hour (SIMSY's guide for customers)."""
+
+
 class _Simsy:
     settings: type[AccountSettings] = SimsySettings
     limits: Sequence[Limit] = LIMITS
+
+    def needs(self, account: SimsyAccount, sims: int) -> Needs:
+        """A count of each chunk, and the pages of the newest two, which grow; listings now and then."""
+        settings = account.settings
+        chunks = settings.reread_hours / settings.chunk_hours + 1
+        grown = 2 * pages(sims * settings.chunk_hours * ROWS_AN_HOUR, settings.page_size)
+        rows = sims * settings.reread_hours * ROWS_AN_HOUR
+        return Needs(
+            (
+                Need("sweep", "/usage/records", chunks + grown, settings.poll_interval_s),
+                Need(
+                    "recheck",
+                    "/usage/records",
+                    pages(rows, settings.page_size),
+                    max(settings.recheck_hours * 3600, settings.poll_interval_s),
+                    "recheck_hours",
+                ),
+                Need(
+                    "listings",
+                    "/endpoints",
+                    3 * pages(sims, settings.page_size),
+                    settings.inventory_hours * 3600,
+                    "inventory_hours",
+                ),
+            ),
+            lag_s=SYNC_S,
+        )
 
     def job(self, account: SimsyAccount, toolbox: Toolbox) -> SimsySweep:
         return SimsySweep(account, toolbox)

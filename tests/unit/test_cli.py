@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from connectors.demo.embedded import free_port
 from simusage import app
 
-COMMANDS = ("run", "connect", "worker", "serve", "simulate", "check", "backfill")
+COMMANDS = ("run", "connect", "worker", "serve", "simulate", "check", "plan", "backfill")
 
 
 def simusage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,6 +118,23 @@ def test_check_tries_everything_and_says_what_would_help(tmp_path: Path) -> None
     assert result.returncode == 1, result.stderr
     assert "NO" in result.stdout
     assert "what would help" in result.stdout
+
+
+def test_plan_shows_figures_and_refuses_what_limits_make_impossible(tmp_path: Path) -> None:
+    """It asks nobody: the sizes of the fleets are given."""
+    text = (
+        "tenants = ['acme']\n[accounts.reports]\nprovider = 'simsy'\ntenant = 'acme'\n"
+        "client_id = 'x'\nclient_secret = '${SIMSY}'\n"
+    )
+    path = config(tmp_path, text)
+    small = simusage("plan", "--config", path, "--sims", "500", SIMSY="secret")
+    assert small.returncode == 0, small.stderr
+    assert "reports" in small.stdout
+    assert "requests" in small.stdout
+    large = simusage("plan", "--config", path, "--sims", "5000000", SIMSY="secret")
+    assert large.returncode == 1
+    assert "NO" in large.stdout
+    assert "accounts.reports." in large.stderr
 
 
 def test_run_without_demo_says_what_to_do() -> None:

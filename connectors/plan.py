@@ -1,0 +1,150 @@
+"""The plan: what each account's schedule takes of its provider's limits, and how fresh its numbers will be.
+
+The figures are worst cases: every SIM has usage, and every request takes `REQUEST_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from connectors.inventory import Inventory, kafka_inventory
+from connectors.limits import Limit, Scope
+from connectors.needs import Need, Needs
+from connectors.publisher import Publisher
+from connectors.registry import Registered
+from streams.errors import ConfigError
+from streams.kafka import make_producer
+from streams.settings import Settings
+
+REQUEST_S: Final = 0.25
+"""Seconds of one request: a guess at the way there and back."""
+
+UNJUDGED_S: Final = 10.0
+"""An interval under this means as often as the limits allow, so that none is too short."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPlan:
+    """One account's schedule in figures."""
+
+    account: str
+    provider: str
+    sims: int
+    requests: float
+    """Requests of one sweep."""
+    sweep_s: float
+    share: float
+    """Of the limit that it takes most of, 1.0 being all."""
+    limit: str | None
+    freshness_s: float
+    """How old a number is at worst, while nothing fails."""
+    problem: ConfigError | None
+    """Why the limits make the schedule impossible."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    entry: Registered
+    sims: int
+    needs: Needs
+
+    @property
+    def name(self) -> str:
+        return self.entry.account.name
+
+    @property
+    def provider(self) -> str:
+        return str(self.entry.account.settings.provider)
+
+
+def plan(entries: Sequence[Registered], sims: Mapping[str, int]) -> list[AccountPlan]:
+    """Return each account's plan for fleets of these sizes; one that is not named has no SIM yet."""
+    accounts = []
+    for entry in entries:
+        size = sims.get(entry.account.name, 0)
+        accounts.append(_Account(entry, size, entry.provider.needs(entry.account, size)))
+    return [_planned(account, accounts) for account in accounts]
+
+
+async def fleet_sizes(settings: Settings) -> dict[str, int]:
+    """Return how many SIMs of each account the inventory knows. Raises `UnavailableError`."""
+    publisher = Publisher(lambda: make_producer(settings))
+    inventory = kafka_inventory(settings, publisher)
+    try:
+        await inventory.refresh()
+        return sizes(inventory, settings.accounts)
+    finally:
+        await inventory.stop()
+        await publisher.stop()
+
+
+def sizes(inventory: Inventory, accounts: Iterable[str]) -> dict[str, int]:
+    """Return how many SIMs of each account the inventory knows."""
+    return {name: sum(1 for _ in inventory.of(name).sims()) for name in accounts}
+
+
+def refuse_impossible(plans: Sequence[AccountPlan]) -> None:
+    """Raise the `ConfigError` of the first plan that cannot be kept."""
+    for each in plans:
+        if each.problem is not None:
+            raise each.problem
+
+
+def _planned(account: _Account, accounts: Sequence[_Account]) -> AccountPlan:
+    limits = account.entry.provider.limits
+    sweep = account.needs.polls[0]
+    shares = {limit.name: _share(limit, account, accounts) for limit in limits}
+    tightest = max(limits, key=lambda limit: shares[limit.name], default=None)
+    sweep_s = max(sweep.requests * REQUEST_S, *(_stretched(limit, sweep) for limit in limits), 0.0)
+    over = tightest is not None and shares[tightest.name] > 1
+    return AccountPlan(
+        account=account.name,
+        provider=account.provider,
+        sims=account.sims,
+        requests=sweep.requests,
+        sweep_s=sweep_s,
+        share=shares[tightest.name] if tightest else 0.0,
+        limit=tightest.name if tightest else None,
+        freshness_s=account.needs.lag_s + sweep.every_s + sweep_s,
+        problem=_problem(account, tightest, shares[tightest.name]) if tightest and over else None,
+    )
+
+
+def _share(limit: Limit, account: _Account, accounts: Sequence[_Account]) -> float:
+    """Return what is asked of a limit, by all accounts that share it."""
+    sharing = [account]
+    if limit.scope is Scope.ADDRESS:
+        sharing = [each for each in accounts if each.provider == account.provider]
+    return sum(_load(limit, need) for each in sharing for need in each.needs.polls) / limit.per_s
+
+
+def _load(limit: Limit, need: Need) -> float:
+    """Return the requests a second that count in a limit."""
+    if need.every_s < UNJUDGED_S:
+        return 0.0
+    return limit.cost(need.path) * need.requests / need.every_s
+
+
+def _stretched(limit: Limit, sweep: Need) -> float:
+    """Return how long the limit makes a sweep take."""
+    return max(0.0, limit.cost(sweep.path) * sweep.requests - limit.capacity) / limit.per_s
+
+
+def _problem(account: _Account, limit: Limit, share: float) -> ConfigError:
+    most = max(account.needs.polls, key=lambda need: _load(limit, need))
+    others = share - _load(limit, most) / limit.per_s
+    place = "by address" if limit.scope is Scope.ADDRESS else "by account"
+    asked, allowed = share * limit.per_s * 60, limit.per_s * 60
+    if others < 1:
+        least = most.every_s * _load(limit, most) / limit.per_s / (1 - others)
+        remedy = f"want {most.key} of {least:.0f} or more, or fewer SIMs"
+    else:
+        remedy = "no interval would do: spread the accounts over more addresses, or poll fewer"
+    return ConfigError(
+        f"accounts.{account.name}.{most.key}",
+        f"{most.every_s:g}",
+        f"{account.sims} SIMs take {asked:.0f} requests a minute of the {allowed:.0f} that "
+        f"{account.provider} allows {place} (limit {limit.name}): {remedy}",
+    )
