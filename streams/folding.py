@@ -203,22 +203,25 @@ class Folding:
         5. Acknowledge the events in order; Faust commits their offsets.
         """
         async with self._flushing:
-            for partition, state in sorted(self._gathered.states.items()):
-                await self.projection.meet(partition, state)
-            # Step 1.
-            for state in self._gathered.states.values():
-                for lost in state.merge():
-                    self._letter(lost.record.value, lost.record.error, lost.origin, lost.tenant, lost.account)
-            gathered, self._gathered = self._gathered, Gathered()
-            if not gathered.states:
-                return
             try:
                 async with asyncio.timeout(BROKEN_AFTER_SECONDS):
-                    await self._flush(gathered)
+                    gathered = await self._merged()
+                    if gathered.states:
+                        await self._flush(gathered)
             except TimeoutError as error:
                 die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
             except Exception as error:  # noqa: BLE001 - an offset must not pass what was not written
                 die("a flush failed", error)
+
+    async def _merged(self) -> Gathered:
+        for partition, state in sorted(self._gathered.states.items()):
+            await self.projection.meet(partition, state)
+        # Step 1.
+        for state in self._gathered.states.values():
+            for lost in state.merge():
+                self._letter(lost.record.value, lost.record.error, lost.origin, lost.tenant, lost.account)
+        gathered, self._gathered = self._gathered, Gathered()
+        return gathered
 
     async def _flush(self, gathered: Gathered) -> None:
         lost = {p for p, state in gathered.states.items() if not self.states.holds(p, state)}

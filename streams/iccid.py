@@ -5,15 +5,16 @@ from __future__ import annotations
 from streams.errors import DataError
 
 
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
+"""A digit's double, its own digits added together."""
+
+
 def luhn_digit(digits: str) -> str:
     """Return the check digit that completes `digits` (ITU-T E.118, ISO/IEC 7812-1)."""
-    total = 0
-    for position, digit in enumerate(reversed(digits)):
-        value = int(digit)
-        if position % 2 == 0:
-            value = value * 2 - 9 if value > 4 else value * 2
-        total += value
-    return str(-total % 10)
+    text = digits.encode()
+    doubled = text[-1::-2].translate(_DOUBLED)
+    zeros = ord("0") * len(text)
+    return str((zeros - sum(doubled) - sum(text[-2::-2])) % 10)
 
 
 def canonical_iccid(text: str) -> str:

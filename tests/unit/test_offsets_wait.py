@@ -19,7 +19,7 @@ from streams.events import Message
 from streams.folding import Folding
 from streams.readmodel import ReadModel
 from streams.settings import RedisSettings, Settings
-from streams.state import NEVER
+from streams.state import NEVER, PartitionState
 from streams.worker import make_app
 from tests.oracle import TENANTS, event, usage
 from tests.waiting import wait_until
@@ -242,6 +242,15 @@ async def test_a_changelog_that_fails_ends_the_process_and_not_the_offset(bench:
     bench.producer.acknowledge(*state[:-1])
     with pytest.raises(Died, match="a flush failed"):
         await flush
+    assert not bench.acknowledged
+
+
+async def test_a_merge_that_fails_ends_the_process(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush is a task of its own: Faust would log the error and gather on without it."""
+    await bench.fold(event(usage()).message())
+    monkeypatch.setattr(PartitionState, "merge", lambda _: 1 / 0)
+    with pytest.raises(Died, match="a flush failed"):
+        await bench.folding.flush()
     assert not bench.acknowledged
 
 
