@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationError
 
 from connectors.account import Account, AccountSettings, Address, GivenSecret
 from connectors.auth import Token, TokenCache, jwt_expiry
-from connectors.bookmarks import Bookmark, next_observation
 from connectors.emnify_cdr import Part, usage_record
 from connectors.http import Call, Failure, HttpClient, ProviderError
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs
-from connectors.publisher import Batch, Proceed, cover
+from connectors.publisher import Batch, Proceed
 from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
-from connectors.values import EPOCH, micros
+from connectors.stream_coverage import StreamCoverage
 from streams.events import describe
 
 USAGE_STREAM: Final = 1
@@ -109,9 +108,7 @@ class EmnifyCallback:
 class StreamWatch:
     """Looks at the stream's status again and again, and tells from it what is covered.
 
-    Between two looks that both read Running the stream has delivered everything that is older than the
-    delivery lag. After a look that read otherwise coverage begins anew, so that the gap shows. emnify keeps
-    its records for us while we are away, so a restart of ours makes no gap.
+    emnify keeps its records for us while we are away, so a restart of ours makes no gap.
     """
 
     MISSING: ClassVar[str] = "no usage stream calls {url}: create one there, or set stream_id"
@@ -120,8 +117,13 @@ class StreamWatch:
         self._account = account
         self._toolbox = toolbox
         self._api = EmnifyApi(account, toolbox.http)
-        self._begun: datetime | None = None
-        self._from: datetime | None = None
+        settings = account.settings
+        self._coverage = StreamCoverage(
+            account,
+            toolbox,
+            lag=timedelta(seconds=settings.delivery_lag_s),
+            history=timedelta(hours=settings.history_hours),
+        )
 
     @property
     def account(self) -> str:
@@ -135,11 +137,10 @@ class StreamWatch:
 
     async def sweep(self, proceed: Proceed) -> str:
         """Look once. Raises `ProviderError` where the stream does not run, so that the reason shows."""
-        bookmark = self._toolbox.bookmarks.get(self.account)
         now = self._toolbox.clock()
         stream = await self._api.stream(self._toolbox.public_url)
         if stream is None or stream.status.id != RUNNING:
-            await self._interrupted(bookmark, proceed)
+            await self._coverage.interrupted(proceed)
             if stream is None:
                 raise ProviderError(Failure.CONFIG, self.MISSING.format(url=self._callback_url))
             status = stream.status.description or stream.status.id
@@ -148,42 +149,12 @@ class StreamWatch:
                 f"data stream {stream.id} is {status}, not Running: emnify delivers nothing until it is "
                 "resumed or restarted, and keeps a backlog of 7 days at most",
             )
-        return await self._running(bookmark, now, proceed)
+        await self._coverage.running(now, proceed)
+        return "the data stream is Running"
 
     @property
     def _callback_url(self) -> str:
         return callback_url(self._toolbox.public_url, self.account)
-
-    async def _interrupted(self, bookmark: Bookmark | None, proceed: Proceed) -> None:
-        self._begun = self._from = None
-        if bookmark is not None and bookmark.covered_until is not None:
-            await self._toolbox.bookmarks.put(
-                self.account, bookmark.model_copy(update={"covered_until": None}), proceed
-            )
-
-    async def _running(self, bookmark: Bookmark | None, now: datetime, proceed: Proceed) -> str:
-        settings = self._account.settings
-        if bookmark is not None and bookmark.covered_until is not None:
-            start = EPOCH + timedelta(microseconds=bookmark.covered_until)
-        else:
-            if self._begun is None or self._from is None:
-                history = timedelta(hours=settings.history_hours if bookmark is None else 0)
-                self._begun, self._from = now, _ceil(now - history)
-                return "the data stream is Running"
-            start = self._from
-        end = (now - timedelta(seconds=settings.delivery_lag_s)).replace(microsecond=0)
-        # Before this the first records of a new or resumed stream may still be on their way.
-        settled = self._begun is None or end >= self._begun.replace(microsecond=0)
-        if not settled or end <= start:
-            return "the data stream is Running"
-        observed = next_observation(bookmark, micros(now))
-        sender, inventory = self._toolbox.sender, self._toolbox.inventory
-        await cover(sender, inventory, self._account, start, end, observed_at=now, proceed=proceed)
-        await self._toolbox.bookmarks.put(
-            self.account, Bookmark(covered_until=micros(end), last_observation=observed), proceed
-        )
-        self._begun = self._from = None
-        return "the data stream is Running"
 
 
 class EmnifyApi:
@@ -284,8 +255,3 @@ def _is_usage(stream: _Stream) -> bool:
 def _url(stream: _Stream) -> str | None:
     credentials = stream.destination.credentials if stream.destination else None
     return credentials.url if credentials else None
-
-
-def _ceil(at: datetime) -> datetime:
-    whole = at.replace(microsecond=0)
-    return whole if whole == at else whole + timedelta(seconds=1)

@@ -15,9 +15,12 @@ from connectors.account import Account, AccountSettings, Traits
 from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs, pages
+from connectors.onomondo_api import onomondo_api
+from connectors.onomondo_listing import LISTING_AGE
 from connectors.onomondo_rows import DATA_EVENT, SMS_EVENT, event_record
 from connectors.onomondo_settings import OnomondoAccount, OnomondoSettings
-from connectors.onomondo_sweep import INVENTORY_AGE, OnomondoSweep, onomondo_api
+from connectors.onomondo_sweep import OnomondoSweep
+from connectors.onomondo_watch import OnomondoWatch
 from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox
@@ -72,21 +75,28 @@ class _Onomondo:
     limits: Sequence[Limit] = LIMITS
 
     def needs(self, account: OnomondoAccount, sims: int) -> Needs:
-        """All pages of today with every sweep, of the closed days now and then, and the SIMs each hour."""
+        """All pages of today with every sweep, of the closed days now and then, and the SIMs each hour.
+
+        Where the push counts it is a look at the webhook instead of the pages.
+        """
         settings = account.settings
+        listing = Need("listing", "/sims", pages(sims, settings.page_size), LISTING_AGE.total_seconds())
+        if settings.source == "push":
+            watch = Need("watch", "/webhooks", 1, settings.poll_interval_s)
+            return Needs((watch, listing), lag_s=settings.delivery_lag_s)
         of_day = pages(sims * 24 * 3600 / ROW_S, settings.page_size)
         reread = settings.reread_days * of_day
         return Needs(
             (
                 Need("sweep", "/usage", of_day, settings.poll_interval_s),
                 Need("reread", "/usage", reread, settings.reread_interval_s, "reread_interval_s"),
-                Need("listing", "/sims", pages(sims, settings.page_size), INVENTORY_AGE.total_seconds()),
+                listing,
             ),
             lag_s=ROW_S,
         )
 
-    def job(self, account: OnomondoAccount, toolbox: Toolbox) -> OnomondoSweep:
-        return OnomondoSweep(account, toolbox)
+    def job(self, account: OnomondoAccount, toolbox: Toolbox) -> OnomondoSweep | OnomondoWatch:
+        return (OnomondoSweep if account.settings.source == "poll" else OnomondoWatch)(account, toolbox)
 
     def callback(self, account: OnomondoAccount, _public_url: str) -> OnomondoCallback | None:
         return OnomondoCallback(account) if account.settings.callback_token else None

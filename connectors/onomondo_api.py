@@ -6,20 +6,19 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import date
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.inventory import Seen
+from connectors.onomondo_settings import KeyScheme, OnomondoAccount
 from connectors.paging import Page, Pages, cursor, following, listed, offset, whole
 from streams.errors import DataError
 from streams.events import describe
 from streams.iccid import canonical_iccid
 
 logger = logging.getLogger(__name__)
-
-KeyScheme = Literal["bearer", "raw"]
 
 TAG_LENGTH: Final = 128
 LABEL_LENGTH: Final = 256
@@ -125,6 +124,18 @@ class OnomondoApi:
     def _with_key(self, call: Call, scheme: KeyScheme) -> Call:
         key = self._api_token.get_secret_value()
         return replace(call, headers={"Authorization": f"Bearer {key}" if scheme == "bearer" else key})
+
+
+def onomondo_api(account: OnomondoAccount, http: HttpClient) -> OnomondoApi:
+    """Return the API as this account sees it."""
+    settings = account.settings
+    return OnomondoApi(
+        http,
+        api_base=settings.api_base,
+        api_token=settings.api_token,
+        scheme=settings.key_scheme,
+        page_size=settings.page_size,
+    )
 
 
 def day_filter(day: date) -> str:

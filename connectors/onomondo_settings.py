@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import Field, IPvAnyNetwork, model_validator
 
 from connectors.account import Account, AccountSettings, Address, GivenSecret
-from connectors.onomondo_api import KeyScheme
+
+KeyScheme = Literal["bearer", "raw"]
 
 
 class OnomondoSettings(AccountSettings):
@@ -38,6 +39,12 @@ class OnomondoSettings(AccountSettings):
     """Rows of one page."""
     delivery_lag_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     """Seconds after which an event has arrived while the webhook is active, where `source` is push."""
+
+    @model_validator(mode="after")
+    def _taken(self) -> Self:
+        if self.source == "push" and self.callback_token is None:
+            raise ValueError("want callback_token where source is push: without it no events are taken")
+        return self
 
 
 OnomondoAccount = Account[OnomondoSettings]

@@ -13,8 +13,9 @@ from typing import Final
 from connectors.account import Traits
 from connectors.bookmarks import Bookmark, Reading, next_observation
 from connectors.changes import ChangeFilter, seen
-from connectors.http import HttpClient, ProviderError
-from connectors.onomondo_api import OnomondoApi, day_filter
+from connectors.http import ProviderError
+from connectors.onomondo_api import day_filter, onomondo_api
+from connectors.onomondo_listing import OnomondoListing
 from connectors.onomondo_rows import row_record
 from connectors.onomondo_settings import OnomondoAccount
 from connectors.paging import PAGES_MAX, Page
@@ -26,9 +27,6 @@ from streams.usage import UsageRecord
 
 DAY: Final = timedelta(days=1)
 
-INVENTORY_AGE: Final = timedelta(hours=1)
-"""After this SIMs are read again even where no row asks for it: SIMs change their tags."""
-
 
 class OnomondoSweep:
     """One account's sweeps."""
@@ -37,8 +35,8 @@ class OnomondoSweep:
         self._account = account
         self._toolbox = toolbox
         self._api = onomondo_api(account, toolbox.http)
+        self._listing = OnomondoListing(account, toolbox, self._api)
         self._changes = ChangeFilter()
-        self._listed_at = EPOCH
         self._reread_at = EPOCH
 
     @property
@@ -58,7 +56,7 @@ class OnomondoSweep:
         """
         now = self._toolbox.clock()
         settings = self._account.settings
-        await self._list_sims(now, proceed)
+        await self._listing.refresh(now, proceed)
         # A day whose reading broke off comes first: closed days would take its reading in the bookmark.
         due = now - self._reread_at >= timedelta(seconds=settings.reread_interval_s)
         reread = due and self._bookmark.reading is None
@@ -140,7 +138,7 @@ class OnomondoSweep:
                 records[record.identity] = record, original
             except DataError as error:
                 broken[original.hex()] = original, error
-        await self._list_unknown([record for record, _ in records.values()], now, proceed)
+        await self._listing.ensure((record.sim for record, _ in records.values()), now, proceed)
         batch, news = Batch(), []
         for identity, (record, original) in records.items():
             item = seen(day, identity, self._payload(record))
@@ -169,32 +167,6 @@ class OnomondoSweep:
         """Return what makes a record news: what it says, and whose it is, which may turn out later."""
         owner = self._toolbox.inventory.of(self.account).standing(record.sim).tenant_at(record.start)
         return record.model_dump_json(exclude={"revision"}).encode() + (owner or "").encode()
-
-    async def _list_unknown(self, records: list[UsageRecord], now: datetime, proceed: Proceed) -> None:
-        """Read the SIMs where a record's was never listed: the account's rules may look at its tags."""
-        places = self._toolbox.inventory.of(self.account).places
-        if not all(places(record.sim) for record in records):
-            await self._list_sims(now, proceed, needed=True)
-
-    async def _list_sims(self, now: datetime, proceed: Proceed, *, needed: bool = False) -> None:
-        """Read the SIMs where that is long ago, or where a row needs it, but not twice for one day's rows."""
-        if self._listed_at == now or not (needed or now - self._listed_at >= INVENTORY_AGE):
-            return
-        async for listed in self._api.sims():
-            await self._toolbox.inventory.observe(self._account, listed, now, proceed)
-        self._listed_at = now
-
-
-def onomondo_api(account: OnomondoAccount, http: HttpClient) -> OnomondoApi:
-    """Return the API as this account sees it."""
-    settings = account.settings
-    return OnomondoApi(
-        http,
-        api_base=settings.api_base,
-        api_token=settings.api_token,
-        scheme=settings.key_scheme,
-        page_size=settings.page_size,
-    )
 
 
 def _resumable(reading: Reading | None, day: date, now: datetime) -> Reading | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from connectors.inventory import Seen
 from connectors.onomondo import OnomondoCallback
@@ -225,3 +226,10 @@ async def test_an_event_that_cannot_be_used_is_kept(polled: Pushing) -> None:
     assert (await polled.push(["no event"])).status_code == 200
     assert [reason for reason, _ in polled.sender.dead] == ["malformed", "malformed"]
     assert b'"iccid": "none"' in polled.sender.dead[0][1]
+
+
+def test_a_push_that_counts_needs_a_token() -> None:
+    with pytest.raises(ValidationError, match="callback_token"):
+        onomondo_account(source="push", callback_token=None)
+    with pytest.raises(ValidationError, match="callback_token"):
+        onomondo_account(callback_token=SecretStr("short"))

@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.bookmarks import Bookmark, Bookmarks, Reading
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.lease import LeaseLostError
+from connectors.onomondo import PROVIDER
 from connectors.onomondo_sweep import OnomondoSweep
+from connectors.onomondo_watch import OnomondoWatch
 from connectors.publisher import always
 from connectors.registry import Toolbox
 from connectors.simulators import Simulators
@@ -26,7 +28,7 @@ from streams.errors import UnavailableError
 from streams.topics import BOOKMARKS, USAGE_EVENTS
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import MemorySender, inventory_of, onomondo_account
+from tests.unit.connector_fakes import SECRET, MemorySender, inventory_of, onomondo_account
 from tests.unit.simulator_harness import SetClock, settings_with
 
 DAY = timedelta(days=1)
@@ -69,6 +71,12 @@ class Sweeping:
 
     def process(self, **changes: Any) -> OnomondoSweep:
         """The job as a new process makes it: it has the bookmark and the inventory, and no memory."""
+        job = self.job(**changes)
+        assert isinstance(job, OnomondoSweep)
+        return job
+
+    def job(self, **changes: Any) -> OnomondoSweep | OnomondoWatch:
+        """The job that the account's settings ask for."""
         values = {
             "api_base": f"{self.address}/onomondo",
             "api_token": SecretStr("demo-onomondo-api-token"),
@@ -79,7 +87,7 @@ class Sweeping:
         toolbox = Toolbox(
             self.http, self.sender, self.bookmarks, self.inventory, "http://receiver", self.clock
         )
-        return OnomondoSweep(onomondo_account(**(values | changes)), toolbox)
+        return PROVIDER.job(onomondo_account(**(values | changes)), toolbox)
 
     @property
     def bookmark(self) -> Bookmark:
@@ -331,3 +339,49 @@ async def test_what_kafka_has_not_taken_is_published_by_the_next_sweep() -> None
         assert run.bookmark.covered_until == covered
         await job.sweep(always)
         assert run.counted() == run.truth()
+
+
+HOOK = {"webhook_url": "http://receiver/callbacks/onomondo-main", "webhook_token": SECRET}
+
+
+async def test_where_the_push_counts_an_active_webhook_covers_and_nothing_is_polled() -> None:
+    """What happened before its first look, and while it was switched off, stays uncovered."""
+    async with sweeping(**HOOK) as run:
+        job = run.job(source="push", delivery_lag_s=60)
+        looked = run.clock.now
+        assert await job.sweep(always) == "the webhook is active"
+        assert run.sender.coverage == []
+        run.clock.forward(minutes=10)
+        await job.sweep(always)
+        run.simulators.webhooks.active = False
+        run.clock.forward(minutes=10)
+        with pytest.raises(ProviderError, match="is not active") as caught:
+            await job.sweep(always)
+        assert caught.value.failure is Failure.CONFIG
+        run.simulators.webhooks.active = True
+        run.clock.forward(minutes=10)
+        back = run.clock.now
+        await job.sweep(always)
+        run.clock.forward(minutes=10)
+        await job.sweep(always)
+        spans = sorted({(event.start, event.end) for event in run.sender.coverage})
+        lag, second = timedelta(seconds=60), timedelta(seconds=1)
+        assert spans == [
+            (_whole(looked) + second, _whole(looked + timedelta(minutes=10) - lag)),
+            (_whole(back) + second, _whole(run.clock.now - lag)),
+        ]
+        assert {event.source for event in run.sender.coverage} == {"push"}
+        assert run.sender.usage == []
+        assert run.inventory.of("onomondo-main").sim_of("001100000") is not None
+
+
+async def test_a_missing_webhook_says_where_it_should_point_but_not_the_secret() -> None:
+    async with sweeping() as run:
+        with pytest.raises(ProviderError, match="does not exist") as caught:
+            await run.job(source="push").sweep(always)
+        assert "http://receiver/callbacks/onomondo-main/<callback_token>" in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+def _whole(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
