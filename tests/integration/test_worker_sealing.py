@@ -1,4 +1,4 @@
-"""Sealed hours on a real broker, Redis and worker: months of usage, backfills, kills, a Redis that is lost."""
+"""Sealed hours on a real broker, Redis and worker: months of usage, backfills, kills, a lost Redis."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def exact(stack: Stack, what: str) -> None:
 async def test_eighteen_months_of_backfill_over_live_data_end_exact(
     stack: Stack,
 ) -> None:
-    """Begun twice, run twice; the worker is killed in between; Redis is lost at the end and filled again from the archive."""
+    """It is begun twice and run twice; the worker is killed in between; Redis is lost at the end."""
     worker = stack.worker()
     await send(stack, live(TENANTS[0], NOW - 60 * DAY, 60))
     await exact(stack, "sixty days of live usage")
