@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from streams.errors import DataError
 
-
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 """A digit's double, its own digits added together."""
 

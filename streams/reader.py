@@ -92,6 +92,7 @@ class Reader:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._contexts: dict[str, dict[bytes, Context]] = {}
+        self._partitions = 0
 
     async def check_start(self, url: str) -> None:
         """Make sure at start that Redis answers.
@@ -110,12 +111,17 @@ class Reader:
 
     async def status(self) -> ModelStatus:
         """Return how complete the read model is."""
+        # The number of partitions hardly ever changes, so one round trip asks for it and for each of them.
         with _unavailable():
-            meta = await cast("Awaitable[bytes | None]", self._redis.hget(META, "partitions"))
-            partitions = int(meta or 0)
-            states = await self._pipelined(
-                lambda pipe, p: pipe.hmget(partition_key(p), ["version", "complete"]), range(partitions)
-            )
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hget(META, "partitions")
+                for partition in range(self._partitions):
+                    pipe.hmget(partition_key(partition), ["version", "complete"])
+                stored, *states = await pipe.execute()
+        partitions = int(stored or 0)
+        if partitions != len(states):
+            self._partitions = partitions
+            return await self.status()
         complete = frozenset(p for p, state in enumerate(states) if state[1] == b"1")
         versions = {p: int(state[0]) for p, state in enumerate(states) if state[0] is not None}
         return ModelStatus(partitions, complete, versions)

@@ -168,6 +168,7 @@ class WindowTable(_DirectTable):
             **kwargs,
         )
         self._calendar = window
+        self._compressor = zstandard.ZstdCompressor(level=1)
         self._index: dict[int, dict[float, set[Any]]] = {}
 
     def held(self) -> list[int]:
@@ -183,7 +184,7 @@ class WindowTable(_DirectTable):
     async def write(self, partition: int, tenant: str, start: int, value: bytes) -> Awaitable[Any]:
         """Set a window's value; `start` is epoch seconds. Returns what to await for the acknowledgement."""
         key = (tenant, self._calendar.current(start))
-        packed = zstandard.compress(value, 1)
+        packed = self._compressor.compress(value)
         self.data[key] = packed
         self._note(partition, key)
         return await self._send(partition, self._encoded(key), packed)
