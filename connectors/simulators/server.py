@@ -4,9 +4,11 @@
 nobody's API.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from socket import socket
 from types import FrameType
 
 import uvicorn
@@ -27,6 +29,9 @@ from connectors.simulators.truth import ground_truth
 from connectors.simulators.usage import Clock, UsageHistory, utc_text
 
 __all__ = ["SimulatorSettings", "Simulators", "run"]
+
+
+logger = logging.getLogger(__name__)
 
 
 def _now() -> datetime:
@@ -129,6 +134,13 @@ class Simulators:
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Starts to serve and names the address, whose port may be one that was free."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                logger.info("simulators at http://%s:%d", *listener.getsockname()[:2])
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends serving without raising the signal again afterwards, so that the process ends with 0."""
         self.force_exit = self.should_exit
