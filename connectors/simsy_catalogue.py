@@ -6,10 +6,11 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from connectors.http import Failure, ProviderError
 from connectors.inventory import Inventory, Seen
 from connectors.publisher import Proceed
 from connectors.simsy_api import SimsyApi
-from connectors.simsy_listings import LISTINGS, Endpoints
+from connectors.simsy_listings import LISTINGS, Endpoints, Reader
 from connectors.simsy_settings import SimsyAccount
 from connectors.values import EPOCH
 from streams.errors import DataError
@@ -48,26 +49,43 @@ class Catalogue:
         A SIM is observed with the customer that its bundle instances name, because a rule may ask for it: of
         one whose customer is not known yet the rules of a shared account could not say anything.
         """
-        owned = self._account.settings.tenant is not None
         endpoints = Endpoints()
         for path, reader in LISTINGS:
-            async for items in self._api.listing(path):
-                found = []
-                for item in items:
-                    try:
-                        found.append(reader(item))
-                    except DataError as error:
-                        logger.warning("an item of SIMSY's %s cannot be used: %s", path, error)
-                sims = []
-                for each in found:
-                    if each.sim and each.organisations:
-                        self._customers[each.sim] = each.organisations[0]
-                    if each.kind == "endpoint":
-                        endpoints.add(each)
-                        sims += [self._sim(each, each.sim)] if each.sim else []
-                told = [sim for sim in sims if owned or sim.organisations]
-                await self._inventory.observe(self._account, [*found, *told], now, proceed)
+            try:
+                async for items in self._api.listing(path):
+                    await self._take(path, reader, items, endpoints, now, proceed)
+            except ProviderError as error:
+                # Usage needs the endpoints alone; the rest may be forbidden to a token.
+                if path == "endpoints" or error.failure is Failure.TRANSIENT:
+                    raise
+                logger.warning("SIMSY's %s cannot be listed: %s", path, error)
         self.endpoints, self._read_at = endpoints, now
+
+    async def _take(
+        self,
+        path: str,
+        reader: Reader,
+        items: list[Any],
+        endpoints: Endpoints,
+        now: datetime,
+        proceed: Proceed,
+    ) -> None:
+        found = []
+        for item in items:
+            try:
+                found.append(reader(item))
+            except DataError as error:
+                logger.warning("an item of SIMSY's %s cannot be used: %s", path, error)
+        sims = []
+        for each in found:
+            if each.sim and each.organisations:
+                self._customers[each.sim] = each.organisations[0]
+            if each.kind == "endpoint":
+                endpoints.add(each)
+                sims += [self._sim(each, each.sim)] if each.sim else []
+        owned = self._account.settings.tenant is not None
+        told = [sim for sim in sims if owned or sim.organisations]
+        await self._inventory.observe(self._account, [*found, *told], now, proceed)
 
     def _sim(self, endpoint: Seen, sim: str) -> Seen:
         customer = self._customers.get(sim)

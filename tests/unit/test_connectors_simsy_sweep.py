@@ -349,6 +349,16 @@ async def test_the_inventory_gets_sims_endpoints_bundles_and_instances() -> None
         assert len(it.sender.on(INVENTORY)) == before, "what has not changed is not said again"
 
 
+async def test_a_listing_that_is_forbidden_does_not_hold_up_usage(caplog: pytest.LogCaptureFixture) -> None:
+    """Bundles are nothing that usage needs."""
+    async with sweeping() as it:
+        routes = it.simulators.simsy.app.router.routes
+        routes[:] = [route for route in routes if "bundle" not in str(route)]
+        await it.sweep()
+        assert it.told() == it.truth()
+    assert "SIMSY's bundles cannot be listed" in caplog.text
+
+
 async def test_wrong_credentials_are_the_configurations_fault() -> None:
     async with sweeping(client_secret=SecretStr("wrong-secret")) as it:
         with pytest.raises(ProviderError, match="does not accept the credentials: 401") as caught:
