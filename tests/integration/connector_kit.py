@@ -107,6 +107,19 @@ def kore_table(folder: Path, address: str, tenant: str, **changes: Any) -> dict[
     } | changes
 
 
+def onomondo_table(folder: Path, address: str, assign: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """An Onomondo account's table; `assign` maps tags to tenants."""
+    return {
+        "provider": "onomondo",
+        "api_base": f"{address}/onomondo",
+        "api_token": secret_file(folder, "demo-onomondo-api-token"),
+        "callback_token": secret_file(folder, "demo-onomondo-webhook-token"),
+        "assign": [{"tag": name, "tenant": tenant} for name, tenant in assign.items()],
+        "poll_interval_s": 0.5,
+        "reread_interval_s": 2,
+    } | changes
+
+
 def simsy_table(folder: Path, address: str, tenant: str, **changes: Any) -> dict[str, Any]:
     """A SIMSY account's table: acme's service token of the simulator, its usage owned by `tenant`."""
     return {
