@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from connectors.connect import serve
 from connectors.simulators import Simulators, SimulatorSettings
@@ -37,7 +37,7 @@ CALLBACK_SECRET = "demo-emnify-callback-secret"
 
 
 @asynccontextmanager
-async def served(app: Starlette) -> AsyncIterator[str]:
+async def served(app: ASGIApp) -> AsyncIterator[str]:
     """Serve an application, lifespan included, on a free port, and give its address."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none"))
     # `_serve` leaves the signal handlers of the test runner alone.
