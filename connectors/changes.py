@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 
+from streams.usage import UsageRecord
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -37,6 +39,10 @@ class ChangeFilter:
         """Whether nothing was published under this identity, or something else."""
         return self._hours[item.hour].get(item.identity) != item.payload
 
+    def knows(self, item: Seen) -> bool:
+        """Whether anything was published under this identity."""
+        return item.identity in self._hours.get(item.hour, ())
+
     def remember(self, items: Iterable[Seen]) -> None:
         """Note what Kafka has acknowledged."""
         for item in items:
@@ -59,6 +65,12 @@ class ChangeFilter:
         """Drop what lies before the re-read window."""
         for hour in [hour for hour in self._hours if hour < start]:
             del self._hours[hour]
+
+
+def seen_in(record: UsageRecord) -> Seen:
+    """Digest a statement under the start of its period; its revision is not part of what it says."""
+    payload = record.model_dump_json(exclude={"revision"}).encode()
+    return seen(record.start, record.identity, payload)
 
 
 def digest(data: bytes) -> int:

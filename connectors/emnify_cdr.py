@@ -96,7 +96,7 @@ def usage_record(item: object, *, mb_bytes: int, pro_rata: bool = False) -> tupl
     except ValidationError as error:
         raise DataError("malformed", describe(error)) from None
     sim = canonical_iccid(cdr.sim.iccid)
-    tags = _tags(cdr.endpoint.tags if cdr.endpoint else None)
+    tags = tags_of(cdr.endpoint.tags if cdr.endpoint else None)
     country, network = _place(cdr.operator)
     priced = cdr.cost is not None and cdr.cost > 0 and cdr.currency is not None
     endpoint = cdr.endpoint.id if cdr.endpoint else None
@@ -141,8 +141,8 @@ def _volumes(cdr: _Cdr, mb_bytes: int) -> dict[str, Any]:
     raise DataError("malformed", f"traffic_type.id: got {cdr.traffic_type.id}; want 5 (data) or 6 (SMS)")
 
 
-def _tags(text: str | None) -> tuple[str, ...]:
-    """emnify keeps an endpoint's tags as one text with commas."""
+def tags_of(text: str | None) -> tuple[str, ...]:
+    """Part the tags: emnify keeps an endpoint's tags as one text with commas."""
     return tuple(sorted({tag.strip()[:TAG_LENGTH] for tag in (text or "").split(",") if tag.strip()}))
 
 

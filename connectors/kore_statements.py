@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from connectors import inventory
 from connectors.account import Traits
-from connectors.changes import ChangeFilter, Seen, seen
+from connectors.changes import ChangeFilter, Seen, seen, seen_in
 from connectors.kore_api import KoreApi, Network, Sim
 from connectors.kore_counting import Chunk, Grain
 from connectors.kore_rows import HOUR, Stamp, start_of_row, usage_record
@@ -112,12 +112,6 @@ class RowReader:
         listed = [*map(_listed_sim, self.sims.values()), *map(_listed_network, self._networks.values())]
         await self._listings.observe(self._account, listed, now, proceed)
         self._inventory_at = now
-
-
-def seen_in(record: UsageRecord) -> Seen:
-    """Digest a statement under the start of its period; its revision is not part of what it says."""
-    payload = record.model_dump_json(exclude={"revision"}).encode()
-    return seen(record.start, record.identity, payload)
 
 
 def _listed_sim(sim: Sim) -> inventory.Seen:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from connectors.bookmarks import Bookmark, next_observation
-from connectors.changes import ChangeFilter, Seen, digest
+from connectors.changes import ChangeFilter, Seen, digest, seen_in
 from connectors.history import Statement, newest
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.kore_api import KoreApi
@@ -21,7 +21,7 @@ from connectors.kore_rows import (
     start_of_row,
 )
 from connectors.kore_settings import KoreAccount
-from connectors.kore_statements import RowReader, Told, seen_in
+from connectors.kore_statements import RowReader, Told
 from connectors.kore_usage import UsageReader
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox

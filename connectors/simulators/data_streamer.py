@@ -141,7 +141,7 @@ class DataStreamer:
         retries = 0
         while not await self._push(stream, session, body):
             stream.failures += 1
-            if self._faults.max_retries is not None and retries >= self._faults.max_retries:
+            if self._faults.retries is not None and retries >= self._faults.retries:
                 logger.warning("data stream %d: retries used up, now in Error", stream.id)
                 stream.turn(StreamStatus.ERROR)
                 return

@@ -4,6 +4,7 @@ Paths are relative to the base URL (`https://cdn.emnify.net` in production).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -15,16 +16,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.simulators.data_streamer import DataStream, DataStreamer, StreamStatus
-from connectors.simulators.emnify_records import sim_item
-from connectors.simulators.fleet import Sim
+from connectors.simulators.emnify_records import endpoint_of, sim_item
+from connectors.simulators.emnify_stats import DAY, Subject, daily, stats, with_summary
+from connectors.simulators.fleet import EMNIFY_ACCOUNT, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
 from connectors.simulators.settings import EmnifySettings
-from connectors.simulators.usage import Clock
+from connectors.simulators.usage import Clock, UsageHistory
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 PER_PAGE_DEFAULT = 2000
 PER_PAGE_MAX = 2500
+TOKEN_REQUESTS = 25
+"""Of a token under the fault expired-tokens."""
 
 
 def _header(line: str) -> str:
@@ -68,9 +72,20 @@ class EmnifySimulator:
     """The stand-in's endpoints. Only usage streams to REST destinations can be created."""
 
     def __init__(
-        self, sims: Sequence[Sim], streamer: DataStreamer, settings: EmnifySettings, clock: Clock
+        self,
+        sims: Sequence[Sim],
+        history: UsageHistory,
+        streamer: DataStreamer,
+        settings: EmnifySettings,
+        faults: frozenset[str],
+        clock: Clock,
     ) -> None:
         self._sims = sims
+        self._history = history
+        self._faults = faults
+        self._requests = 0
+        self._issued = 0
+        self._tokens: dict[str, int] = {}
         self._streamer = streamer
         self._settings = settings
         self._clock = clock
@@ -80,6 +95,11 @@ class EmnifySimulator:
             routes=[
                 Route("/api/v1/authenticate", self._authenticate, methods=["POST"]),
                 self._route("/api/v1/sim", "GET", self._list_sims),
+                *(
+                    self._route(f"/api/v1/{kind}/{{id}}/stats{days}", "GET", self._statistics)
+                    for kind in ("sim", "endpoint", "organisation")
+                    for days in ("", "/daily")
+                ),
                 self._route(streams, "GET", self._list_streams),
                 self._route(streams, "POST", self._create_stream),
                 self._route(streams + "/{id:int}", "GET", self._on_stream(self._show_stream)),
@@ -91,7 +111,7 @@ class EmnifySimulator:
 
     def _route(self, path: str, method: str, handler: Handler) -> Route:
         async def guarded(request: Request) -> Response:
-            return self._refusal(request) or await handler(request)
+            return self._refusal(request) or self._misbehaviour(request) or await handler(request)
 
         return Route(path, guarded, methods=[method])
 
@@ -104,8 +124,22 @@ class EmnifySimulator:
             return JSONResponse(
                 {"message": str(error)}, 401, headers={"x-amzn-ErrorType": "AccessDeniedException"}
             )
-        if claims["exp"] <= self._clock().timestamp():
+        self._tokens[token] = self._tokens.get(token, 0) + 1
+        dies = "emnify-expired-tokens" in self._faults and self._tokens[token] > TOKEN_REQUESTS
+        if dies or claims["exp"] <= self._clock().timestamp():
             return _error(401, 1103, "TokenExpired", "The token has expired")
+        return None
+
+    def _misbehaviour(self, request: Request) -> Response | None:
+        """What a request gets in place of its answer, if anything."""
+        self._requests += 1
+        statistics = "/stats" in request.url.path
+        if "emnify-throttle" in self._faults and statistics and self._requests % 9 in {4, 5}:
+            return _error(429, 1105, "TooManyRequests", "Too many requests")
+        if "emnify-errors" in self._faults and self._requests % 11 == 3:
+            return Response("<html>Bad gateway</html>", 502, media_type="text/html")
+        if "emnify-errors" in self._faults and self._requests % 11 == 7:
+            return Response('[{"data":', media_type="application/json")
         return None
 
     async def _authenticate(self, request: Request) -> Response:
@@ -118,7 +152,12 @@ class EmnifySimulator:
         if not isinstance(body, dict) or body.get("application_token") != expected:
             return Response(status_code=401)
         issued = int(self._clock().timestamp())
-        claims = {"iat": issued, "exp": issued + self._settings.token_lifetime_seconds}
+        self._issued += 1
+        claims = {
+            "iat": issued,
+            "exp": issued + self._settings.token_lifetime_seconds,
+            "jti": self._issued,
+        }
         return JSONResponse({"auth_token": sign(claims, self._key)})
 
     async def _list_sims(self, request: Request) -> Response:
@@ -143,6 +182,31 @@ class EmnifySimulator:
             headers["Link"] = _links(request, page, pages, per_page)
         shown = self._sims[(page - 1) * per_page : page * per_page]
         return JSONResponse([sim_item(sim) for sim in shown], headers=headers)
+
+    async def _statistics(self, request: Request) -> Response:
+        """Of one SIM, endpoint or organisation; `my` organisation has all the others in it."""
+        by_day = request.url.path.endswith("/daily")
+        kind, wanted = request.url.path.split("/")[-4 if by_day else -3], request.path_params["id"]
+        of_all = kind == "organisation" and wanted == "my"
+        sims = {sim.number for sim in self._sims if of_all or str(_ids(sim)[kind]) == wanted}
+        if not sims:
+            return _error(404, 1201, "NotFound", f"There is no such {kind}")
+        usages = [usage for usage in self._history.of_account(EMNIFY_ACCOUNT) if usage.sim.number in sims]
+        subject = Subject(f"{kind}_id", 0 if of_all else int(wanted), as_text=kind != "sim")
+        now = self._clock()
+        if not by_day:
+            body = stats(usages, subject, now)
+            return _json([body] if kind == "sim" else body)
+        query = request.query_params
+        try:
+            first = date.fromisoformat(query.get("start_date", f"{now:%Y-%m}-01"))
+            end = date.fromisoformat(query.get("end_date", f"{now:%Y-%m-%d}"))
+        except ValueError:
+            return _error(422, 1403, "InvalidFormat", "start_date and end_date are days")
+        if kind == "organisation":
+            days = daily(usages, subject, first, end - DAY)
+            return _json(with_summary(days, usages, subject))
+        return _json(daily(usages, subject, first, end))
 
     async def _list_streams(self, request: Request) -> Response:
         return JSONResponse([_stream_item(stream) for stream in self._streamer.streams.values()])
@@ -215,6 +279,18 @@ def _stream_item(stream: DataStream) -> dict[str, Any]:
         "relation_resolution": True,
         "status": {"id": int(stream.status), "description": stream.status.name.capitalize()},
     }
+
+
+def _ids(sim: Sim) -> dict[str, int]:
+    return {
+        "sim": sim.number,
+        "endpoint": endpoint_of(sim)["id"],
+        "organisation": sim.tenant.organisation_id,
+    }
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")
 
 
 def _links(request: Request, page: int, pages: int, per_page: int) -> str:

@@ -13,7 +13,7 @@ from connectors.simulators.fleet import NETWORKS, Sim
 from connectors.simulators.usage import BYTES_PER_MB, Usage, utc_text
 
 _TRAFFIC_TYPES = {"data": {"id": 5, "description": "Data"}, "sms": {"id": 6, "description": "SMS"}}
-_EURO = {"id": 1, "code": "EUR", "symbol": "€"}
+EURO = {"id": 1, "code": "EUR", "symbol": "€"}
 _OPERATOR_IDS = {network.code: index for index, network in enumerate(NETWORKS, start=1)}
 _COUNTRY_IDS = {mcc: index for index, mcc in enumerate(sorted({n.mcc for n in NETWORKS}), start=70)}
 _TAGS = ("lab", "eu,metering", None)
@@ -27,7 +27,7 @@ def render_batch(batch: Sequence[Usage], *, single: bool) -> bytes:
 def usage_record(usage: Usage) -> dict[str, Any]:
     """One usage record; serialise it with orjson, which writes its `Fragment`s as they are."""
     network = usage.network
-    amount = _megabytes if usage.service == "data" else str
+    amount = megabytes if usage.service == "data" else str
     return {
         "id": usage.id,
         "traffic_type": _TRAFFIC_TYPES[usage.service],
@@ -39,7 +39,7 @@ def usage_record(usage: Usage) -> dict[str, Any]:
             "tx": orjson.Fragment(amount(usage.tx)),
         },
         "cost": orjson.Fragment(f"{usage.cost.normalize():f}"),
-        "currency": _EURO,
+        "currency": EURO,
         "imsi": _imsi(usage.sim),
         "imsi_id": usage.sim.number,
         "session_id": usage.session_id,
@@ -49,7 +49,7 @@ def usage_record(usage: Usage) -> dict[str, Any]:
             "msisdn": _msisdn(usage.sim),
             "production_date": "2021-01-01T00:00:00Z",
         },
-        "endpoint": _endpoint(usage.sim) | {"balance": None},
+        "endpoint": endpoint_of(usage.sim) | {"balance": None},
         "organisation": organisation(usage.sim),
         "operator": {
             "id": _OPERATOR_IDS[network.code],
@@ -73,7 +73,7 @@ def sim_item(sim: Sim) -> dict[str, Any]:
         "status": {"id": 1, "description": "Activated"},
         "customer_org": organisation(sim) | {"country": {"id": 74, "name": "Germany"}},
         "issuer_org": {"id": 1, "name": "emnify"},
-        "endpoint": _endpoint(sim),
+        "endpoint": endpoint_of(sim),
         "imsi": _imsi(sim),
         "msisdn": _msisdn(sim),
         "model": {"id": 1, "description": "Commercial", "memory_size": 64},
@@ -84,12 +84,12 @@ def organisation(sim: Sim) -> dict[str, Any]:
     return {"id": sim.tenant.organisation_id, "name": sim.tenant.name.capitalize()}
 
 
-def _megabytes(volume: int) -> str:
+def megabytes(volume: int) -> str:
     whole, rest = divmod(volume, BYTES_PER_MB)
     return f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
 
 
-def _endpoint(sim: Sim) -> dict[str, Any]:
+def endpoint_of(sim: Sim) -> dict[str, Any]:
     return {
         "id": 50_000_000 + sim.number,
         "name": sim.name,

@@ -8,7 +8,11 @@ from connectors.simulators.usage import Usage
 
 FAULTS: Final[dict[str, str]] = {
     "emnify-duplicates": "three of ten batches of the Data Streamer are delivered twice",
+    "emnify-errors": "now and then a 502 in HTML, or an answer that breaks off",
+    "emnify-expired-tokens": "a token dies after 25 requests",
     "emnify-shuffle": "the records inside a batch come in any order",
+    "emnify-stream-errors": "a push that is refused once turns the stream to Error, until it is restarted",
+    "emnify-throttle": "now and then two 429s in a row on statistics",
     "kore-errors": "now and then a 500, a 503, or an answer that breaks off",
     "kore-events-delta-only": "every second session lacks its cumulative volume, as in schema version 1",
     "kore-events-duplicates": "three of ten batches are delivered twice",

@@ -66,6 +66,9 @@ class Simulators:
                 size=emnify.batch_size,
             )
         at_emnify = [sim for sim in sims if sim.provider == "emnify"]
+        self._emnify = EmnifySimulator(
+            at_emnify, self.history, self.streamer, emnify, settings.faults.on, clock
+        )
         self._kore = KoreSimulator(
             sims, self.history, settings.kore, settings.faults.on, settings.seed, clock
         )
@@ -77,7 +80,7 @@ class Simulators:
         self.simsy = SimsySimulator(sims, self.history, settings.simsy, settings.faults.on, clock)
         self.app = Starlette(
             routes=[
-                Mount("/emnify", EmnifySimulator(at_emnify, self.streamer, emnify, clock).app),
+                Mount("/emnify", self._emnify.app),
                 Mount("/kore", self._kore.app),
                 Mount("/onomondo", self._onomondo.app),
                 Mount("/simsy", self.simsy.app),

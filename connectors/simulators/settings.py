@@ -37,6 +37,11 @@ class Faults(_Settings):
         return max(self.duplicate_fraction, 0.3 if "emnify-duplicates" in self.on else 0.0)
 
     @property
+    def retries(self) -> int | None:
+        """Retries of one batch before the stream turns to Error; `None` for no end."""
+        return 0 if "emnify-stream-errors" in self.on else self.max_retries
+
+    @property
     def shuffles(self) -> bool:
         """Whether the Data Streamer shuffles the records inside each batch."""
         return self.shuffle or "emnify-shuffle" in self.on

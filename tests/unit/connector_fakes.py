@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from connectors.account import Account
 from connectors.compacted import Take
-from connectors.emnify import EmnifySettings
+from connectors.emnify_settings import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
 from connectors.onomondo_settings import OnomondoSettings
@@ -49,15 +49,6 @@ class MemorySender:
     @property
     def coverage(self) -> list[CoverageEvent]:
         return [decode_coverage(message.value) for message in self.on(USAGE_EVENTS) if _covers(message)]
-
-    @property
-    def sequence(self) -> list[UsageEvent | CoverageEvent]:
-        """Usage and coverage in the order in which they were sent."""
-        found: list[UsageEvent | CoverageEvent | None] = [
-            decode_coverage(message.value) if _covers(message) else decode_usage(message.value)[0]
-            for message in self.on(USAGE_EVENTS)
-        ]
-        return [event for event in found if event is not None]
 
     @property
     def dead(self) -> list[tuple[str, bytes]]:

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from connectors.account import Account
-from connectors.emnify import EmnifyCallback, EmnifySettings
+from connectors.emnify import EmnifyCallback
+from connectors.emnify_settings import EmnifySettings
 from connectors.receiver import normalised
 from streams.events import MAX_BYTES, USAGE_TYPE, decode_usage, header
 from streams.usage import UsageRecord

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.bookmarks import Bookmark, Bookmarks
-from connectors.emnify import StreamWatch
 from connectors.emnify_cdr import usage_record
+from connectors.emnify_watch import StreamWatch
 from connectors.http import HttpClient, ProviderError
 from connectors.publisher import always
 from connectors.registry import Toolbox

@@ -1,0 +1,201 @@
+"""emnify by poll: the daily statistics of every SIM, read again while they may still grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from connectors import inventory
+from connectors.account import Traits
+from connectors.bookmarks import Bookmark, next_observation
+from connectors.changes import ChangeFilter, Seen, seen_in
+from connectors.emnify_api import EmnifyApi, SimItem
+from connectors.emnify_cdr import tags_of
+from connectors.emnify_settings import EmnifyAccount
+from connectors.emnify_stats import DAY, Amount, daily_amounts, day_identity, usage_record
+from connectors.history import newest
+from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.registry import Toolbox
+from connectors.values import EPOCH, micros, raw_row
+from streams.errors import DataError
+from streams.iccid import canonical_iccid
+from streams.usage import UsageRecord
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One poll: when it looked and at which days."""
+
+    observation: int
+    at: datetime
+    first: datetime
+    end: datetime
+    sims: int = 0
+    changed: int = 0
+    read: list[Seen] = field(default_factory=list)
+    """What the batch at hand is to be remembered by, once Kafka has it."""
+
+
+class EmnifyPoll:
+    """One account's polls. A day of a SIM is a total that replaces what was read of it before."""
+
+    def __init__(self, account: EmnifyAccount, toolbox: Toolbox) -> None:
+        self._account = account
+        self._toolbox = toolbox
+        self._api = EmnifyApi(account, toolbox.http)
+        self._changes = ChangeFilter()
+        self._observed: int | None = None
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self._account.name
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between polls."""
+        return self._account.settings.poll_interval_s
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Read the days once, SIM by SIM.
+
+        The observation time is reserved first; coverage follows the usage, and the bookmark follows both.
+        """
+        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
+        bookmark = bookmarks.get(self.account)
+        observation = next_observation(bookmark, micros(now))
+        covered = bookmark.covered_until if bookmark else None
+        known = bookmark is None or bookmark.last_observation == self._observed
+        await bookmarks.put(
+            self.account, Bookmark(covered_until=covered, last_observation=observation), proceed
+        )
+        reading = _Reading(observation, now, self._first(bookmark, now), _midnight(now) + DAY)
+        self._changes.forget_before(reading.first)
+        if not known:
+            await self._recall(reading.first, proceed)
+        self._observed = observation
+        async for page in self._api.sims():
+            await self._toolbox.inventory.observe(self._account, listed(page), now, proceed)
+            for item in page:
+                await self._read(item, reading, proceed)
+        settings, owners = self._account.settings, self._toolbox.inventory
+        end = (now - timedelta(seconds=settings.delivery_lag_s)).replace(microsecond=0)
+        if end > reading.first:
+            sender = self._toolbox.sender
+            await cover(sender, owners, self._account, reading.first, end, observed_at=now, proceed=proceed)
+        until = max(covered or 0, micros(end))
+        await bookmarks.put(
+            self.account, Bookmark(covered_until=until, last_observation=observation), proceed
+        )
+        days = (reading.end - reading.first) // DAY
+        return f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
+
+    def _first(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+        """Begin where coverage ends, but never later than what is always read again."""
+        settings = self._account.settings
+        if bookmark is None or bookmark.covered_until is None:
+            return _midnight(now) - (settings.history_days - 1) * DAY
+        covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+        return min(_midnight(covered), _midnight(now) - (settings.reread_days - 1) * DAY)
+
+    async def _recall(self, since: datetime, proceed: Proceed) -> None:
+        """Learn from Kafka what was published of these days by another process."""
+        self._changes.clear()
+        if self._toolbox.history is not None:
+            known = await newest(self._toolbox.history, self._account, since, proceed)
+            self._changes.remember(seen_in(each.record) for each in known if not each.record.retracted)
+
+    async def _read(self, item: SimItem, reading: _Reading, proceed: Proceed) -> None:
+        """Read one SIM's days and publish what has changed of them."""
+        settings, batch = self._account.settings, Batch()
+        body = await self._api.daily(f"sim/{item.id}", reading.first.date(), reading.end.date())
+        try:
+            sim = canonical_iccid(item.iccid)
+            amounts = [
+                amount
+                for amount in daily_amounts(body, mb_bytes=settings.mb_bytes)
+                if reading.first <= amount.start < reading.end
+            ]
+            records = [self._record(amount, item, sim, reading) for amount in amounts]
+            records += self._gone(records, item, sim, reading)
+        except DataError as error:
+            batch.reject(raw_row({"sim": item.id, "days": body}), error)
+        else:
+            for record in records:
+                self._file(record, item, batch, reading)
+        await publish(
+            self._toolbox.sender,
+            self._toolbox.inventory,
+            self._account,
+            batch,
+            received_at=reading.at,
+            origin=f"poll:{self.account}",
+            proceed=proceed,
+        )
+        self._changes.remember(reading.read)
+        reading.read.clear()
+        reading.sims += 1
+
+    def _record(self, amount: Amount, item: SimItem, sim: str, reading: _Reading) -> UsageRecord:
+        """Tags are those of the day, as far as listings showed them."""
+        place = self._toolbox.inventory.place_at(self.account, sim, amount.start)
+        return usage_record(
+            amount,
+            sim=sim,
+            sim_id=item.id,
+            observation=reading.observation,
+            endpoint=str(item.endpoint.id) if item.endpoint else None,
+            tags=place.tags if place is not None else (),
+            pro_rata=self._account.settings.pro_rata,
+        )
+
+    def _gone(
+        self, records: list[UsageRecord], item: SimItem, sim: str, reading: _Reading
+    ) -> list[UsageRecord]:
+        """Take back the days that were told and are not any more."""
+        told = {record.identity for record in records}
+        gone, start = [], reading.first
+        while start < reading.end:
+            for amount in (Amount(start, "data", 0), Amount(start, "sms", 0)):
+                if day_identity(start, item.id, amount.service) not in told:
+                    record = self._record(amount, item, sim, reading)
+                    if self._changes.knows(seen_in(record)):
+                        gone.append(record.model_copy(update={"retracted": True}))
+            start += DAY
+        return gone
+
+    def _file(self, record: UsageRecord, item: SimItem, batch: Batch, reading: _Reading) -> None:
+        mark = seen_in(record)
+        if not self._changes.is_new(mark):
+            return
+        reading.read.append(mark)
+        reading.changed += 1
+        owner = item.customer_org
+        names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)
+        batch.add(record, Traits(sim=record.sim, organisations=names, tags=record.tags), b"")
+
+
+def listed(page: list[SimItem]) -> list[inventory.Seen]:
+    """Return the SIMs and endpoints that a page of the listing shows, but no SIM without an ICCID."""
+    found = []
+    for item in page:
+        try:
+            sim = canonical_iccid(item.iccid)
+        except DataError:
+            continue
+        owner, endpoint = item.customer_org, item.endpoint
+        names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)
+        ids = {"id": str(item.id)} | ({"endpoint": str(endpoint.id)} if endpoint else {})
+        tags = tags_of(endpoint.tags if endpoint else None)
+        found.append(inventory.Seen("sim", sim, ids=ids, eid=item.eid, organisations=names, tags=tags))
+        if endpoint is not None:
+            found.append(
+                inventory.Seen(
+                    "endpoint", str(endpoint.id), sim=sim, details={"name": endpoint.name}, tags=tags
+                )
+            )
+    return found
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)

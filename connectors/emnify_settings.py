@@ -1,0 +1,51 @@
+"""What an emnify account's table may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from connectors.account import Account, AccountSettings, Address, GivenSecret
+
+
+class EmnifySettings(AccountSettings):
+    """An emnify account: its Data Streamer (REST API) pushes usage, or daily statistics are polled."""
+
+    provider: Literal["emnify"]
+    source: Literal["push", "poll"] = "push"
+    api_base: Address = "https://cdn.emnify.net"
+    """Address of the API without its `/api/v1`."""
+    application_token: GivenSecret
+    """Application token of the workspace."""
+    callback_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = "X-Callback-Secret"
+    """Name of the static header that the stream is configured with."""
+    callback_secret: GivenSecret | None = None
+    """Value of that header; `source = "push"` wants it."""
+    mb_bytes: Literal[1_000_000, 1_048_576] = 1_000_000
+    """Bytes of emnify's MB, which its documentation leaves open."""
+    stream_id: int | None = None
+    """Id of our data stream; else it is known by its callback address."""
+    restart_stream: bool = False
+    """Whether a stream in Error is restarted by itself, as soon as that is seen."""
+    watch_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
+    """Seconds between looks at the stream's status."""
+    delivery_lag_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    """Seconds after which a record has arrived while the stream runs."""
+    history_hours: Annotated[int, Field(ge=0, le=20 * 24)] = 0
+    """Hours before the very first look that the stream delivers too (legacy streams replay up to 20 days)."""
+    poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 3600.0
+    """Seconds between polls of the daily statistics, where they count. One costs a request for each SIM."""
+    reread_days: Annotated[int, Field(ge=1, le=62)] = 3
+    """Days, today's included, that every poll reads again."""
+    history_days: Annotated[int, Field(ge=1, le=180)] = 31
+    """Days that the very first poll reads."""
+
+    @model_validator(mode="after")
+    def _secret_for_pushes(self) -> Self:
+        if self.source == "push" and self.callback_secret is None:
+            raise ValueError('source "push" wants callback_secret')
+        return self
+
+
+EmnifyAccount = Account[EmnifySettings]

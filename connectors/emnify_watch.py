@@ -1,0 +1,73 @@
+"""emnify's data stream, watched: whether it runs, and what that covers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+from connectors.emnify_api import ERROR, RUNNING, EmnifyApi, Stream
+from connectors.emnify_settings import EmnifyAccount
+from connectors.http import Failure, ProviderError
+from connectors.publisher import Proceed
+from connectors.registry import Toolbox, callback_url
+from connectors.stream_coverage import StreamCoverage
+
+
+class StreamWatch:
+    """Looks at the stream's status again and again, and tells from it what is covered.
+
+    emnify keeps its records for us while we are away, so a restart of ours makes no gap.
+    """
+
+    MISSING: ClassVar[str] = "no usage stream calls {url}: create one there, or set stream_id"
+
+    def __init__(self, account: EmnifyAccount, toolbox: Toolbox) -> None:
+        self._account = account
+        self._toolbox = toolbox
+        self._api = EmnifyApi(account, toolbox.http)
+        settings = account.settings
+        self._coverage = StreamCoverage(
+            account,
+            toolbox,
+            lag=timedelta(seconds=settings.delivery_lag_s),
+            history=timedelta(hours=settings.history_hours),
+        )
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self._account.name
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between looks."""
+        return self._account.settings.watch_interval_s
+
+    async def sweep(self, proceed: Proceed) -> str:
+        """Look once. Raises `ProviderError` where the stream does not run, so that the reason shows."""
+        now = self._toolbox.clock()
+        stream = await self._api.stream(self._toolbox.public_url)
+        if stream is None or stream.status.id != RUNNING:
+            await self._coverage.interrupted(proceed)
+            if stream is None:
+                raise ProviderError(Failure.CONFIG, self.MISSING.format(url=self._callback_url))
+            raise await self._stopped(stream)
+        await self._coverage.running(now, proceed)
+        return "the data stream is Running"
+
+    async def _stopped(self, stream: Stream) -> ProviderError:
+        """Restart the stream where that is allowed, and say why nothing is delivered."""
+        status = stream.status.description or stream.status.id
+        said = f"data stream {stream.id} is {status}, not Running"
+        if self._account.settings.restart_stream and stream.status.id == ERROR:
+            await self._api.restart(stream)
+            return ProviderError(Failure.PROVIDER, f"{said}: it has been restarted")
+        return ProviderError(
+            Failure.PROVIDER,
+            f"{said}: emnify delivers nothing until it is resumed or restarted, and keeps a backlog of 7 days"
+            " at most",
+        )
+
+    @property
+    def _callback_url(self) -> str:
+        return callback_url(self._toolbox.public_url, self.account)

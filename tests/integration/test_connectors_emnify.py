@@ -1,0 +1,74 @@
+"""emnify from end to end, with everything going wrong: what was used is what Kafka holds, exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connectors.demo.embedded import free_port
+from connectors.simulators.faults import FAULTS
+from tests.integration.connector_kit import (
+    Cell,
+    Found,
+    cells_of,
+    connecting,
+    emnify_table,
+    read,
+    settings_of,
+    simulators,
+    truth_of,
+)
+from tests.integration.test_connectors_kore import ask
+from tests.waiting import wait_until
+
+Names = Callable[..., str]
+
+ALL = [name for name in FAULTS if name.startswith("emnify-")]
+
+
+def by_day(cells: dict[Cell, int]) -> Counter[tuple[str, str, str, str]]:
+    """Sums of each tenant, day, SIM and service: statistics know neither hour nor network."""
+    days: Counter[tuple[str, str, str, str]] = Counter()
+    for (tenant, _, hour, sim, _, _, service, _), total in cells.items():
+        days[tenant, hour[:10], sim, service] += total
+    return days
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("source", ["push", "poll"])
+async def test_either_source_ends_exact_whatever_goes_wrong(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names, source: str
+) -> None:
+    """Twice, shuffled, stopped and restarted; throttled, broken off, with tokens that die."""
+    tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
+    account, port = unique_name("emnify"), free_port()
+    organisations = dict(zip(("1001", "1002", "1003"), tenants, strict=True))
+    sink = {"callback_url": f"http://127.0.0.1:{port}/callbacks/{account}", "batch_size": 40}
+    async with simulators(emnify=sink, faults={"on": ALL}) as (_, address):
+        table = emnify_table(
+            tmp_path, address, organisations, source=source, restart_stream=True, poll_interval_s=0.5
+        )
+        settings = settings_of(kafka_bootstrap, redis_url, tenants, {account: table}, port=port)
+
+        async def stopped() -> bool:
+            status = await ask("GET", f"{address}/control/status")
+            return bool(status["emnify"]["streams"][0]["status"] == "Error")
+
+        # The stream runs before the receiver does, so its first push is refused.
+        await wait_until(stopped, 20, "the stream to stop")
+        async with connecting(settings):
+            await ask("POST", f"{address}/control/pause")
+            truth = by_day(truth_of(await ask("GET", f"{address}/truth"), {"emnify-main"}))
+            assert len(truth) > 5
+
+            async def found() -> Found | None:
+                held = await read(kafka_bootstrap, [account])
+                return held if by_day(cells_of(held, tenants)) == truth else None
+
+            held = await wait_until(found, 60, "Kafka to hold what was used")
+    assert held is not None
+    assert held.deadletters == []
+    assert {event.source for event in held.usage} == {source}

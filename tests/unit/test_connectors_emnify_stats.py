@@ -1,0 +1,209 @@
+"""emnify's statistics: their shapes, and the polls that count them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from connectors.bookmarks import Bookmarks
+from connectors.emnify_api import SimItem
+from connectors.emnify_poll import EmnifyPoll
+from connectors.emnify_stats import Amount, daily_amounts, monthly_amounts
+from connectors.http import HttpClient
+from connectors.publisher import always
+from connectors.registry import Toolbox
+from streams.errors import DataError
+from streams.usage import UsageRecord
+from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of
+from tests.unit.kore_fakes import MemoryHistory
+
+DAY_9 = datetime(2025, 5, 9, tzinfo=UTC)
+MB = 1_000_000
+
+
+def month(of: str, start: str, data: Any, sms: Any) -> dict[str, Any]:
+    """Both blocks of one month, as emnify documents them."""
+
+    def block(kind: int, volumes: tuple[Any, Any, Any]) -> dict[str, Any]:
+        names = ("volume", "volume_tx", "volume_rx")
+        return {of: 123456, "month": start, **dict(zip(names, volumes, strict=True)), "traffic_type_id": kind}
+
+    return {"data": block(5, data), "sms": block(6, sms)}
+
+
+def test_months_of_a_sim_come_in_an_array_as_numbers() -> None:
+    """The documented example; of SMS only the total counts."""
+    last = month(
+        "sim_id",
+        "2024-02-01T00:00:00.000Z",
+        (Decimal("29.166235"), Decimal("5.577229"), Decimal("23.589006")),
+        (51, 36, 15),
+    )
+    start = datetime(2024, 2, 1, tzinfo=UTC)
+    assert monthly_amounts([{"last_month": last, "last_hour": {}}], mb_bytes=MB) == [
+        Amount(start, "data", 29_166_235, 23_589_006, 5_577_229),
+        Amount(start, "sms", 51),
+    ]
+
+
+def test_months_of_an_endpoint_come_bare_and_as_text() -> None:
+    """A month that is absent, or a block of it, had no traffic."""
+    current = month(
+        "endpoint_id",
+        "2020-03-01T00:00:00.000Z",
+        ("0.848157", "0.172846", "0.675311"),
+        ("3.000000", "2.000000", "1.000000"),
+    )
+    del current["sms"]
+    start = datetime(2020, 3, 1, tzinfo=UTC)
+    assert monthly_amounts({"current_month": current}, mb_bytes=MB) == [
+        Amount(start, "data", 848_157, 675_311, 172_846)
+    ]
+    assert monthly_amounts([{}], mb_bytes=MB) == []
+
+
+def test_days_are_read_whatever_their_numbers_and_the_summary_is_skipped() -> None:
+    """The factor of MB is the account's."""
+    data = {"volume": "1.5", "volume_rx": 1, "volume_tx": "0.5"}
+    body = [
+        {"date": "2025-05-09", "data": data, "sms": {"volume": "2.0"}},
+        {"date": "TOTAL", "data": {"volume": "99"}},
+    ]
+    assert daily_amounts(body, mb_bytes=MB) == [
+        Amount(DAY_9, "data", 1_500_000, MB, 500_000),
+        Amount(DAY_9, "sms", 2),
+    ]
+    assert daily_amounts(body, mb_bytes=1 << 20)[0].total == 1_572_864
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [{"date": "yesterday"}],
+        [{"data": {"volume": 1}}],
+        [{"date": "2025-05-09", "data": {"volume": "much"}}],
+        [{"date": "2025-05-09", "sms": {"volume": "0.5"}}],
+    ],
+)
+def test_days_that_cannot_be_read_are_malformed(body: Any) -> None:
+    """They become a dead letter of their SIM."""
+    with pytest.raises(DataError, match="malformed"):
+        daily_amounts(body, mb_bytes=MB)
+
+
+class Statistics:
+    """Days of two SIMs, as the test tells them."""
+
+    def __init__(self) -> None:
+        self.days: dict[int, Any] = {
+            1: [{"date": "2025-05-09", "data": {"volume": 1, "volume_rx": 1, "volume_tx": 0}}],
+            2: [{"date": "2025-05-08", "sms": {"volume": 3}}],
+        }
+        self.asked: list[tuple[str, date, date]] = []
+
+    async def sims(self) -> AsyncIterator[list[SimItem]]:
+        for number in (1, 2):
+            owner = {"id": 42 + number - 1, "name": "Acme" if number == 1 else "Globex"}
+            endpoint = {"id": 500 + number, "name": f"meter-{number}", "tags": "lab"}
+            body = {"id": number, "iccid": f"898830300000000000{number}", "customer_org": owner}
+            yield [SimItem.model_validate(body | {"endpoint": endpoint})]
+
+    async def daily(self, of: str, first: date, end: date) -> Any:
+        self.asked.append((of, first, end))
+        return self.days[int(of.removeprefix("sim/"))]
+
+
+class Polling:
+    """An account's polls against them."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.sender = MemorySender()
+        self.statistics = Statistics()
+        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew as another process would."""
+        account = emnify_account(source="poll", history_days=2)
+        toolbox = Toolbox(
+            HttpClient(),
+            self.sender,
+            self.bookmarks,
+            inventory_of(self.sender),
+            "http://receiver",
+            lambda: self.now,
+            MemoryHistory(self.sender),
+        )
+        poll = EmnifyPoll(account, toolbox)
+        poll._api = self.statistics  # type: ignore[assignment]
+        self.sweep = poll.sweep
+
+    @property
+    def counted(self) -> dict[str, UsageRecord]:
+        """The newest statements that are not retracted."""
+        newest: dict[str, UsageRecord] = {}
+        for event in self.sender.usage:
+            for record in event.records:
+                if record.identity not in newest or record.revision >= newest[record.identity].revision:
+                    newest[record.identity] = record
+        return {name: record for name, record in newest.items() if not record.retracted}
+
+
+def _no_consumer() -> Any:
+    raise AssertionError("this test reads no bookmarks from Kafka")
+
+
+async def test_a_poll_counts_every_sims_days() -> None:
+    """As totals of the day, with endpoint and tags, for the tenant of the organisation."""
+    polling = Polling()
+    assert "2 days of 2 SIMs read, 2 records changed" in await polling.sweep(always)
+    assert polling.statistics.asked == [
+        (f"sim/{number}", date(2025, 5, 8), date(2025, 5, 10)) for number in (1, 2)
+    ]
+    data, sms = polling.counted["total:day:2025-05-09:1:data"], polling.counted["total:day:2025-05-08:2:sms"]
+    assert (data.semantics, data.start, data.end) == ("period_total", DAY_9, DAY_9 + timedelta(days=1))
+    assert (data.total, data.rx, data.tx, data.endpoint, data.tags) == (MB, MB, 0, "501", ("lab",))
+    assert (sms.service, sms.total, sms.rx, sms.cost_status) == ("sms", 3, None, "unknown")
+    assert {event.tenant for event in polling.sender.usage} == {"acme", "globex"}
+    assert {(each.start, each.source) for each in polling.sender.coverage} == {
+        (DAY_9 - timedelta(days=1), "poll")
+    }
+
+
+async def test_polls_tell_only_what_changed_and_take_back_what_is_gone() -> None:
+    """Also where another process has told it."""
+    polling = Polling()
+    await polling.sweep(always)
+    polling.restart()
+    polling.statistics.days[1][0]["data"]["volume"] = 2
+    polling.statistics.days[2] = []
+    assert "2 records changed" in await polling.sweep(always)
+    assert {name: record.total for name, record in polling.counted.items()} == {
+        "total:day:2025-05-09:1:data": 2 * MB
+    }
+    assert "0 records changed" in await polling.sweep(always)
+
+
+async def test_a_sim_that_cannot_be_read_does_not_hold_up_the_others() -> None:
+    """And nothing of it is taken back."""
+    polling = Polling()
+    await polling.sweep(always)
+    polling.statistics.days[1] = {"message": "surprise"}
+    polling.statistics.days[2] = [{"date": "2025-05-08", "sms": {"volume": 4}}]
+    await polling.sweep(always)
+    assert sorted(record.total for record in polling.counted.values()) == [4, MB]
+    assert [reason for reason, _ in polling.sender.dead] == ["malformed"]
+
+
+def test_pushes_want_a_secret_and_polls_do_not() -> None:
+    """Nobody would know whence a push comes."""
+    with pytest.raises(ValidationError, match="callback_secret"):
+        emnify_account(callback_secret=None)
+    assert emnify_account(callback_secret=None, source="poll").settings.source == "poll"
