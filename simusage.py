@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Run everything at once, for a first look: nothing to install, nothing to configure.
 
-    Starts an embedded broker, Redis, simulators of two providers with three tenants, the connectors, the
+    Starts an embedded broker, Redis, simulators of four providers with three tenants, the connectors, the
     worker and the query endpoint as processes of their own, and shows live totals, the URLs, a token for
     each tenant and two curl lines to paste. A process that dies is restarted. Ctrl-C ends all of them.
 
