@@ -186,7 +186,9 @@ class HttpClient:
         while (wait_s := await self._budget.take(call.path)) > 0:
             if wait_s > PACE_S:
                 raise ProviderError(
-                    Failure.TRANSIENT, f"{call.place}: the budget of requests is used up", wait_s=wait_s
+                    Failure.TRANSIENT,
+                    f"{call.place}: the limits allow no request for {wait_s:.0f} s",
+                    wait_s=wait_s,
                 )
             await self._sleep(wait_s)
 

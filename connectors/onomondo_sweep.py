@@ -13,6 +13,7 @@ from typing import Final
 from connectors.account import Traits
 from connectors.bookmarks import Bookmark, Reading, next_observation
 from connectors.changes import ChangeFilter, seen
+from connectors.history import newest
 from connectors.http import ProviderError
 from connectors.onomondo_api import day_filter, onomondo_api
 from connectors.onomondo_listing import OnomondoListing
@@ -28,6 +29,13 @@ from streams.usage import UsageRecord
 DAY: Final = timedelta(days=1)
 
 
+RETENTION: Final = timedelta(days=545)
+"""How far a backfill goes back: Onomondo documents no end, and hours are kept here for 18 months."""
+
+_Found = tuple[UsageRecord, bytes]
+_Broken = tuple[bytes, DataError]
+
+
 class OnomondoSweep:
     """One account's sweeps."""
 
@@ -38,6 +46,7 @@ class OnomondoSweep:
         self._listing = OnomondoListing(account, toolbox, self._api)
         self._changes = ChangeFilter()
         self._reread_at = EPOCH
+        self._observed: int | None = None
 
     @property
     def account(self) -> str:
@@ -61,13 +70,52 @@ class OnomondoSweep:
         due = now - self._reread_at >= timedelta(seconds=settings.reread_interval_s)
         reread = due and self._bookmark.reading is None
         days = list(self._days(now, reread=reread))
-        self._changes.forget_before(_start_of(min(days[0], now.date() - settings.reread_days * DAY)))
+        since = _start_of(min(days[0], now.date() - settings.reread_days * DAY))
+        if self._observed != self._bookmark.last_observation:
+            await self._recall(since, proceed)
+        self._changes.forget_before(since)
         changed = 0
         for day in days:
             changed += await self._read(day, proceed)
         if reread:
             self._reread_at = now
         return f"{len(days)} days read, {changed} records changed"
+
+    @property
+    def backfill_days(self) -> int:
+        """Days of one step of a backfill: what one filter asks for."""
+        return 1
+
+    def backfill_floor(self, now: datetime) -> datetime:
+        """Return the oldest instant that a backfill reads."""
+        return now - RETENTION
+
+    async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
+        """Publish all bills of `[low, high)`, whole days, with the run's id; returns their number.
+
+        `/usage` knows no SMS. Where a backfill replaces what was counted, beyond the horizon, SMS are gone.
+        """
+        now, before = self._toolbox.clock(), self._bookmark
+        ours = self._observed == before.last_observation
+        stamp = next_observation(before, micros(now))
+        await self._keep(before.reading, stamp + PAGES_MAX, proceed)
+        if not ours:
+            self._observed = None
+        await self._listing.refresh(now, proceed)
+        records, day = 0, low.date()
+        while _start_of(day) < high:
+            async for page in self._api.usage(day):
+                found, broken = await self._records(page, stamp, now, proceed)
+                batch = Batch()
+                for record, original in found.values():
+                    batch.add(record, Traits(record.sim), original, placed=False)
+                for original, wrong in broken.values():
+                    batch.reject(original, wrong)
+                await self._publish(batch, now, proceed, run)
+                records += batch.accepted
+                stamp += 1
+            day += DAY
+        return records
 
     def _days(self, now: datetime, *, reread: bool) -> Iterator[date]:
         """Yield the days from where coverage ends until today, from earlier on where closed ones are due."""
@@ -102,7 +150,7 @@ class OnomondoSweep:
         changed = 0
         try:
             async for page in self._api.usage(day, reading.cursor if reading else None):
-                changed += await self._publish(page, start, stamp, now, proceed)
+                changed += await self._publish_news(page, start, stamp, now, proceed)
                 stamp += 1
                 if page.following is not None:
                     following = Reading(filter=day_filter(day), cursor=page.following, began=micros(began))
@@ -126,11 +174,14 @@ class OnomondoSweep:
         until = max(before or 0, covered) if covered or before is not None else None
         bookmark = Bookmark(covered_until=until, last_observation=observation, reading=reading)
         await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
+        self._observed = observation
 
-    async def _publish(self, page: Page, day: datetime, stamp: int, now: datetime, proceed: Proceed) -> int:
-        """Publish what a page of a day says anew. A row that two pages show is news once."""
-        records: dict[str, tuple[UsageRecord, bytes]] = {}
-        broken: dict[str, tuple[bytes, DataError]] = {}
+    async def _records(
+        self, page: Page, stamp: int, now: datetime, proceed: Proceed
+    ) -> tuple[dict[str, _Found], dict[str, _Broken]]:
+        """Normalise a page's rows; a row that it shows twice is one. Broken ones go by their bytes."""
+        records: dict[str, _Found] = {}
+        broken: dict[str, _Broken] = {}
         for row in page.items:
             original = raw_row(row)
             try:
@@ -139,9 +190,16 @@ class OnomondoSweep:
             except DataError as error:
                 broken[original.hex()] = original, error
         await self._listing.ensure((record.sim for record, _ in records.values()), now, proceed)
+        return records, broken
+
+    async def _publish_news(
+        self, page: Page, day: datetime, stamp: int, now: datetime, proceed: Proceed
+    ) -> int:
+        """Publish what a page of a day says anew. A row that two pages show is news once."""
+        records, broken = await self._records(page, stamp, now, proceed)
         batch, news = Batch(), []
         for identity, (record, original) in records.items():
-            item = seen(day, identity, self._payload(record))
+            item = seen(day, identity, _payload(record, self._owner(record)))
             if self._changes.is_new(item):
                 news.append(item)
                 batch.add(record, Traits(record.sim), original, placed=False)
@@ -150,23 +208,47 @@ class OnomondoSweep:
             if self._changes.is_new(item):
                 news.append(item)
                 batch.reject(original, wrong)
-        toolbox, origin = self._toolbox, f"poll:{self.account}"
-        await publish(
-            toolbox.sender,
-            toolbox.inventory,
-            self._account,
-            batch,
-            received_at=now,
-            origin=origin,
-            proceed=proceed,
-        )
+        await self._publish(batch, now, proceed)
         self._changes.remember(news)
         return len(news)
 
-    def _payload(self, record: UsageRecord) -> bytes:
-        """Return what makes a record news: what it says, and whose it is, which may turn out later."""
-        owner = self._toolbox.inventory.of(self.account).standing(record.sim).tenant_at(record.start)
-        return record.model_dump_json(exclude={"revision"}).encode() + (owner or "").encode()
+    async def _publish(self, batch: Batch, now: datetime, proceed: Proceed, run: str | None = None) -> None:
+        await publish(
+            self._toolbox.sender,
+            self._toolbox.inventory,
+            self._account,
+            batch,
+            received_at=now,
+            origin=f"{'backfill' if run else 'poll'}:{self.account}",
+            run=run,
+            proceed=proceed,
+        )
+
+    def _owner(self, record: UsageRecord) -> str | None:
+        return self._toolbox.inventory.of(self.account).standing(record.sim).tenant_at(record.start)
+
+    async def _recall(self, since: datetime, proceed: Proceed) -> None:
+        """Fill the change filter with what was published of the days that are read again.
+
+        Another process has published since we did, or this one has just begun.
+        """
+        self._changes = ChangeFilter()
+        if self._toolbox.history is None:
+            return
+        for each in await newest(self._toolbox.history, self._account, since, proceed):
+            record = each.record
+            if not record.retracted:
+                item = seen(_start_of(record.start), record.identity, _payload(record, each.tenant))
+                self._changes.remember([item])
+
+
+def _payload(record: UsageRecord, owner: str | None) -> bytes:
+    """Return what makes a record news: what it says, and whose it is, which may turn out later.
+
+    Tags and fleet are the inventory's word, not the row's.
+    """
+    said = record.model_dump_json(exclude={"revision", "fleet", "tags"}).encode()
+    return said + (owner or "").encode()
 
 
 def _resumable(reading: Reading | None, day: date, now: datetime) -> Reading | None:

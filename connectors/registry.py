@@ -107,6 +107,18 @@ def find_account(settings: Settings, name: str) -> Registered:
     return accounts[name]
 
 
+def find_provider(name: str) -> Provider | None:
+    """Return the provider of that name, or `None` where there is no such module."""
+    try:
+        module = importlib.import_module(f"connectors.{name}")
+    except ModuleNotFoundError as error:
+        if error.name == f"connectors.{name}":
+            return None
+        raise
+    found: Provider | None = getattr(module, "PROVIDER", None)
+    return found
+
+
 def callback_url(public_url: str, account: str) -> str:
     """Return the address that an account's data stream has to call."""
     return f"{public_url}/callbacks/{account}"
@@ -115,7 +127,7 @@ def callback_url(public_url: str, account: str) -> str:
 def provider_names() -> list[str]:
     """Return the names of all provider modules there are."""
     found = (module.name for module in pkgutil.iter_modules(connectors.__path__) if not module.ispkg)
-    return sorted(name for name in found if _provider(name) is not None)
+    return sorted(name for name in found if find_provider(name) is not None)
 
 
 def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered:
@@ -125,7 +137,7 @@ def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered
             prefix, name, "want a name of lower-case letters, digits, '_', '-' and '.', at most 63"
         )
     wanted = table.get("provider")
-    provider = _provider(wanted) if isinstance(wanted, str) and _MODULE.match(wanted) else None
+    provider = find_provider(wanted) if isinstance(wanted, str) and _MODULE.match(wanted) else None
     if provider is None:
         raise ConfigError(f"{prefix}.provider", wanted, f"want one of: {', '.join(provider_names())}")
     try:
@@ -139,14 +151,3 @@ def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered
                 key, tenant, "not among the configured tenants: add it there, or correct it here"
             )
     return Registered(Account(name, checked), provider)
-
-
-def _provider(name: str) -> Provider | None:
-    try:
-        module = importlib.import_module(f"connectors.{name}")
-    except ModuleNotFoundError as error:
-        if error.name == f"connectors.{name}":
-            return None
-        raise
-    found: Provider | None = getattr(module, "PROVIDER", None)
-    return found

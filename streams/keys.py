@@ -13,6 +13,8 @@ key                             type     content
 `su1:contexts:{tenant}`         hash     public id -> dimensions as JSON (`streams.cells.context_value`)
 `su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> the SIM's cells (rows of `CELL_BYTES`)
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
+`su1:minutes:{tenant}`          zset     minute numbers (score = member) that have usage
+`su1:minute:{tenant}:{minute}`  hash     canonical ICCID -> the SIM's usage (rows as of cells); lives 3 hours
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
@@ -60,6 +62,16 @@ def contexts_key(tenant: str) -> str:
 def hours_key(tenant: str) -> str:
     """Hour numbers of the tenant that have cells."""
     return f"{PREFIX}:hours:{tenant}"
+
+
+def minutes_key(tenant: str) -> str:
+    """Minute numbers of the tenant that have usage."""
+    return f"{PREFIX}:minutes:{tenant}"
+
+
+def minute_key(tenant: str, minute: int) -> str:
+    """Usage of one tenant and minute number, a field for each SIM."""
+    return f"{PREFIX}:minute:{tenant}:{minute}"
 
 
 def windows_key(tenant: str, granularity: Granularity) -> str:

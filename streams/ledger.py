@@ -122,6 +122,10 @@ class Merge:
     touched: U64
     vacated: U64
     """What changed in places that a replay of the same statements would not touch."""
+    entering: Table
+    """Statements that are new."""
+    leaving: Table
+    """Statements that they replace."""
     conflicts: list[Conflict]
 
 
@@ -176,7 +180,8 @@ class Ledger:
                 int(rows[at]): sessions[int(chosen[at])] for at in accepted if int(chosen[at]) in sessions
             }
         concerned = self._sessions.concerned(rows, joining)
-        left = [of_statements(self.table(rows[replacing])), *self._grown(concerned)]
+        leaving = self.table(rows[replacing])
+        left = [of_statements(leaving), *self._grown(concerned)]
         entering = take(table, accepted)
         self._write(rows[fresh], rows[replacing], entering)
         self._index.place(table["low"][fresh], rows[fresh])
@@ -196,6 +201,8 @@ class Ledger:
             ),
             touched=np.concatenate((replayed, vacated)),
             vacated=vacated,
+            entering=entering,
+            leaving=leaving,
             conflicts=conflicts,
         )
 
@@ -228,6 +235,13 @@ class Ledger:
         """Return the rows whose statement starts before an hour number."""
         used = (self._columns["low"] | self._columns["high"]) != 0
         return np.flatnonzero(used & (self._columns["start"] < hour * HOUR_US))
+
+    def since(self, start: int, rows: I64 | None = None) -> Table:
+        """Return the statements, of these rows or of all, that start at `start` (microseconds) or later."""
+        column = self._columns["start"]
+        if rows is None:
+            return self.table(np.flatnonzero(column >= start) if len(self) else np.zeros(0, np.int64))
+        return self.table(rows[column[rows] >= start])
 
     def retire(self, rows: I64) -> None:
         """Forget rows."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -16,20 +18,25 @@ from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
 from streams.contexts import Contexts, Numbers
 from streams.days import SealedDay
 from streams.index import U64, distinct
+from streams.minutes import Minutes
 from streams.rollups import Grouped, Rollups, split
-from streams.state import PartitionState
+from streams.state import PartitionState, Touched
+from streams.sums import Matrix
 
 BYTES_A_CALL = 256 * 1024
 """Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""
 
 CELLS_A_PIECE = BYTES_A_CALL // (SIM_BYTES + CELL_BYTES)
 
+MINUTES_LIVE_SECONDS = 3 * 3600
+
 CONTEXTS_A_PIECE = 1000
 """Contexts of one operation, about 120 KB."""
 
 Operation = tuple[str, str, bytes | str, bytes]
 """`cells key - rows`, `gone key - SIMs`, `wipe key`, `contexts key ids lines`, `set key field value`,
-`del key field`, `tag key member`, `hour key cells-key "hour expiry"`; unused parts are empty."""
+`del key field`, `tag key member`, `forget list prefix`, `hour key cells-key "hour expiry"`; unused parts
+are empty."""
 
 
 FENCED = f"""
@@ -91,12 +98,42 @@ def context_operations(contexts: Contexts, told: Numbers) -> Iterator[Operation]
             yield "contexts", key, contexts.publics(part), lines
 
 
-def sim_hours(state: PartitionState, touched: U64) -> U64:
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of the read model that has a value for each SIM and hour or minute, and where it lies."""
+
+    measured: Callable[[U64], Matrix]
+    key: Callable[[str, int], str]
+    """Key of a tenant's hour or minute."""
+    index: Callable[[str], str]
+    """Key of the list of a tenant's hours or minutes."""
+    expiry: Callable[[int], int]
+    """Epoch seconds at which an hour or minute may go."""
+
+    def listed(self, tenant: str, number: int) -> Operation:
+        """Encode that an hour or minute is listed if it holds anything, and until when."""
+        expiry = self.expiry(number)
+        return "hour", self.index(tenant), self.key(tenant, number), f"{number} {expiry}".encode()
+
+
+def hour_level(rollups: Rollups, keep: timedelta) -> Level:
+    """Return the level of cells; `keep` is how long an hour can be queried."""
+    seconds = int(keep.total_seconds())
+    return Level(rollups.measured, keys.cells_key, keys.hours_key, lambda hour: hour * 3600 + seconds)
+
+
+def minute_level(minutes: Minutes) -> Level:
+    """Return the level of minutes: each lives from its last write on, for a while longer than it is kept."""
+    expiry = int(time.time()) + MINUTES_LIVE_SECONDS
+    return Level(minutes.measured, keys.minute_key, keys.minutes_key, lambda _: expiry)
+
+
+def of_sims(contexts: Contexts, touched: U64) -> U64:
     """Return every cell of each SIM in each hour that was touched, by tenant, hour and SIM.
 
-    The read model has a SIM's cells of an hour as one value, so they are written together.
+    The read model has a SIM's cells of an hour as one value, so they are written together. The same holds for
+    minutes.
     """
-    contexts = state.contexts
     numbers, hours = split(touched)
     places = distinct(hours << np.uint64(32) | contexts.sims(numbers))
     cells = contexts.siblings((places & np.uint64(0xFFFFFFFF)).astype(np.int64), places >> np.uint64(32))
@@ -105,13 +142,13 @@ def sim_hours(state: PartitionState, touched: U64) -> U64:
     return cells[by_place[np.argsort(contexts.owners(numbers)[by_place], kind="stable")]]
 
 
-def cell_operations(contexts: Contexts, rollups: Rollups, cells: U64, keep: timedelta) -> Iterator[Operation]:
-    """Encode whole SIM-hours in the order of `sim_hours`; `keep` is how long an hour can be queried."""
+def cell_operations(contexts: Contexts, level: Level, cells: U64) -> Iterator[Operation]:
+    """Encode whole SIM-hours, or SIM-minutes, in the order of `of_sims`."""
     if not len(cells):
         return
     numbers, hours = split(cells)
     owners, sims = contexts.owners(numbers), contexts.sims(numbers)
-    matrix = rollups.measured(cells)
+    matrix = level.measured(cells)
     live = matrix.any(axis=1)
     rows = np.concatenate(
         (contexts.labels(numbers), matrix.astype("<i8").view(np.uint8).reshape(len(cells), -1)), axis=1
@@ -127,7 +164,7 @@ def cell_operations(contexts: Contexts, rollups: Rollups, cells: U64, keep: time
     losses = pairwise(np.searchsorted(gone, np.append(hour, len(cells))).tolist())
     for (at, (first, last)), (lost, further) in zip(bounds, losses, strict=True):
         tenant, number = contexts.tenant(int(numbers[at])), int(hours[at])
-        key = keys.cells_key(tenant, number)
+        key = level.key(tenant, number)
         if lost < further:
             yield "gone", key, "", rows[gone[lost:further], :SIM_BYTES].tobytes()
         # A piece ends where a SIM ends, because a SIM's value is written whole.
@@ -136,7 +173,7 @@ def cell_operations(contexts: Contexts, rollups: Rollups, cells: U64, keep: time
         }
         for low, high in pairwise(sorted({first, *cuts, last})):
             yield "cells", key, "", kept[low:high].tobytes()
-        yield _hour_operation(tenant, number, keep)
+        yield level.listed(tenant, number)
 
 
 def day_operations(contexts: Contexts, day: SealedDay, keep: timedelta) -> Iterator[Operation]:
@@ -146,8 +183,21 @@ def day_operations(contexts: Contexts, day: SealedDay, keep: timedelta) -> Itera
     cells = cells[np.lexsort((cells, contexts.sims(numbers), at))]
     hours = range(day.start, day.start + 24)
     yield from (("wipe", keys.cells_key(day.tenant, hour), "", b"") for hour in hours)
-    yield from cell_operations(contexts, day.rollups, cells, keep)
-    yield from (_hour_operation(day.tenant, hour, keep) for hour in hours)
+    level = hour_level(day.rollups, keep)
+    yield from cell_operations(contexts, level, cells)
+    yield from (level.listed(day.tenant, hour) for hour in hours)
+
+
+def minute_operations(state: PartitionState, touched: Touched) -> Iterator[Operation]:
+    """Encode minutes that were touched, and remove those that are no longer kept."""
+    level = minute_level(state.minutes)
+    if touched.all_minutes:
+        for tenant in state.seals.tenants():
+            yield "forget", keys.minutes_key(tenant), keys.minute_key(tenant, 0)[:-1], b""
+    for tenant, minute in sorted(touched.old_minutes):
+        yield "wipe", level.key(tenant, minute), "", b""
+        yield level.listed(tenant, minute)
+    yield from cell_operations(state.contexts, level, of_sims(state.contexts, touched.minutes))
 
 
 def window_operations(grouped: Grouped, version: int) -> Iterator[Operation]:
@@ -156,11 +206,6 @@ def window_operations(grouped: Grouped, version: int) -> Iterator[Operation]:
     for (tenant, granularity, start), totals in zip(grouped.windows, values, strict=True):
         key = keys.windows_key(tenant, granularity)
         yield ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
-
-
-def _hour_operation(tenant: str, hour: int, keep: timedelta) -> Operation:
-    expiry = hour * 3600 + int(keep.total_seconds())
-    return "hour", keys.hours_key(tenant), keys.cells_key(tenant, hour), f"{hour} {expiry}".encode()
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

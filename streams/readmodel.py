@@ -29,7 +29,9 @@ from streams.operations import (
     chunks,
     context_operations,
     day_operations,
-    sim_hours,
+    hour_level,
+    minute_operations,
+    of_sims,
     window_operations,
 )
 from streams.rollups import split
@@ -111,11 +113,15 @@ class ReadModel:
 
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Snapshot what was touched, without awaiting; `version` is what the changelog holds by then."""
-        cells = sim_hours(state, touched.cells)
-        told = state.contexts.untold(distinct(split(cells)[0]))
+        if touched.all_minutes:
+            # What they are now: they were all meant, and some have come since.
+            touched.minutes = state.minutes.live()
+        cells = of_sims(state.contexts, touched.cells)
+        told = state.contexts.untold(distinct(split(np.concatenate((cells, touched.minutes)))[0]))
         operations: list[Operation] = []
         operations += context_operations(state.contexts, told)
-        operations += cell_operations(state.contexts, state.rollups, cells, self._keep)
+        operations += cell_operations(state.contexts, hour_level(state.rollups, self._keep), cells)
+        operations += minute_operations(state, touched)
         windows = sorted(state.windows(touched))
         operations += window_operations(state.rollups.grouped(windows), state.version)
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
@@ -171,9 +177,16 @@ class ReadModel:
             hours = [int(member) for member in members]
             for at in range(0, len(hours), 1000):
                 await self._redis.unlink(*(keys.cells_key(tenant, hour) for hour in hours[at : at + 1000]))
+            listed: list[Any] = await self._redis.zrange(keys.minutes_key(tenant), 0, -1)
+            if minutes := [keys.minute_key(tenant, int(member)) for member in listed]:
+                await self._redis.unlink(*minutes)
             windows = (keys.windows_key(tenant, granularity) for granularity in GRANULARITIES)
             await self._redis.unlink(
-                keys.hours_key(tenant), keys.coverage_key(tenant), keys.contexts_key(tenant), *windows
+                keys.hours_key(tenant),
+                keys.minutes_key(tenant),
+                keys.coverage_key(tenant),
+                keys.contexts_key(tenant),
+                *windows,
             )
         return True
 

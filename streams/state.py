@@ -27,6 +27,7 @@ from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Gather, Rejection
 from streams.index import I64, U64, Bools, distinct
 from streams.ledger import Ledger, Merge
+from streams.minutes import Minutes
 from streams.rollups import Rollups, Window, split
 from streams.seals import PIN_HOURS, Seals, day_of
 from streams.seals import PREFIX as _SEALED
@@ -62,9 +63,18 @@ class Touched:
     accounts: set[tuple[str, str]] = field(default_factory=set)
     days: set[tuple[str, int]] = field(default_factory=set)
     """Tenants, and first hour numbers of days whose cells lie in the archive."""
+    minutes: U64 = field(default_factory=lambda: NOTHING)
+    """Contexts and minutes since the epoch."""
+    old_minutes: set[tuple[str, int]] = field(default_factory=set)
+    """Tenants, and minutes that are no longer kept."""
+    all_minutes: bool = False
+    """Whether what the read model has of minutes is to be forgotten first."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
+        self.minutes = np.union1d(self.minutes, other.minutes)
+        self.old_minutes |= other.old_minutes
+        self.all_minutes |= other.all_minutes
         self.cells = np.union1d(self.cells, other.cells)
         self.accounts |= other.accounts
         self.days |= other.days
@@ -97,6 +107,7 @@ class PartitionState:
         self.ledger = Ledger(self.contexts.context)
         self.rollups = Rollups(self.contexts)
         self.seals = Seals(horizon, keep)
+        self.minutes = Minutes(self.contexts, self.seals)
         self.staging = Staging(self.contexts, writer)
         self._horizon = horizon
         self._audit = audit
@@ -116,6 +127,7 @@ class PartitionState:
         self._touched_accounts: set[tuple[str, str]] = set()
         self._touched_days: set[tuple[str, int]] = set()
         self._recovering = False
+        self._all_minutes = False
         self._seals_saved: dict[str, list[Any]] = {}
         self.version = -1
         """Source offset up to which everything is folded in."""
@@ -181,6 +193,10 @@ class PartitionState:
                 self.rollups.add(merge.keys[~frozen], merge.differences[~frozen])
             else:
                 self.rollups.add(merge.keys, merge.differences)
+            self.minutes.leave(merge.leaving)
+            self.minutes.enter(merge.entering)
+            if len(merge.rows) > len(merge.entering["start"]):
+                self.minutes.touch(self.ledger.since(self.minutes.first(), merge.rows))
             self._touched.append(merge.touched)
             self._unsaved.append(merge.rows)
             if len(merge.vacated):
@@ -339,6 +355,8 @@ class PartitionState:
         ]
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._tombstones += self.staging.recovered(under_way)
+        self.minutes.enter(self.ledger.since(self.minutes.first()))
+        self._all_minutes = True
         self._snapshots = {}
 
     def retire(self, tenant: str) -> list[Write]:
@@ -392,8 +410,18 @@ class PartitionState:
         """Return what must be published, and begin anew."""
         self.recovered()
         cells = distinct(np.concatenate(self._touched)) if self._touched else NOTHING
-        touched = Touched(cells, self._touched_accounts, self._touched_days)
+        touched = Touched(
+            cells,
+            self._touched_accounts,
+            self._touched_days,
+            self.minutes.take_touched(),
+            self.minutes.expire(),
+            self._all_minutes,
+        )
+        if self._all_minutes:
+            touched.minutes = self.minutes.live()
         self._touched, self._touched_accounts, self._touched_days = [], set(), set()
+        self._all_minutes = False
         return self.settled(touched)
 
     def settled(self, touched: Touched) -> Touched:
@@ -416,6 +444,7 @@ class PartitionState:
         for at in range(0, len(keys), CELLS_A_PART):
             yield Touched(keys[at : at + CELLS_A_PART])
         yield Touched(accounts=set(self._covered))
+        yield Touched(minutes=self.minutes.live(), all_minutes=True)
         for tenant in self.seals.tenants():
             for day in sorted({day for _, day in self.seals.of(tenant).days}, reverse=True):
                 yield Touched(days={(tenant, day)})

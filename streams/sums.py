@@ -72,6 +72,13 @@ class Sums:
         known: U64 = keys[keys != 0]
         return known
 
+    def measured(self, keys: U64) -> Matrix:
+        """Return the measures of keys; of one that is not known, zeros."""
+        rows = self.find(keys)
+        matrix = self.matrix(np.maximum(rows, 0))
+        matrix[rows < 0] = 0
+        return matrix
+
     def live(self) -> U64:
         """Return the keys that measure something: of a record split pro rata, a part may hold no record."""
         keys: U64 = self._columns["key"]

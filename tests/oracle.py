@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import orjson
 from hypothesis import strategies as st
 
-from streams.cells import Context
+from streams.cells import Context, named
 from streams.decoding import wire
 from streams.events import RejectedRecord, UsageEvent
 from streams.ledger import digest, digest_prefix
@@ -96,10 +97,15 @@ class Oracle:
     newest: dict[tuple[str, str, str], tuple[int, bytes, UsageEvent, UsageRecord]] = field(
         default_factory=dict
     )
+    received: dict[str, datetime] = field(default_factory=dict)
+    """Each tenant's newest receipt."""
 
     def take(self, events: Iterable[UsageEvent]) -> Oracle:
         """Fold events in."""
         for each in events:
+            self.received[each.tenant] = max(
+                self.received.get(each.tenant, each.received_at), each.received_at
+            )
             for record in each.records:
                 key = (each.tenant, each.account, record.identity)
                 payload = canonical(each, record)
@@ -126,6 +132,20 @@ class Oracle:
             for each, record, sums in growth(members):
                 _add(cells, each, record, record.start, sums)
         return {place: sums for place, sums in cells.items() if any(sums.values())}
+
+    def minutes(self) -> dict[tuple[str, datetime, Context], Sums]:
+        """Return the sums of every minute of the two hours before each tenant's newest receipt."""
+        minutes: dict[tuple[str, datetime, Context], Sums] = {}
+        for _, _, each, record in self.newest.values():
+            minute = timedelta(minutes=1)
+            first = self.received[each.tenant].replace(second=0, microsecond=0) - 120 * minute
+            short = record.end - record.start <= 5 * minute and record.start >= first
+            if short and not (record.retracted or record.pro_rata or record.session is not None):
+                place = (each.tenant, record.start.replace(second=0, microsecond=0), context_of(each, record))
+                sums = minutes.setdefault(place, {})
+                for name, value in measured(record).items():
+                    sums[name] = sums.get(name, 0) + value
+        return {place: sums for place, sums in minutes.items() if any(sums.values())}
 
 
 def _add(
@@ -207,6 +227,17 @@ def measured(record: UsageRecord) -> Sums:
         "cost_pending": int(record.cost_status == "pending"),
         "cost_unknown": int(record.cost_status == "unknown"),
     }
+
+
+def minutes_of(state: PartitionState) -> dict[tuple[str, datetime, Context], Sums]:
+    """Return the minutes that a state holds, in the oracle's form."""
+    found = {}
+    for key in state.minutes.live().tolist():
+        number, minute = key >> 32, key & 0xFFFFFFFF
+        row = state.minutes.measured(np.array([key], np.uint64))[0]
+        place = (state.contexts.tenant(number), datetime.fromtimestamp(minute * 60, UTC))
+        found[(*place, state.contexts.context(number))] = named(row.tolist())._asdict()
+    return found
 
 
 def cells_of(state: PartitionState) -> dict[tuple[str, datetime, Context], Sums]:

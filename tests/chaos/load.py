@@ -23,7 +23,8 @@ DUPLICATES: Final = 0.055
 CORRECTIONS: Final = 0.04
 LATE: Final = 0.022
 
-SIMS: Final = 40
+SIMS: Final = 300
+"""So many that most cells hold a single statement, and a correction that moves it leaves nothing there."""
 HISTORY: Final = 3_000
 """Statements of an account that may still be repeated or corrected."""
 
@@ -52,7 +53,8 @@ class Load:
         self.baseline_end = self.baseline_start + timedelta(days=1)
         self.live_start = change - timedelta(days=2)
         self.live_end = change + timedelta(days=2)
-        self._received = self.live_end + timedelta(days=1)
+        # The last two hours of the live time are kept by the minute.
+        self._received = self.live_end
         self.kinds: Counter[str] = Counter()
         """How many records of which kind were made."""
         self.conflicts: set[tuple[str, int]] = set()

@@ -145,6 +145,7 @@ async def judge(stack: Stack) -> list[Differences]:
             await _windows(stack.redis, stack.tenants),
         ),
         compare("hours in Redis", _hours(cells), await _keys_of_cells(stack.redis)),
+        compare("minutes in Redis", stack.oracle.minutes(), await stack.minutes()),
         # A window that was emptied by a correction says so with zeros.
         compare(
             "windows in the topic",

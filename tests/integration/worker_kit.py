@@ -112,6 +112,20 @@ class Stack:
                         found[tenant, at, context] = measures._asdict()
         return found
 
+    async def minutes(self) -> Cells:
+        """Return every minute of the read model."""
+        found: Cells = {}
+        for tenant in self.tenants:
+            contexts: dict[Any, Any] = await self.redis.hgetall(keys.contexts_key(tenant))
+            listed: list[Any] = await self.redis.zrange(keys.minutes_key(tenant), 0, -1)
+            for minute in map(int, listed):
+                sims: dict[Any, Any] = await self.redis.hgetall(keys.minute_key(tenant, minute))
+                for value in sims.values():
+                    for public, measures in decode_cells(value):
+                        at = datetime.fromtimestamp(minute * 60, UTC)
+                        found[tenant, at, context_from(contexts[public])] = measures._asdict()
+        return found
+
     async def windows(self) -> dict[tuple[str, Granularity, int], Measures]:
         """Return every window's total over kinds in the read model."""
         found: dict[tuple[str, Granularity, int], Measures] = {}
@@ -138,7 +152,11 @@ class Stack:
             if await self.redis.hget(keys.partition_key(partition), "complete") != b"1":
                 return False
         cells = self.oracle.cells()
-        return await self.cells() == cells and await self.windows() == windows_of(cells)
+        return (
+            await self.cells() == cells
+            and await self.windows() == windows_of(cells)
+            and await self.minutes() == self.oracle.minutes()
+        )
 
     async def consume(
         self, topic: str, enough: Callable[[list[ConsumerRecord]], bool]

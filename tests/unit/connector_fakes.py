@@ -51,6 +51,15 @@ class MemorySender:
         return [decode_coverage(message.value) for message in self.on(USAGE_EVENTS) if _covers(message)]
 
     @property
+    def sequence(self) -> list[UsageEvent | CoverageEvent]:
+        """Usage and coverage in the order in which they were sent."""
+        found: list[UsageEvent | CoverageEvent | None] = [
+            decode_coverage(message.value) if _covers(message) else decode_usage(message.value)[0]
+            for message in self.on(USAGE_EVENTS)
+        ]
+        return [event for event in found if event is not None]
+
+    @property
     def dead(self) -> list[tuple[str, bytes]]:
         """Reason and original bytes of every dead letter."""
         return [(header(m.headers, "ce_reason") or "", m.value) for m in self.on(DEADLETTERS)]

@@ -122,7 +122,7 @@ async def test_a_budget_that_is_used_up_for_long_is_told(setup: Setup) -> None:
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "80000"}
     setup.provider.answers = [(200, b"{}", headers), GOOD]
     await setup.http.call(setup.call())
-    with pytest.raises(ProviderError, match="budget of requests is used up") as caught:
+    with pytest.raises(ProviderError, match="allow no request for 80002 s") as caught:
         await setup.http.call(setup.call())
     assert caught.value.wait_s == pytest.approx(80_002.0)
     assert setup.waits == []

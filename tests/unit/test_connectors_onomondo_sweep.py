@@ -29,6 +29,7 @@ from streams.topics import BOOKMARKS, USAGE_EVENTS
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
 from tests.unit.connector_fakes import SECRET, MemorySender, inventory_of, onomondo_account
+from tests.unit.kore_fakes import MemoryHistory
 from tests.unit.simulator_harness import SetClock, settings_with
 
 DAY = timedelta(days=1)
@@ -85,7 +86,13 @@ class Sweeping:
             "page_size": 50,
         }
         toolbox = Toolbox(
-            self.http, self.sender, self.bookmarks, self.inventory, "http://receiver", self.clock
+            self.http,
+            self.sender,
+            self.bookmarks,
+            self.inventory,
+            "http://receiver",
+            self.clock,
+            MemoryHistory(self.sender),
         )
         return PROVIDER.job(onomondo_account(**(values | changes)), toolbox)
 
@@ -286,14 +293,45 @@ async def test_a_cursor_that_is_refused_is_given_up() -> None:
 
 async def test_revisions_never_go_back() -> None:
     """Not with a clock that does, and not after a crash: they are reserved before they are used."""
-    async with sweeping() as run:
+    async with sweeping("late-rows", late_seconds=1) as run:
         await run.process().sweep(always)
         first = max(record.revision for record in run.newest.values())
+        known = set(run.newest)
         assert run.bookmark.last_observation > first
-        run.clock.forward(hours=-1)
+        await run.bookmarks.put("onomondo-main", Bookmark(last_observation=micros(run.clock.now + DAY)))
+        run.clock.forward(minutes=10)
         await run.process().sweep(always)
-        again = [record.revision for event in run.sender.usage[-3:] for record in event.records]
-        assert min(again) > first
+        later = [record.revision for identity, record in run.newest.items() if identity not in known]
+        assert min(later) > micros(run.clock.now + DAY / 2) > first
+
+
+async def test_a_restart_repeats_nothing() -> None:
+    """What was published is asked from Kafka."""
+    async with sweeping() as run:
+        await run.process().sweep(always)
+        events = len(run.sender.usage)
+        assert (await run.process().sweep(always)).endswith(" 0 records changed")
+        assert len(run.sender.usage) == events
+
+
+async def test_a_backfill_says_every_bill_of_its_days_and_leaves_the_sweeps_alone() -> None:
+    async with sweeping("repeated-rows") as run:
+        job = run.process()
+        await job.sweep(always)
+        before, events = run.bookmark, len(run.sender.usage)
+        said = await job.backfill(TODAY - 2 * DAY, TODAY, "run-1", always)
+        found = run.sender.usage[events:]
+        assert {(event.source, event.run) for event in found} == {("backfill", "run-1")}
+        starts = [record.start for event in found for record in event.records]
+        assert min(starts) >= TODAY - 2 * DAY
+        assert max(starts) < TODAY
+        identities = {record.identity for event in found for record in event.records}
+        due = [usage for usage in run.simulators.history.of_account("onomondo-main") if usage.start < TODAY]
+        assert len(identities) == len(due) <= said
+        assert (run.bookmark.covered_until, run.bookmark.reading) == (before.covered_until, before.reading)
+        assert run.bookmark.last_observation > before.last_observation
+        assert (await job.sweep(always)).endswith(" 0 records changed")
+        assert job.backfill_floor(run.clock.now) < TODAY - 540 * DAY
 
 
 async def test_a_sim_without_owner_counts_as_soon_as_it_has_one() -> None:

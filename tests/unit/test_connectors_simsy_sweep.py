@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from connectors import simsy_api, simsy_sweep
 from connectors.bookmarks import Bookmark, Bookmarks
-from connectors.http import Failure, HttpClient, ProviderError
+from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.lease import LeaseLostError
+from connectors.paging import Page
 from connectors.publisher import always
 from connectors.registry import Toolbox
 from connectors.simsy import PROVIDER
@@ -192,6 +193,20 @@ async def test_coverage_follows_usage_chunk_by_chunk_and_the_bookmark_follows_bo
         assert it.bookmarks.get("simsy-acme") == Bookmark(
             covered_until=micros(covered), last_observation=micros(it.clock.now)
         )
+
+
+async def test_without_totals_a_list_ends_with_an_empty_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documentation promises pages and shows none of what stands around them."""
+
+    def bare(call: Call, answer: Answer) -> Page:
+        return Page(answer.body["data"])
+
+    monkeypatch.setattr(simsy_api, "_page", bare)
+    async with sweeping(chunk_hours=24) as it:
+        await it.sweep()
+        assert it.told() == it.truth()
+        it.clock.forward(minutes=10)
+        assert await it.sweep() == "3 of 3 chunks read, 0 records changed"
 
 
 async def test_chunks_whose_number_of_records_stays_cost_one_request_each() -> None:

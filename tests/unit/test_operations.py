@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streams import keys
 from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES, Context, context_from, decode_cells
 from streams.events import UsageEvent
-from streams.operations import Operation, cell_operations, context_operations, sim_hours
+from streams.operations import Operation, cell_operations, context_operations, hour_level, of_sims
 from streams.rollups import split
 from tests.oracle import Oracle, events, fold, fresh_state
 
@@ -51,12 +51,11 @@ def test_wherever_operations_are_cut_the_hashes_hold_the_cells(
     ):
         for number, batch in enumerate(flushes):
             fold(state, *batch, offset=number * 10)
-            cells = sim_hours(state, state.take_touched().cells)
+            cells = of_sims(state.contexts, state.take_touched().cells)
             told = state.contexts.untold(np.unique(split(cells)[0]))
             carry_out(hashes, list(context_operations(state.contexts, told)))
-            carry_out(
-                hashes, list(cell_operations(state.contexts, state.rollups, cells, timedelta(days=400)))
-            )
+            level = hour_level(state.rollups, timedelta(days=400))
+            carry_out(hashes, list(cell_operations(state.contexts, level, cells)))
             state.contexts.tell(told)
     found: dict[tuple[str, int, Context], dict[str, int]] = {}
     for key, held in hashes.items():

@@ -1,0 +1,344 @@
+"""What every connector is held against: its simulator behind a door that misbehaves, and topics in memory.
+
+A connector is listed once in `CONNECTORS`. The door stands in front of the simulator, so a fault looks alike
+for every provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from connectors.account import Account
+from connectors.bookmarks import Bookmarks
+from connectors.budget import Budget, LocalBuckets
+from connectors.http import HttpClient, ProviderError
+from connectors.poller import Job
+from connectors.publisher import Outgoing, Proceed, always
+from connectors.registry import Toolbox, find_provider
+from connectors.simulators import Simulators
+from connectors.simulators.fleet import TENANTS
+from connectors.simulators.simsy_usage import TADIG
+from streams.errors import UnavailableError
+from streams.topics import BOOKMARKS
+from streams.usage import UsageRecord
+from tests.integration.connector_kit import Cell, Found, cells_of, served
+from tests.unit.connector_fakes import MemoryLog, MemorySender, inventory_of
+from tests.unit.simulator_harness import SetClock, settings_with
+
+NAMES: Final = {tenant.name: tenant.name for tenant in TENANTS}
+TIMEOUT_S: Final = 0.4
+"""Longest wait for an answer; what hangs is noticed so soon."""
+
+NOWHERE: Final = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True)
+class Connector:
+    """A provider module, the account it is tried with, and how its usage is told."""
+
+    name: str
+    account: str
+    """The account's name, at its simulator too."""
+    table: Callable[[str], dict[str, Any]]
+    """The account's keys, given the simulator's address."""
+    rows: str = ""
+    """The key of a page's rows of usage."""
+    services: frozenset[str] = frozenset({"data", "sms"})
+    """What is polled; a stream watch polls nothing."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CONNECTORS: Final = [
+    Connector(
+        "emnify",
+        "emnify-main",
+        lambda address: {
+            "api_base": f"{address}/emnify",
+            "application_token": SecretStr("demo-emnify-application-token"),
+            "callback_secret": SecretStr("demo-emnify-callback-secret"),
+            "delivery_lag_s": 0,
+            "tenant": "acme",
+        },
+        services=frozenset(),
+    ),
+    Connector(
+        "kore",
+        "kore-acme",
+        lambda address: {
+            "api_base": f"{address}/kore/v1",
+            "token_url": f"{address}/kore/api-services/v1/auth/token",
+            "client_id": "demo-kore-acme",
+            "client_secret": SecretStr("demo-kore-acme-secret"),
+            "page_size": 20,
+            "tenant": "acme",
+        },
+        rows="usage_records",
+    ),
+    Connector(
+        "onomondo",
+        "onomondo-main",
+        lambda address: {
+            "api_base": f"{address}/onomondo",
+            "api_token": SecretStr("demo-onomondo-api-token"),
+            "page_size": 40,
+            "reread_days": 3,
+            "reread_interval_s": 1,
+            "assign": [{"tag": name, "tenant": name} for name in NAMES],
+        },
+        rows="usage",
+        services=frozenset({"data"}),
+    ),
+    Connector(
+        "simsy",
+        "simsy-acme",
+        lambda address: {
+            "api_base": f"{address}/simsy/api/v1",
+            "client_id": "demo-simsy-acme",
+            "client_secret": SecretStr("demo-simsy-acme-secret"),
+            "chunk_hours": 24,
+            "recheck_hours": 0,
+            "networks": {tadig: code for code, tadig in TADIG.items()},
+            "tenant": "acme",
+        },
+        rows="data",
+    ),
+]
+
+
+@dataclass
+class Reply:
+    """An answer on its way; `cut` breaks it off in the middle, `late` never lets it go."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    cut: bool = False
+    late: bool = False
+
+    def become(self, status: int, body: bytes = b"{}", **headers: str) -> None:
+        """Be another answer."""
+        self.status, self.body = status, body
+        self.headers = {b"content-type": b"application/json"}
+        self.headers |= {key.replace("_", "-").encode(): text.encode() for key, text in headers.items()}
+
+
+Fault = Callable[["Door", int, Reply], None]
+"""Is given the number of the request since it was set, from 0, and may change the answer."""
+
+
+class Door:
+    """Stands in front of the simulators and lets a fault at the connector's requests."""
+
+    def __init__(self, app: ASGIApp, connector: Connector) -> None:
+        self._app = app
+        self._connector = connector
+        self._over = asyncio.Event()
+        self._fault: Fault | None = None
+        self.count = 0
+        self.changed = 0
+        """Pages whose rows were replaced."""
+        self.last: Any = None
+        """For a fault that remembers."""
+
+    def set(self, fault: Fault | None) -> None:
+        """Misbehave so from now on; `None`: no more."""
+        self._fault, self.count, self.changed, self.last = fault, 0, 0, None
+
+    def open(self) -> None:
+        """Let go what hangs."""
+        self._over.set()
+
+    def rows(self, reply: Reply) -> list[Any] | None:
+        """Return the rows of a page of usage, `None` of any other answer."""
+        if reply.status != 200 or not self._connector.rows:
+            return None
+        body = orjson.loads(reply.body)
+        return body.get(self._connector.rows) if isinstance(body, dict) else None
+
+    def replace(self, reply: Reply, rows: list[Any], **beside: Any) -> None:
+        """Put other rows into a page."""
+        self.changed += 1
+        body = orjson.loads(reply.body)
+        reply.body = orjson.dumps({**body, self._connector.rows: rows, **beside})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or self._fault is None:
+            await self._app(scope, receive, send)
+            return
+        reply = await self._reply(scope, receive)
+        self._fault(self, self.count, reply)
+        self.count += 1
+        if reply.late:
+            await self._over.wait()
+        length = len(reply.body)
+        headers = [(key, value) for key, value in reply.headers.items() if key != b"content-length"]
+        headers.append((b"content-length", str(length).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        body = reply.body[: length // 2] if reply.cut else reply.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        reply = Reply(500, {}, b"")
+
+        async def keep(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                reply.status, reply.headers = message["status"], dict(message["headers"])
+            elif message["type"] == "http.response.body":
+                reply.body += message.get("body", b"")
+
+        await self._app(scope, receive, keep)
+        return reply
+
+
+class FailingSender(MemorySender):
+    """A Kafka that fails once: what it is given is lost, or taken without anybody hearing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sends = 0
+        self.fails_at: int | None = None
+        self.heard = True
+
+    async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
+        self.sends += 1
+        failing = self.sends - 1 == self.fails_at
+        if not failing or not self.heard:
+            await super().send(outgoing, proceed)
+        if failing:
+            raise UnavailableError("Kafka has not acknowledged within 4 s")
+
+
+@dataclass
+class Contract:
+    """One connector at work against its simulator; `process` is what a start of it makes."""
+
+    connector: Connector
+    address: str
+    simulators: Simulators
+    door: Door
+    clock: SetClock
+    http: HttpClient
+    waited: list[float]
+    """Seconds that were waited for the provider's sake."""
+    sender: FailingSender = field(default_factory=FailingSender)
+    errors: list[UnavailableError] = field(default_factory=list)
+
+    async def process(self) -> Job:
+        """The job as a new process makes it: with what Kafka holds, and no memory."""
+        provider = find_provider(self.connector.name)
+        assert provider is not None
+        keys = {"provider": self.connector.name, **self.connector.table(self.address)}
+        account: Account[Any] = Account(self.connector.account, provider.settings.model_validate(keys))
+        bookmarks = Bookmarks(_no_consumer, self.sender)
+        log: Any = MemoryLog(self.sender, BOOKMARKS)
+        bookmarks._log = log
+        await bookmarks.refresh()
+        inventory = inventory_of(self.sender)
+        await inventory.refresh()
+        job = provider.job(
+            account, Toolbox(self.http, self.sender, bookmarks, inventory, NOWHERE, self.clock)
+        )
+        assert job is not None
+        return job
+
+    async def sweep(self, job: Job, times: int = 3, tries: int = 12, *, restart: bool = False) -> None:
+        """Sweep until so many sweeps have succeeded, half an hour apart; after a failure by a new process."""
+        for _ in range(tries):
+            try:
+                await job.sweep(always)
+            except UnavailableError as error:
+                self.errors.append(error)
+                if isinstance(error, ProviderError) and error.wait_s is not None:
+                    self.waited[0] += error.wait_s
+                job = await self.process() if restart else job
+                continue
+            times -= 1
+            if not times:
+                return
+            self.clock.forward(minutes=31)
+        raise AssertionError(f"{tries} sweeps are not enough: {self.errors[-1]}")
+
+    @property
+    def found(self) -> Found:
+        """What Kafka holds."""
+        return Found(self.sender.usage, self.sender.coverage, self.sender.dead)
+
+    @property
+    def cells(self) -> dict[Cell, int]:
+        """What counts of it."""
+        return cells_of(self.found, NAMES)
+
+    @property
+    def truth(self) -> dict[Cell, int]:
+        """What was used, as far as it is polled."""
+        cells: dict[Cell, int] = {}
+        for usage in self.simulators.history.of_account(self.connector.account):
+            if usage.service in self.connector.services:
+                key = self._cell(usage)
+                cells[key] = cells.get(key, 0) + usage.total
+        return cells
+
+    def _cell(self, usage: Any) -> Cell:
+        from connectors.simulators.kore_accounts import make_sid
+
+        sim = usage.sim
+        hour = usage.start.replace(minute=0, second=0, microsecond=0)
+        fleet = make_sid("HF", sim.fleet_at(usage.start)) if sim.provider == "kore" else None
+        place = (usage.network.country, usage.network.code, usage.service, fleet)
+        return sim.tenant.name, sim.provider, f"{hour:%Y-%m-%dT%H}:00:00Z", sim.canonical_iccid, *place
+
+    def check(self) -> None:
+        """All that was used counts once; no statement contradicts another; observations go forward."""
+        assert self.cells == self.truth
+        said: dict[tuple[str, str, int], UsageRecord] = {}
+        for event in self.sender.usage:
+            for record in event.records:
+                held = said.setdefault((event.tenant, record.identity, record.revision), record)
+                assert held == record, "two payloads under one revision"
+        marks = [orjson.loads(message.value)["last_observation"] for message in self.sender.bookmarks]
+        assert marks == sorted(marks)
+        assert self.sender.coverage
+
+
+def _no_consumer() -> Any:
+    raise AssertionError("nothing is read from a broker here")
+
+
+@asynccontextmanager
+async def contract(connector: Connector) -> AsyncIterator[Contract]:
+    """A connector, its simulator with a day and a half of usage that stands still, and the door between."""
+    clock, waited = SetClock(), [0.0]
+
+    async def sleep(seconds: float) -> None:
+        waited[0] += seconds
+        await asyncio.sleep(0)
+
+    settings = settings_with(
+        sims_per_tenant=4,
+        history_hours=36,
+        live_records_per_second=0,
+        emnify={"callback_url": f"{NOWHERE}/callbacks/emnify-main"},
+        simsy={"sync_interval": 1, "requests_a_minute": 1_000_000},
+        onomondo={"requests_per_minute": 1_000_000},
+    )
+    made = Simulators(settings, clock)
+    made.history.pause()
+    door = Door(made.app, connector)
+    budget = Budget(connector.name, connector.account, (), LocalBuckets(lambda: waited[0]))
+    http = HttpClient(timeout_s=TIMEOUT_S, sleep=sleep, jitter=lambda: 1.0, budget=budget)
+    async with served(door) as address:
+        try:
+            yield Contract(connector, address, made, door, clock, http, waited)
+        finally:
+            door.open()
+            await http.close()
