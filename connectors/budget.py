@@ -145,9 +145,9 @@ class Budget:
             self.left = floor(grant.spare_s * spoken_of[0][0].per_s)
         return grant.wait_s
 
-    async def heed(self, path: str, headers: Mapping[str, str]) -> None:
+    async def heed(self, path: str, headers: Mapping[str, str], *, refused: bool = False) -> None:
         """Learn from an answer that others use the same limit, or that it is lower than documented."""
-        told = stated(headers, datetime.now(UTC))
+        told = stated(headers, datetime.now(UTC), refused=refused)
         limit = next((limit for limit in self._limits if limit.stated and limit.cost(path)), None)
         if told is None or limit is None:
             return

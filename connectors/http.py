@@ -153,7 +153,7 @@ class HttpClient:
             await self._pace(call)
             try:
                 status, headers, body = await self._send(call, token)
-                await self._budget.heed(call.path, headers)
+                await self._budget.heed(call.path, headers, refused=status == 429)
                 if 200 <= status < 300:
                     return Answer(_parsed(body), headers)
             except (aiohttp.ClientError, TimeoutError, OSError, NoJsonError) as error:

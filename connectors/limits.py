@@ -81,8 +81,10 @@ class Stated:
     reset_s: float
 
 
-def stated(headers: Mapping[str, str], now: datetime) -> Stated | None:
+def stated(headers: Mapping[str, str], now: datetime, *, refused: bool = False) -> Stated | None:
     """Read `X-RateLimit-*`, `RateLimit-*` or the IETF's `RateLimit`; `None` where none can be read.
+
+    A 429 (`refused`) that tells its reset alone leaves nothing until then.
 
     A reset is seconds from now, or an instant in epoch seconds (Onomondo and SIMSY), which is compared with
     the answer's own `Date` so that our clock does not matter. Bounded by a day.
@@ -93,7 +95,7 @@ def stated(headers: Mapping[str, str], now: datetime) -> Stated | None:
     for prefix in ("X-RateLimit-", "RateLimit-"):
         remaining = remaining or headers.get(prefix + "Remaining")
         reset = reset or headers.get(prefix + "Reset")
-    left, seconds = _number(remaining), _number(reset)
+    left, seconds = _number(remaining or ("0" if refused else None)), _number(reset)
     if left is None or seconds is None:
         return None
     if seconds >= _EPOCH_S:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connectors.backfill_role import run
+from connectors.connect import serve
 from streams.errors import ConfigError
 from streams.settings import Settings
 from tests.integration.connector_kit import (
@@ -20,6 +21,7 @@ from tests.integration.connector_kit import (
     kore_table,
     read,
     settings_of,
+    simsy_table,
     simulators,
     truth_of,
 )
@@ -118,6 +120,20 @@ async def test_what_cannot_be_read_is_refused_before_anything_is_asked_for(setup
     assert "want one of" in await refused("nobody", setup.low, None)
     assert "nothing to backfill" in await refused(setup.fleet.emnify, setup.low, None)
     assert setup.said == []
+
+
+async def test_a_connector_does_not_start_with_a_schedule_that_the_limits_make_impossible(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names
+) -> None:
+    """A thousand counts every eleven seconds do not fit into a hundred requests a minute."""
+    account, tenant = unique_name("simsy"), unique_name("acme")
+    table = simsy_table(
+        tmp_path, "http://127.0.0.1:9", tenant, poll_interval_s=11, reread_hours=1000, chunk_hours=1
+    )
+    settings = settings_of(kafka_bootstrap, redis_url, [tenant], {account: table})
+    with pytest.raises(ConfigError, match="want poll_interval_s of") as caught:
+        await serve(settings, asyncio.Event())
+    assert f"accounts.{account}.poll_interval_s" in str(caught.value)
 
 
 async def _swept(setup: Setup, count: int = 1) -> bool:

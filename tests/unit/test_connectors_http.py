@@ -117,6 +117,12 @@ async def test_what_an_answer_says_is_left_has_to_last_until_the_reset(setup: Se
     assert sum(setup.waits) == pytest.approx(42.0)
 
 
+async def test_a_refusal_without_retry_after_waits_until_the_reset_it_tells(setup: Setup) -> None:
+    setup.provider.answers = [(429, b"", {"X-RateLimit-Reset": "40"}), GOOD]
+    await setup.http.call(setup.call())
+    assert sum(setup.waits) == pytest.approx(42.0)
+
+
 async def test_a_budget_that_is_used_up_for_long_is_told(setup: Setup) -> None:
     """A limit of a month does not hold a sweep for days."""
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "80000"}

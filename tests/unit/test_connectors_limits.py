@@ -129,6 +129,14 @@ def test_headers_are_read_in_every_known_spelling(headers: dict[str, str], expec
     assert stated(CIMultiDict(headers), NOW) == expected
 
 
+def test_a_refusal_that_tells_its_reset_alone_leaves_nothing_until_then() -> None:
+    """Onomondo documents no Retry-After."""
+    headers = CIMultiDict({"x-ratelimit-reset": "12"})
+    assert stated(headers, NOW) is None
+    assert stated(headers, NOW, refused=True) == Stated(0, 12.0)
+    assert stated(CIMultiDict(), NOW, refused=True) is None
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -14,7 +14,7 @@ from connectors.plan import plan, refuse_impossible
 from connectors.registry import Registered, load_accounts, provider_names
 from streams.errors import ConfigError
 from streams.settings import load_settings
-from tests.unit.test_example_config import EXAMPLE, _secrets_in_the_environment
+from tests.unit.test_example_config import CONFIG, EXAMPLE, _secrets_in_the_environment
 
 __all__ = ["_secrets_in_the_environment"]
 
@@ -103,3 +103,8 @@ def test_every_provider_says_what_it_needs(sims: int) -> None:
             assert less.key in type(each.account.settings).model_fields
     if sims < 1000:
         refuse_impossible(plan(entries, {each.account.name: sims for each in entries}))
+
+
+def test_the_simulated_schedules_can_be_kept_by_the_simulated_fleet() -> None:
+    entries = load_accounts(load_settings(CONFIG / "simulated.toml"))
+    refuse_impossible(plan(entries, {each.account.name: 60 for each in entries}))
