@@ -16,7 +16,7 @@ import numpy as np
 from streams.cells import Cell
 from streams.contexts import Contexts, Group
 from streams.index import I64, U64
-from streams.sums import Matrix, Sums, measures
+from streams.sums import Matrix, Sums, measures, summed
 from streams.windows import Granularity, hour_start, window_start
 
 Window = tuple[str, Granularity, int]
@@ -63,8 +63,11 @@ class Rollups:
     def _add_above(self, keys: U64, differences: Matrix, grains: Sequence[Granularity]) -> None:
         contexts, hours = split(keys)
         groups = self._contexts.groups(contexts).astype(np.uint64) << _GROUP_SHIFT
+        # Few hours of few groups stand above many cells, so days and months are summed from them.
+        places, differences = summed(groups | hours, differences)
+        hours = places & _HOUR_MASK
         for granularity in grains:
-            self._add_windows(granularity, groups | _starts(granularity, hours), differences)
+            self._add_windows(granularity, places ^ hours | _starts(granularity, hours), differences)
 
     def _add_windows(self, granularity: Granularity, places: U64, differences: Matrix) -> None:
         grain = np.uint64(_GRAINS.index(granularity)) << _GRAIN_SHIFT

@@ -29,7 +29,7 @@ class Sums:
 
     def add(self, keys: U64, differences: Matrix) -> tuple[U64, I64]:
         """Add differences, several to one key too. Returns the keys that are new here and their rows."""
-        order, starts, unique = _runs(keys)
+        unique, sums = summed(keys, differences)
         rows = self.find(unique)
         fresh = np.flatnonzero(rows < 0)
         if len(fresh):
@@ -37,11 +37,11 @@ class Sums:
             rows[fresh] = added
             self._columns["key"][added] = unique[fresh]
             self._index.place(mix(unique[fresh]), added)
-        for name, difference in zip(COLUMNS, differences.T, strict=True):
+        for name, difference in zip(COLUMNS, sums.T, strict=True):
             # Most measures are of a few kinds of records; what is never written takes no memory either.
             if difference.any():
                 column = self._columns[name]
-                column[rows] += np.add.reduceat(difference[order], starts).astype(column.dtype)
+                column[rows] += difference.astype(column.dtype)
         return unique[fresh], rows[fresh]
 
     def find(self, keys: U64) -> I64:
@@ -94,19 +94,18 @@ class Sums:
 
 
 def summed(keys: U64, differences: Matrix) -> tuple[U64, Matrix]:
-    """Return distinct keys in order, and the sum of what is said of each."""
+    """Return the distinct keys in order, and what the differences of each sum to."""
     if not len(keys):
         return keys, differences
-    order, starts, unique = _runs(keys)
-    return unique, np.add.reduceat(differences[order], starts, axis=0)
-
-
-def _runs(keys: U64) -> tuple[I64, I64, U64]:
-    """Return how to sort keys, where each begins in that order, and the distinct ones."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    return order, starts, ordered[starts]
+    # By column: that is how long matrices lie in memory, and those of zeros are skipped.
+    sums = np.zeros((len(starts), WIDTH), np.int64, order="F")
+    for into, difference in zip(sums.T, differences.T, strict=True):
+        if difference.any():
+            into[:] = np.add.reduceat(difference[order], starts)
+    return ordered[starts], sums
 
 
 def measures(row: npt.NDArray[np.int64]) -> Measures:
