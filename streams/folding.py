@@ -142,7 +142,7 @@ class Folding:
             tenant, account = usage.tenant, usage.account
             self._known(tenant, account)
             self._gathered.records += len(usage.records)
-            state.take(usage, event.message.offset, _origin(event))
+            state.take(usage, event.message.offset, _origin(event), value)
         for record in rejected:
             self._letter(record.value, record.error, _origin(event), tenant, account)
 

@@ -139,8 +139,9 @@ class PartitionState:
         """Whether the read model has taken everything that is durable."""
         self._verified = False
 
-    def take(self, event: WireEvent, offset: int, origin: str) -> None:
-        """Gather the event's records for the next merge."""
+    def take(self, event: WireEvent, offset: int, origin: str, value: bytes | None = None) -> None:
+        """Gather the event's records for the next merge; `value` is what the event was decoded from."""
+        given = event
         self.recovered()
         self.version = max(self.version, offset)
         due = self.seals.receive(event.tenant, event.received_at)
@@ -153,7 +154,8 @@ class PartitionState:
         if offset <= self.durable:
             event = self._replayed(event, hour_start(due))
         if event.records:
-            self._gather.take(event, origin, _LONG_AGO if self._audit else oldest)
+            whole = value if event is given else None
+            self._gather.take(event, origin, _LONG_AGO if self._audit else oldest, whole)
 
     def _replayed(self, event: WireEvent, sealed: datetime) -> WireEvent:
         """Return what may still be in the ledger of an event that was folded before."""

@@ -56,7 +56,7 @@ def fresh_state(writer: int = 2**32 - 1) -> PartitionState:
 def fold(state: PartitionState, *events: UsageEvent, offset: int = 0) -> list[RejectedRecord]:
     """Fold events in one merge; return every record that does not count."""
     for index, each in enumerate(events):
-        state.take(wire(each), offset + index, "test")
+        state.take(wire(each), offset + index, "test", each.message().value)
     return [rejection.record for rejection in state.merge()]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import time
 from collections import defaultdict
@@ -53,7 +54,8 @@ def flush(states: list[PartitionState], batch: list[LoadEvent], stages: Stages) 
             event, _ = decode(each.value)
         assert event is not None
         with stages("take"):
-            states[each.partition].take(event, 0, "")
+            states[each.partition].take(event, 0, "", each.value)
+            del event
     changelog: dict[str, bytes | None] = {}
     for number, state in enumerate(states):
         with stages("merge"):
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--shuffled", action="store_true", help="records in no order of time")
     given = parser.parse_args()
+    gc.set_threshold(100_000)  # as the worker does
     spec = Spec(given.records, given.records_an_event, partitions=given.partitions, shuffled=given.shuffled)
     load = Load(spec)
     events = load.events(given.records)
