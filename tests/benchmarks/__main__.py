@@ -15,6 +15,8 @@ from pathlib import Path
 
 from streams.errors import SimusageError
 from tests.benchmarks import figures, machine
+from tests.benchmarks.core import BELONGS_TO as OF_CORE
+from tests.benchmarks.core import FLUSH, measure
 from tests.benchmarks.figures import FIGURES, Result, Run
 from tests.benchmarks.follow import follow, reference
 from tests.benchmarks.freshness import BELONGS_TO as OF_FRESHNESS
@@ -187,6 +189,11 @@ async def fresh(bench: Bench) -> list[Result]:
         return await freshness(at, load, seconds=bench.sizes.freshness_s)
 
 
+async def core(bench: Bench) -> list[Result]:
+    """The core alone, in this process: how fast it could be, and how long it stops."""
+    return measure(bench.spec(bench.sizes.growth[1]), FLUSH)
+
+
 Scenario = Callable[[Bench], Awaitable[list[Result]]]
 
 SCENARIOS: Mapping[str, tuple[Scenario, tuple[str, ...]]] = {
@@ -205,6 +212,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, tuple[str, ...]]] = {
         one_record,
         ("ingest_one_record_events", "empty_agent_one_record_events", "naive_faust_one_record_events"),
     ),
+    "core": (core, OF_CORE),
     "freshness": (fresh, OF_FRESHNESS),
     "growth": (grow, OF_GROWTH),
     "scale": (scale, ("scale_cost_ratio",)),

@@ -17,9 +17,15 @@ from itertools import islice
 
 from streams.decoding import decode
 from streams.state import PartitionState
+from tests.benchmarks.figures import Result
 from tests.benchmarks.load import Load, LoadEvent, Spec
 from tests.benchmarks.machine import resident_bytes
 from tests.benchmarks.services import say
+
+FLUSH = 50_000
+"""Records gathered before a flush, as the worker does by default."""
+
+BELONGS_TO = ("core_records", "growth_pause_ms", "core_recovery_s")
 
 
 class Stages:
@@ -38,13 +44,19 @@ class Stages:
         self.seconds[name] += took
         self.longest[name] = max(self.longest[name], took)
 
+    @property
+    def whole(self) -> float:
+        """CPU seconds of all stages."""
+        return sum(self.seconds.values())
+
     def show(self, records: int) -> None:
         """Print each stage."""
         for name, seconds in self.seconds.items():
             each, longest = seconds / records * 1e6, self.longest[name] * 1e3
             say(f"{name:10} {each:7.3f} us a record, longest {longest:6.1f} ms")
-        whole = sum(self.seconds.values())
-        say(f"{'all':10} {whole / records * 1e6:7.3f} us a record: {records / whole:,.0f} records/s")
+        say(
+            f"{'all':10} {self.whole / records * 1e6:7.3f} us a record: {records / self.whole:,.0f} records/s"
+        )
 
 
 def flush(states: list[PartitionState], batch: list[LoadEvent], stages: Stages) -> dict[str, bytes | None]:
@@ -73,42 +85,52 @@ def fresh(partitions: int) -> list[PartitionState]:
     return [PartitionState(horizon=timedelta(days=35), writer=number) for number in range(partitions)]
 
 
-def main() -> None:
+def measure(spec: Spec, flush_records: int) -> list[Result]:
     """Fold a load, weigh the states, and recover them from what they wrote."""
+    load, states, stages = Load(spec), fresh(spec.partitions), Stages()
+    events = load.events(spec.records)
+    changelog: dict[str, bytes | None] = {}
+    before = resident_bytes(os.getpid())
+    while batch := list(islice(events, max(1, flush_records // spec.records_an_event))):
+        changelog |= flush(states, batch, stages)
+    stages.show(spec.records)
+    rows = sum(len(state.ledger) for state in states)
+    ledger = sum(state.ledger.nbytes for state in states) / rows
+    above = sum(state.rollups.nbytes for state in states) / rows
+    live = [(name.split(":", 1), value) for name, value in changelog.items() if value]
+    grown = resident_bytes(os.getpid()) - before - sum(len(value) for _, value in live)
+    say(f"{rows:,} rows; bytes a row: ledger {ledger:.0f}, rollups {above:.0f}, resident {grown / rows:.0f}")
+    del states
+    states, recovery = fresh(spec.partitions), Stages()
+    for (partition, name), value in live:
+        with recovery("recover"):
+            states[int(partition)].load(name, value)
+    for state in states:
+        with recovery("settle"):
+            state.recovered()
+    recovery.show(rows)
+    if sum(len(state.ledger) for state in states) != rows:
+        raise RuntimeError("the recovered states are not those that were written")
+    size = f"{rows} ledger rows in {spec.partitions} partitions"
+    return [
+        Result("core_records", spec.records / stages.whole, size),
+        Result("growth_pause_ms", stages.longest["merge"] * 1e3, size),
+        Result("core_recovery_s", recovery.whole, size),
+    ]
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description="Measure the pure core, stage by stage.")
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--records-an-event", type=int, default=500)
-    parser.add_argument("--flush", type=int, default=50_000, help="records gathered before a flush")
+    parser.add_argument("--flush", type=int, default=FLUSH, help="records gathered before a flush")
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--shuffled", action="store_true", help="records in no order of time")
     given = parser.parse_args()
     gc.set_threshold(100_000)  # as the worker does
     spec = Spec(given.records, given.records_an_event, partitions=given.partitions, shuffled=given.shuffled)
-    load = Load(spec)
-    events = load.events(given.records)
-    states, stages = fresh(given.partitions), Stages()
-    changelog: dict[str, bytes | None] = {}
-    before = resident_bytes(os.getpid())
-    while batch := list(islice(events, max(1, given.flush // given.records_an_event))):
-        changelog |= flush(states, batch, stages)
-    stages.show(given.records)
-    rows = sum(len(state.ledger) for state in states)
-    cells = sum(len(state.rollups.cells) for state in states)
-    ledger = sum(state.ledger.nbytes for state in states) / rows
-    above = sum(state.rollups.nbytes for state in states) / rows
-    live = [
-        (int(name.split(":")[0]), name.split(":")[1], value) for name, value in changelog.items() if value
-    ]
-    stored = sum(len(value) for *_, value in live)
-    grown = resident_bytes(os.getpid()) - before - stored
-    say(f"{rows:,} rows, {cells:,} cells")
-    say(f"bytes a row: ledger {ledger:.0f}, rollups {above:.0f}, resident {grown / rows:.0f}")
-    del states
-    states, stages = fresh(given.partitions), Stages()
-    for partition, name, value in live:
-        with stages("recover"):
-            states[partition].load(name, value)
-    stages.show(rows)
+    measure(spec, given.flush)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,16 @@ FIGURES: Final[dict[str, Figure]] = {
     "recovery_after_kill_s": Figure(
         "s", "the same after SIGKILL, with a session timeout of 6 s", better="lower"
     ),
+    "core_records": Figure(
+        _RATE, "the core alone, without Faust, Kafka and Redis, by CPU time: the worker's upper bound"
+    ),
+    "growth_pause_ms": Figure(
+        "ms",
+        "longest single merge of the core by CPU time, while its tables grow",
+        goal=100,
+        better="lower",
+    ),
+    "core_recovery_s": Figure("s", "loading the blocks that these rows came to, by CPU time", better="lower"),
     "ledger_rows": Figure("rows", "ledger rows at the recovery"),
     "memory_bytes_per_record": Figure(
         "bytes", "resident memory that each further ledger row takes", goal=120, better="lower"
