@@ -25,6 +25,7 @@ from connectors.publisher import Outgoing, Proceed, always
 from connectors.registry import Toolbox, find_provider
 from connectors.simulators import Simulators
 from connectors.simulators.fleet import TENANTS
+from connectors.simulators.kore_accounts import make_sid
 from connectors.simulators.simsy_usage import TADIG
 from streams.errors import UnavailableError
 from streams.topics import BOOKMARKS
@@ -53,9 +54,13 @@ class Connector:
     """The key of a page's rows of usage."""
     services: frozenset[str] = frozenset({"data", "sms"})
     """What is polled; a stream watch polls nothing."""
+    variant: str = ""
+    """Tells two accounts of one provider apart."""
+    seen: Callable[[Cell], Cell] = lambda cell: cell
+    """What the provider tells of a cell of the truth."""
 
     def __str__(self) -> str:
-        return self.name
+        return self.name + self.variant
 
 
 CONNECTORS: Final = [
@@ -70,6 +75,21 @@ CONNECTORS: Final = [
             "tenant": "acme",
         },
         services=frozenset(),
+        variant="-pushed",
+    ),
+    Connector(
+        "emnify",
+        "emnify-main",
+        lambda address: {
+            "api_base": f"{address}/emnify",
+            "application_token": SecretStr("demo-emnify-application-token"),
+            "source": "poll",
+            "assign": [
+                {"organisation": str(1001 + number), "tenant": name} for number, name in enumerate(NAMES)
+            ],
+        },
+        variant="-polled",
+        seen=lambda cell: (*cell[:2], f"{cell[2][:10]}T00:00:00Z", cell[3], None, None, cell[6], None),
     ),
     Connector(
         "kore",
@@ -276,21 +296,23 @@ class Contract:
     @property
     def cells(self) -> dict[Cell, int]:
         """What counts of it."""
-        return cells_of(self.found, NAMES)
+        return self._summed(cells_of(self.found, NAMES).items())
 
     @property
     def truth(self) -> dict[Cell, int]:
         """What was used, as far as it is polled."""
+        history = self.simulators.history.of_account(self.connector.account)
+        polled = (usage for usage in history if usage.service in self.connector.services)
+        return self._summed((self._cell(usage), usage.total) for usage in polled)
+
+    def _summed(self, parts: Iterable[tuple[Cell, int]]) -> dict[Cell, int]:
         cells: dict[Cell, int] = {}
-        for usage in self.simulators.history.of_account(self.connector.account):
-            if usage.service in self.connector.services:
-                key = self._cell(usage)
-                cells[key] = cells.get(key, 0) + usage.total
+        for cell, total in parts:
+            seen = self.connector.seen(cell)
+            cells[seen] = cells.get(seen, 0) + total
         return cells
 
     def _cell(self, usage: Any) -> Cell:
-        from connectors.simulators.kore_accounts import make_sid
-
         sim = usage.sim
         hour = usage.start.replace(minute=0, second=0, microsecond=0)
         fleet = make_sid("HF", sim.fleet_at(usage.start)) if sim.provider == "kore" else None
