@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -224,10 +224,17 @@ def _parsed(body: bytes) -> Any:
         raise NoJsonError from None
 
 
+def _said_in(headers: Mapping[str, str]) -> Iterator[str]:
+    """Yield the values, and what follows a scheme such as `Bearer` alone too."""
+    for value in headers.values():
+        yield value
+        yield value.rpartition(" ")[2]
+
+
 def _secrets(call: Call, token: str | None) -> list[str]:
     """Return what was sent and must not be shown, should an answer repeat it."""
     sent = [*(call.form or {}).values(), *(call.json.values() if isinstance(call.json, dict) else ())]
-    return [token or "", *call.headers.values(), *(value for value in sent if isinstance(value, str))]
+    return [token or "", *_said_in(call.headers), *(value for value in sent if isinstance(value, str))]
 
 
 def _said(body: bytes, secrets: list[str]) -> str:

@@ -191,15 +191,16 @@ async def test_secrets_show_neither_in_errors_nor_in_logs(
     assert "the-secret" not in f"{caught.value}{caught.value!r}{call}{caplog.text}"
 
 
+@pytest.mark.parametrize("scheme", ["", "Bearer "])
 async def test_headers_of_a_call_are_sent_and_never_shown(
-    setup: Setup, caplog: pytest.LogCaptureFixture
+    setup: Setup, caplog: pytest.LogCaptureFixture, scheme: str
 ) -> None:
-    """SIMSY's credentials are headers."""
+    """SIMSY's credentials are headers, and so is Onomondo's key, with a scheme before it or alone."""
     setup.provider.answers = [(403, b'{"error": "no access for the-secret"}', {})]
-    call = Call("GET", setup.call().url, headers={"Authorization": "the-secret"})
+    call = Call("GET", setup.call().url, headers={"Authorization": f"{scheme}the-secret"})
     with pytest.raises(ProviderError) as caught:
         await setup.http.call(call)
-    assert setup.provider.tokens == ["the-secret"]
+    assert setup.provider.tokens == [f"{scheme}the-secret"]
     assert "the-secret" not in f"{caught.value}{caught.value!r}{call}{caplog.text}"
 
 
