@@ -87,19 +87,20 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         refuse_impossible(plan(accounts, sizes(inventory, names)))
         watched = [each for entry in accounts if (each := _watched(entry, toolbox, redis, buckets, runs))]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
+        receiver = Receiver(
+            {handler.account.name: handler for handler in handlers if handler is not None},
+            publisher,
+            inventory,
+            body_limit=settings.callbacks.body_limit_bytes,
+            clock=utc_now,
+        )
         yield Connector(
             [each.poller for each in watched],
-            Receiver(
-                {handler.account.name: handler for handler in handlers if handler is not None},
-                publisher,
-                inventory,
-                body_limit=settings.callbacks.body_limit_bytes,
-                clock=utc_now,
-            ),
+            receiver,
             inventory,
             InventoryCopy(redis, consumer),
             runs,
-            StatusBoard(watched, bookmarks, runs, publisher, redis, utc_now),
+            StatusBoard(watched, bookmarks, runs, publisher, redis, utc_now, receiver.accepted),
         )
     finally:
         await runs.stop()

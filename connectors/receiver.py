@@ -85,6 +85,8 @@ class Receiver:
         self._packer = Packer(sender, owners)
         self._body_limit = body_limit
         self._clock = clock
+        self.accepted: dict[str, datetime] = {}
+        """When each account's last callback was accepted here."""
         self.app = Starlette(
             routes=[
                 Route("/callbacks/{account}", self._callback, methods=["POST", "PUT"]),
@@ -121,6 +123,7 @@ class Receiver:
         except UnavailableError as error:
             logger.warning("callback for account %s refused: %s", handler.account.name, error)
             return _refusal(503, "try again", {"Retry-After": str(RETRY_AFTER_S)})
+        self.accepted[handler.account.name] = self._clock()
         counts = {"accepted": batch.accepted, "dead_lettered": len(batch.rejected), "ignored": batch.ignored}
         return JSONResponse(counts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -26,7 +26,7 @@ from connectors.values import EPOCH
 from streams.connector_status import EVERY_S, ConnectorStatus, Run
 from streams.errors import UnavailableError
 from streams.events import Message
-from streams.keys import CONNECTORS
+from streams.keys import CALLBACKS, CONNECTORS
 from streams.topics import STATUS
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class StatusBoard:
         sender: Sender,
         redis: Redis,
         clock: Callable[[], datetime],
+        accepted: Mapping[str, datetime],
     ) -> None:
         self._watched = watched
         self._bookmarks = bookmarks
@@ -62,7 +63,9 @@ class StatusBoard:
         self._sender = sender
         self._redis = redis
         self._clock = clock
+        self._accepted = accepted
         self._told: dict[str, ConnectorStatus] = {}
+        self._noted: dict[str, datetime] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tell every change until `stop` is set."""
@@ -74,6 +77,7 @@ class StatusBoard:
 
     async def tell(self) -> None:
         """Tell what has changed, or was told long ago; what Kafka or Redis does not take is told again."""
+        await self._note_callbacks()
         due = []
         for watched in self._watched:
             status = self._status(watched)
@@ -89,6 +93,19 @@ class StatusBoard:
             logger.debug("the status of connectors is not told: %s", error or type(error).__name__)
             return
         self._told |= {status.account: status for status in due}
+
+    async def _note_callbacks(self) -> None:
+        """Callbacks come to any replica, polling or not, so each notes its own."""
+        news = {name: at for name, at in self._accepted.items() if self._noted.get(name) != at}
+        if not news:
+            return
+        fields: Any = {name: at.isoformat() for name, at in news.items()}
+        try:
+            await cast(Any, self._redis.hset(CALLBACKS, mapping=fields))
+        except (RedisError, OSError) as error:
+            logger.debug("the callbacks are not noted: %s", type(error).__name__)
+            return
+        self._noted |= news
 
     def _is_news(self, status: ConnectorStatus) -> bool:
         told = self._told.get(status.account)

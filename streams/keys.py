@@ -19,6 +19,7 @@ key                             type     content
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
 `su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
+`su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
 `su1:rate:{bucket}`             string   when a budget of requests is full again (microseconds); expires
 ==============================  =======  ==========================================================
 
@@ -36,6 +37,7 @@ from streams.windows import Granularity
 PREFIX = "su1"
 META = f"{PREFIX}:meta"
 CONNECTORS = f"{PREFIX}:connectors"
+CALLBACKS = f"{PREFIX}:callbacks"
 INVENTORY = f"{PREFIX}:inventory"
 
 

@@ -248,6 +248,7 @@ EXAMPLE_CONNECTOR: Final[Json] = {
     "provider": "kore",
     "silent": False,
     "behind_s": 12.0,
+    "last_callback": None,
     "status": {
         "schema_version": 1,
         "account": "kore-acme",

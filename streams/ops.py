@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from streams.connector_status import ConnectorStatus
 from streams.errors import UnavailableError
-from streams.keys import CONNECTORS
+from streams.keys import CALLBACKS, CONNECTORS
 from streams.openapi import CONNECTORS_ROUTE
 from streams.problems import ForbiddenError, unauthenticated
 from streams.settings import Settings
 from streams.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
+from streams.usage import Instant
 
 
 class ConnectorView(BaseModel):
@@ -32,6 +33,9 @@ class ConnectorView(BaseModel):
     provider: str
     silent: Annotated[bool, Field(description="Whether nobody polls it: the connector has not spoken lately")]
     behind_s: Annotated[float | None, Field(description="Seconds from covered_until to now")]
+    last_callback: Annotated[
+        Instant | None, Field(description="When the last callback was accepted; null where none ever was")
+    ]
     status: ConnectorStatus | None
 
 
@@ -52,7 +56,8 @@ def add_ops(
     @app.get("/ops/connectors", response_model=ConnectorsAnswer, **CONNECTORS_ROUTE)
     async def connectors(request: Request) -> Response:
         _permit(request, tokens)
-        answer = connectors_answer(configured, await read_statuses(redis), clock())
+        told, callbacks = await read_statuses(redis), await read_callbacks(redis)
+        answer = connectors_answer(configured, told, callbacks, clock())
         body = answer.model_dump(mode="json")
         return Response(
             orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"}
@@ -60,11 +65,21 @@ def add_ops(
 
 
 def connectors_answer(
-    configured: Mapping[str, str], told: Mapping[str, ConnectorStatus], now: datetime
+    configured: Mapping[str, str],
+    told: Mapping[str, ConnectorStatus],
+    callbacks: Mapping[str, datetime],
+    now: datetime,
 ) -> ConnectorsAnswer:
     """Return every account by name: what was told of it, or that nothing ever was."""
     views = [
-        ConnectorView(account=name, provider=configured[name], silent=True, behind_s=None, status=None)
+        ConnectorView(
+            account=name,
+            provider=configured[name],
+            silent=True,
+            behind_s=None,
+            last_callback=callbacks.get(name),
+            status=None,
+        )
         for name in configured.keys() - told.keys()
     ]
     views += [
@@ -73,6 +88,7 @@ def connectors_answer(
             provider=status.provider,
             silent=status.silent(now),
             behind_s=status.behind_s(now),
+            last_callback=callbacks.get(name),
             status=status,
         )
         for name, status in told.items()
@@ -82,12 +98,8 @@ def connectors_answer(
 
 async def read_statuses(redis: Redis) -> dict[str, ConnectorStatus]:
     """Return what the connectors last said, by account. Raises `UnavailableError`."""
-    try:
-        found = await cast(Any, redis.hgetall(CONNECTORS))
-    except (RedisError, OSError) as error:
-        raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
     told = {}
-    for value in found.values():
+    for value in (await _hash(redis, CONNECTORS)).values():
         try:
             status = ConnectorStatus.model_validate_json(value)
         except ValidationError:
@@ -95,6 +107,20 @@ async def read_statuses(redis: Redis) -> dict[str, ConnectorStatus]:
             continue
         told[status.account] = status
     return told
+
+
+async def read_callbacks(redis: Redis) -> dict[str, datetime]:
+    """Return when each account's last callback was accepted. Raises `UnavailableError`."""
+    found = await _hash(redis, CALLBACKS)
+    return {name.decode(): datetime.fromisoformat(at.decode()) for name, at in found.items()}
+
+
+async def _hash(redis: Redis, key: str) -> dict[bytes, bytes]:
+    try:
+        found: dict[bytes, bytes] = await cast(Any, redis.hgetall(key))
+    except (RedisError, OSError) as error:
+        raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
+    return found
 
 
 def _permit(request: Request, tokens: Tokens) -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from connectors.check import check
+from connectors.demo.embedded import free_port
 from streams.api import create_app
 from streams.keys import CONNECTORS
 from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
 from tests.integration.api_kit import client_of
-from tests.integration.connector_kit import connecting, kore_table, secret_file, settings_of, simulators
+from tests.integration.connector_kit import (
+    CALLBACK_SECRET,
+    connecting,
+    emnify_table,
+    kore_table,
+    secret_file,
+    settings_of,
+    simulators,
+)
 from tests.integration.test_connectors_flow import Fleet, Names
 from tests.waiting import wait_until
 
@@ -76,6 +86,40 @@ async def test_an_operator_sees_success_trouble_and_silence(
     assert (views["unborn"]["silent"], views["unborn"]["status"]) == (True, None)
     assert " s ago" in checked[f"accounts.{fleet.kore}"]
     assert {view["status"]["state"] for view in stopped if view["status"]} == {"stopped"}
+
+
+async def test_a_callback_shows_whichever_replica_took_it(
+    kafka_bootstrap: str, redis: Redis, redis_url: str, tmp_path: Path, unique_name: Names
+) -> None:
+    """One without the secret does not."""
+    account, tenant, port = unique_name("emnify"), unique_name("acme"), free_port()
+    table = emnify_table(tmp_path, "http://127.0.0.1:9", {"1001": tenant})
+    settings = settings_of(kafka_bootstrap, redis_url, [tenant], {account: table}, port=port)
+    app = create_app(serving(redis_url, {account: table}), redis)
+    async with client_of(app, bearer("operator")) as client, httpx.AsyncClient() as provider:
+
+        async def seen() -> str | None:
+            (view,) = (await client.get("/ops/connectors")).json()["connectors"]
+            assert view["account"] == account
+            at: str | None = view["last_callback"]
+            return at
+
+        async with connecting(settings):
+            url = f"http://127.0.0.1:{port}/callbacks/{account}"
+            for secret, code in (("wrong", 401), (CALLBACK_SECRET, 200)):
+                assert await seen() is None
+
+                async def answered(secret: str = secret) -> int | None:
+                    try:
+                        answer = await provider.post(
+                            url, content=b"[]", headers={"X-Callback-Secret": secret}
+                        )
+                    except httpx.ConnectError:
+                        return None
+                    return answer.status_code
+
+                assert await wait_until(answered, 20, "the receiver") == code
+            assert await wait_until(seen, 10, "the callback to show")
 
 
 @pytest.mark.parametrize(("headers", "code"), [({}, 401), (bearer("guess"), 401), (bearer("tenant"), 403)])

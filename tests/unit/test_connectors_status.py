@@ -14,6 +14,7 @@ from connectors.runs import Asked, Done, Runs
 from connectors.status import StatusBoard, Watched
 from connectors.values import micros
 from streams.connector_status import ConnectorStatus, Run, Trouble
+from streams.keys import CALLBACKS
 from streams.ops import connectors_answer
 from streams.topics import BOOKMARKS, STATUS
 from tests.unit.connector_fakes import NOW, MemoryLog, MemorySender
@@ -29,12 +30,16 @@ class MemoryRedis:
 
     def __init__(self) -> None:
         self.hash: dict[str, str] = {}
+        self.callbacks: dict[str, str] = {}
+        self.writes = 0
         self.down = False
 
-    async def hset(self, _key: str, mapping: dict[str, str]) -> None:
+    async def hset(self, key: str, mapping: dict[str, str]) -> None:
         if self.down:
             raise ConnectionError("gone")
-        self.hash |= mapping
+        self.writes += 1
+        held = self.callbacks if key == CALLBACKS else self.hash
+        held |= mapping
 
 
 class Setup:
@@ -51,8 +56,11 @@ class Setup:
         self.poller = Poller(job, anything, self.bookmarks)
         self.poller.status.state = "polling"
         self.budget = Budget("kore", "kore-acme", (), LocalBuckets())
+        self.accepted: dict[str, datetime] = {}
         watched = [Watched("kore", self.poller, self.budget)]
-        self.board = StatusBoard(watched, self.bookmarks, self.runs, self.sender, redis, lambda: self.now)
+        self.board = StatusBoard(
+            watched, self.bookmarks, self.runs, self.sender, redis, lambda: self.now, self.accepted
+        )
 
     @property
     def told(self) -> list[ConnectorStatus]:
@@ -126,6 +134,19 @@ async def test_what_was_not_taken_is_told_again(setup: Setup, gone: str) -> None
     assert "kore-acme" in setup.redis.hash
 
 
+async def test_a_callback_is_noted_once_by_whoever_took_it(setup: Setup) -> None:
+    """A replica that stands by takes callbacks too."""
+    setup.poller.status.state = "standby"
+    setup.accepted["emnify-main"] = NOW
+    setup.redis.down = True
+    await setup.board.tell()
+    setup.redis.down = False
+    await setup.board.tell()
+    await setup.board.tell()
+    assert setup.redis.callbacks == {"emnify-main": "2025-05-09T10:30:00+00:00"}
+    assert setup.redis.writes == 1
+
+
 def status(**changes: Any) -> ConnectorStatus:
     given: dict[str, Any] = {
         "account": "kore-acme",
@@ -145,12 +166,14 @@ def status(**changes: Any) -> ConnectorStatus:
 )
 def test_silence_is_told_from_a_stop(seconds: int, state: str, *, silent: bool) -> None:
     now = NOW + timedelta(seconds=seconds)
-    (view,) = connectors_answer({}, {"kore-acme": status(state=state)}, now).connectors
+    (view,) = connectors_answer({}, {"kore-acme": status(state=state)}, {}, now).connectors
     assert view.silent == silent
     assert view.behind_s == seconds
 
 
 def test_an_account_of_which_nobody_ever_spoke_is_silent() -> None:
-    answer = connectors_answer({"a": "simsy", "kore-acme": "kore"}, {"kore-acme": status()}, NOW)
+    configured = {"a": "simsy", "kore-acme": "kore"}
+    answer = connectors_answer(configured, {"kore-acme": status()}, {"a": NOW}, NOW)
     assert [(view.account, view.silent) for view in answer.connectors] == [("a", True), ("kore-acme", False)]
     assert answer.connectors[0].status is None
+    assert [view.last_callback for view in answer.connectors] == [NOW, None]
