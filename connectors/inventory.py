@@ -69,7 +69,10 @@ class Inventory:
 
     def of(self, account: str) -> Holdings:
         """Return what is known of one account."""
-        return self._held.setdefault(account, Holdings())
+        held = self._held.get(account)
+        if held is None:
+            held = self._held[account] = Holdings()
+        return held
 
     def place_at(self, account: str, sim: str, at: datetime) -> Place | None:
         """Return fleet and tags of a SIM at an instant, or `None` where no listing ever showed it."""

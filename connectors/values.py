@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Annotated, Any, Final, NoReturn
 
 import orjson
@@ -15,6 +15,7 @@ from streams.errors import DataError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_WIDE: Final = Context(prec=100, rounding=ROUND_HALF_UP)
 _PLACES: Final = 30
 _MAGNITUDE: Final = 18
 
@@ -67,9 +68,7 @@ def scaled(value: Decimal, factor: int) -> int:
     Exact for emnify's six decimal places with a factor of 10^6. With 2^20 the rounding is at most half a
     byte for each stated volume; total, rx and tx are rounded one by one, so rx + tx may miss total by one.
     """
-    with localcontext() as context:
-        context.prec = 100
-        return int((value * factor).to_integral_value(ROUND_HALF_UP))
+    return int(_WIDE.to_integral_value(_WIDE.multiply(value, factor)))
 
 
 def parse_json(text: str) -> Any:

@@ -100,7 +100,8 @@ def run(settings: Settings) -> None:
     cluster = asyncio.run(_preflight(settings))
     mode.loop.use("uvloop")
     gc.set_threshold(_COLLECT_EVERY)
-    logging.getLogger("streams.tables").setLevel(logging.WARNING)
+    for services in ("streams.tables", "streams.fetching"):
+        logging.getLogger(services).setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="simusage-worker-") as data:
         app = build(settings, data, cluster)
         worker = faust.Worker(
