@@ -41,6 +41,14 @@ class Network:
     country: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet of SIMs."""
+
+    sid: str
+    unique_name: str | None
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -65,6 +73,7 @@ class _NetworkItem(_Part):
 
 class _FleetItem(_Part):
     sid: str
+    unique_name: str | None = None
 
 
 M = TypeVar("M", bound=_Part)
@@ -117,13 +126,14 @@ class KoreApi:
                 found[network.sid] = Network(network.sid, code, country)
         return found
 
-    async def fleets(self) -> list[str]:
-        """Return the SIDs of all fleets."""
-        return [
-            _checked(_FleetItem, item).sid
-            async for page in self._pages("Fleets", "fleets", {})
-            for item in page
-        ]
+    async def fleets(self) -> list[Fleet]:
+        """Return all fleets."""
+        found = []
+        async for page in self._pages("Fleets", "fleets", {}):
+            for item in page:
+                fleet = _checked(_FleetItem, item)
+                found.append(Fleet(fleet.sid, fleet.unique_name))
+        return found
 
     async def usage(
         self, start: datetime, end: datetime, query: Mapping[str, str]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from connectors import inventory
 from connectors.account import Traits
 from connectors.changes import ChangeFilter, Seen, seen, seen_in
-from connectors.kore_api import KoreApi, Network, Sim
+from connectors.kore_api import Fleet, KoreApi, Network, Sim
 from connectors.kore_counting import Chunk, Grain
 from connectors.kore_rows import HOUR, Stamp, start_of_row, usage_record
 from connectors.kore_settings import KoreAccount
@@ -105,11 +105,15 @@ class RowReader:
         )
 
     async def read_inventory(self, now: datetime, proceed: Proceed, *, needed: bool = False) -> None:
-        """Read SIMs and networks where they are old, or where a row needs them, once for each sweep."""
+        """Read SIMs, networks and fleets where they are old or a row needs them, once for each sweep."""
         if self._inventory_at == now or not (needed or now - self._inventory_at >= INVENTORY_AGE):
             return
         self.sims, self._networks = await self._api.sims(), await self._api.networks()
-        listed = [*map(_listed_sim, self.sims.values()), *map(_listed_network, self._networks.values())]
+        listed = [
+            *map(_listed_sim, self.sims.values()),
+            *map(_listed_network, self._networks.values()),
+            *map(_listed_fleet, await self._api.fleets()),
+        ]
         await self._listings.observe(self._account, listed, now, proceed)
         self._inventory_at = now
 
@@ -117,6 +121,11 @@ class RowReader:
 def _listed_sim(sim: Sim) -> inventory.Seen:
     names = (sim.unique_name,) if sim.unique_name else ()
     return inventory.Seen("sim", sim.iccid, ids={"sid": sim.sid}, aliases=names, fleet=sim.fleet)
+
+
+def _listed_fleet(fleet: Fleet) -> inventory.Seen:
+    names = (fleet.unique_name,) if fleet.unique_name else ()
+    return inventory.Seen("fleet", fleet.sid, aliases=names)
 
 
 def _listed_network(network: Network) -> inventory.Seen:

@@ -104,7 +104,7 @@ class UsageReader:
         tried = {}
         if networks:
             for fleet in await self._api.fleets():
-                tried[fleet] = await self._groups(chunk, "network", {"Fleet": fleet}, found)
+                tried[fleet.sid] = await self._groups(chunk, "network", {"Fleet": fleet.sid}, found)
         filed = sum(sum(within.values()) for within in tried.values())
         found.unfiled = found.unfiled or filed < sum(networks.values())
         return {fleet: within for fleet, within in tried.items() if within}

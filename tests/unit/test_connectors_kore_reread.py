@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.http import Failure, HttpClient, ProviderError
-from connectors.kore_api import KoreApi, Sim
+from connectors.kore_api import Fleet, KoreApi, Sim
 from connectors.kore_counting import Chunk
 from connectors.kore_events import usage_record
 from connectors.kore_usage import UsageReader
@@ -58,7 +58,7 @@ COUNTED = {
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (set(), "3 hours read in 12 requests, 4 records changed"),
+        (set(), "3 hours read in 13 requests, 4 records changed"),
         ({"fleet"}, "KORE refuses to group by fleet: read one by one"),
         ({"sim"}, "KORE refuses to group by sim: read one by one"),
         ({"sim", "fleet"}, "KORE refuses to group by fleet and sim: read one by one"),
@@ -243,8 +243,8 @@ class _Pages:
         for row in self._kore.rows_of({**query, **times}, query.get("Group")):
             yield [row]
 
-    async def fleets(self) -> list[str]:
-        return ["HF1", "HF2", "HF3"]
+    async def fleets(self) -> list[Fleet]:
+        return [Fleet(f"HF{number}", None) for number in (1, 2, 3)]
 
 
 USES = st.lists(
