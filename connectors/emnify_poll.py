@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from connectors import inventory
 from connectors.account import Traits
@@ -21,6 +22,11 @@ from streams.errors import DataError
 from streams.iccid import canonical_iccid
 from streams.usage import UsageRecord
 
+RETENTION: Final = 180 * DAY
+"""Six months: emnify documents no retention of statistics, and no longer period either."""
+
+DAYS_A_CHUNK: Final = 30
+
 
 @dataclass(slots=True)
 class _Reading:
@@ -30,6 +36,8 @@ class _Reading:
     at: datetime
     first: datetime
     end: datetime
+    run: str | None = None
+    """The backfill that reads, which tells everything and retracts nothing."""
     sims: int = 0
     changed: int = 0
     read: list[Seen] = field(default_factory=list)
@@ -90,6 +98,32 @@ class EmnifyPoll:
         days = (reading.end - reading.first) // DAY
         return f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
 
+    @property
+    def backfill_days(self) -> int:
+        """Days of one chunk: each SIM's come with one request."""
+        return DAYS_A_CHUNK
+
+    def backfill_floor(self, now: datetime) -> datetime:
+        """Return how far back emnify is asked: the widest period that its documentation speaks of."""
+        return _midnight(now) - RETENTION
+
+    async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
+        """Publish every SIM's days of `[low, high)`; returns how many records that were."""
+        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
+        bookmark = bookmarks.get(self.account)
+        observation = next_observation(bookmark, micros(now))
+        covered = bookmark.covered_until if bookmark else None
+        await bookmarks.put(
+            self.account, Bookmark(covered_until=covered, last_observation=observation), proceed
+        )
+        if bookmark is not None and bookmark.last_observation == self._observed:
+            self._observed = observation
+        reading = _Reading(observation, now, low, high, run)
+        async for page in self._api.sims():
+            for item in page:
+                await self._read(item, reading, proceed)
+        return reading.changed
+
     def _first(self, bookmark: Bookmark | None, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than what is always read again."""
         settings = self._account.settings
@@ -117,7 +151,8 @@ class EmnifyPoll:
                 if reading.first <= amount.start < reading.end
             ]
             records = [self._record(amount, item, sim, reading) for amount in amounts]
-            records += self._gone(records, item, sim, reading)
+            if reading.run is None:
+                records += self._gone(records, item, sim, reading)
         except DataError as error:
             batch.reject(raw_row({"sim": item.id, "days": body}), error)
         else:
@@ -130,6 +165,7 @@ class EmnifyPoll:
             batch,
             received_at=reading.at,
             origin=f"poll:{self.account}",
+            run=reading.run,
             proceed=proceed,
         )
         self._changes.remember(reading.read)
@@ -166,9 +202,10 @@ class EmnifyPoll:
 
     def _file(self, record: UsageRecord, item: SimItem, batch: Batch, reading: _Reading) -> None:
         mark = seen_in(record)
-        if not self._changes.is_new(mark):
-            return
-        reading.read.append(mark)
+        if reading.run is None:
+            if not self._changes.is_new(mark):
+                return
+            reading.read.append(mark)
         reading.changed += 1
         owner = item.customer_org
         names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)

@@ -141,9 +141,9 @@ class Polling:
             lambda: self.now,
             MemoryHistory(self.sender),
         )
-        poll = EmnifyPoll(account, toolbox)
-        poll._api = self.statistics  # type: ignore[assignment]
-        self.sweep = poll.sweep
+        self.poll = EmnifyPoll(account, toolbox)
+        self.poll._api = self.statistics  # type: ignore[assignment]
+        self.sweep = self.poll.sweep
 
     @property
     def counted(self) -> dict[str, UsageRecord]:
@@ -188,6 +188,18 @@ async def test_polls_tell_only_what_changed_and_take_back_what_is_gone() -> None
     assert {name: record.total for name, record in polling.counted.items()} == {
         "total:day:2025-05-09:1:data": 2 * MB
     }
+    assert "0 records changed" in await polling.sweep(always)
+
+
+async def test_a_backfill_tells_every_day_of_its_span_and_names_its_run() -> None:
+    """Whatever polls have told of it; they go on without learning anew."""
+    polling = Polling()
+    await polling.sweep(always)
+    assert await polling.poll.backfill(DAY_9 - timedelta(days=3), DAY_9, "run-1", always) == 1
+    told = [event for event in polling.sender.usage if event.run is not None]
+    assert [(event.run, record.identity) for event in told for record in event.records] == [
+        ("run-1", "total:day:2025-05-08:2:sms")
+    ]
     assert "0 records changed" in await polling.sweep(always)
 
 
