@@ -31,6 +31,10 @@ class Standing:
         found = bisect_right(self.assignments, at, key=_FROM)
         return self.assignments[found - 1].tenant if found else None
 
+    def changes(self, start: datetime, end: datetime) -> list[datetime]:
+        """Return the instants after `start` and before `end` at which the SIM changed tenants."""
+        return [each.valid_from for each in self.assignments if start < each.valid_from < end]
+
     def ruled(self, tenant: str | None, at: datetime) -> Standing:
         """Return the standing after the rules were asked and named a tenant, observed at `at`.
 

@@ -28,6 +28,16 @@ class Reading(BaseModel):
     """When the reading began, in microseconds since the epoch: it shows nothing that came later."""
 
 
+class Gap(BaseModel):
+    """A stretch of time over which an account is not known to be complete; microseconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: Micros
+    end: Micros | None = None
+    """`None` while it lasts."""
+
+
 class Bookmark(BaseModel):
     """How far one account has come; both instants are microseconds since the epoch."""
 
@@ -38,6 +48,8 @@ class Bookmark(BaseModel):
     """Up to here coverage has been published; `None` where it must begin anew (a stream was interrupted)."""
     last_observation: Micros = 0
     """No later observation of the account is stamped with this or an earlier instant."""
+    gap: Gap | None = None
+    """The latest interruption of a push account's stream."""
     reading: Reading | None = None
     """Inside a list that is read page by page; `None` between lists."""
 

@@ -53,7 +53,7 @@ class StreamWatch:
                 raise ProviderError(Failure.CONFIG, self.MISSING.format(url=self._callback_url))
             raise await self._stopped(stream)
         await self._coverage.running(now, proceed)
-        return "the data stream is Running"
+        return f"the data stream is Running{self._coverage.gap}"
 
     async def _stopped(self, stream: Stream) -> ProviderError:
         """Restart the stream where that is allowed, and say why nothing is delivered."""

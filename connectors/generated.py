@@ -25,10 +25,13 @@ from connectors.account import AccountSettings, AssignRule
 from connectors.registry import provider_names
 from connectors.simulators.faults import FAULTS
 from streams.api import create_app
-from streams.events import CoverageEvent, UsageEvent
+from streams.events import CoverageEvent, TotalsEvent, UsageEvent
 from streams.settings import Settings, TokenSettings
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+
+EVENTS: Final[tuple[type[BaseModel], ...]] = (UsageEvent, CoverageEvent, TotalsEvent)
+"""What `usage.events.v1` carries."""
 
 _INTRODUCTION: Final = """\
 # Configuration
@@ -94,13 +97,11 @@ def openapi_document() -> dict[str, Any]:
 
 def event_schema() -> dict[str, Any]:
     """Return the JSON Schema of what `usage.events.v1` carries; the header `ce_type` tells which it is."""
-    refs, schema = models_json_schema(
-        [(UsageEvent, "validation"), (CoverageEvent, "validation")], title="simusage events"
-    )
+    refs, schema = models_json_schema([(model, "validation") for model in EVENTS], title="simusage events")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "description": "Values of the topic usage.events.v1",
-        "oneOf": [refs[model, "validation"] for model in (UsageEvent, CoverageEvent)],
+        "oneOf": [refs[model, "validation"] for model in EVENTS],
         **schema,
     }
 

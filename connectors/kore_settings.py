@@ -55,6 +55,8 @@ class KoreSettings(AccountSettings):
     """Hours of one request; by day they are rounded up to whole days."""
     page_size: Annotated[int, Field(ge=1, le=249)] = 249
     """Rows of one page."""
+    reconcile_interval_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 3600.0
+    """Seconds between looks at KORE's plain totals, which are held against what was counted."""
     billing_hours: Annotated[int, Field(ge=0, le=24 * 31)] = 24
     """Hours after a period's end until its money is complete."""
 

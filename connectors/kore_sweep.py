@@ -22,6 +22,7 @@ from connectors.kore_rows import (
 )
 from connectors.kore_settings import KoreAccount
 from connectors.kore_statements import RowReader, Told
+from connectors.kore_totals import KoreTotals
 from connectors.kore_usage import UsageReader
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
@@ -55,6 +56,7 @@ class KoreSweep:
         self._rows = RowReader(account, self._api, self._changes, toolbox.inventory)
         # Without what sweeps have published: a backfill says everything of its span.
         self._past = RowReader(account, self._api, ChangeFilter(), toolbox.inventory)
+        self._totals = KoreTotals(account, self._api, toolbox.sender, toolbox.inventory)
         self._observed: int | None = None
 
     @property
@@ -75,6 +77,7 @@ class KoreSweep:
         3. Read SIMs and networks, then chunk by chunk what has changed, and publish it.
         4. Publish that the account is covered, which follows the usage it speaks of.
         5. Move the bookmark.
+        6. Publish KORE's plain totals, if it is time, to be held against what was counted.
         """
         settings, bookmarks, now = self._account.settings, self._toolbox.bookmarks, self._toolbox.clock()
         bookmark = bookmarks.get(self.account)
@@ -102,6 +105,8 @@ class KoreSweep:
             await cover(sender, owners, self._account, low, high, observed_at=now, proceed=proceed)
         # Step 5.
         await self._mark(max(covered or 0, micros(end)), stamp, proceed)
+        # Step 6.
+        await self._totals.state(now, proceed)
         return self._said(spans, done, self._api.requests - asked)
 
     @property

@@ -22,7 +22,7 @@ from connectors.values import text_of
 REFUSED_FOR: Final = timedelta(hours=1)
 """After this a grouping that KORE refused is tried again: access to the private beta may have been given."""
 
-_REFUSALS: Final = frozenset({400, 403, 404, 405, 422})
+REFUSALS: Final = frozenset({400, 403, 404, 405, 422})
 """How KORE may refuse a grouping, which its documentation does not say. A request that is wrong otherwise
 fails without the grouping too, and then shows."""
 
@@ -164,7 +164,7 @@ class UsageReader:
             yield [{**row, **given} if isinstance(row, dict) else row for row in page]
 
     def _refuse(self, group: str, error: ProviderError, now: datetime) -> None:
-        if error.status not in _REFUSALS:
+        if error.status not in REFUSALS:
             raise error
         self._refused[group] = now
 

@@ -51,7 +51,7 @@ class OnomondoWatch:
             words = "is not active: switch it on" if ours else "does not exist: create it there"
             raise ProviderError(Failure.CONFIG, f"the webhook for data usage at {place} {words}")
         await self._coverage.running(now, proceed)
-        return "the webhook is active"
+        return f"the webhook is active{self._coverage.gap}"
 
     def _is_ours(self, webhook: Webhook) -> bool:
         token = self._account.settings.callback_token

@@ -6,17 +6,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from connectors.account import Account
-from connectors.bookmarks import Bookmark, next_observation
+from connectors.bookmarks import Bookmark, Gap, next_observation
 from connectors.publisher import Proceed, cover
 from connectors.registry import Toolbox
-from connectors.values import EPOCH, micros
+from connectors.values import EPOCH, micros, utc_text
 
 
 class StreamCoverage:
     """Covers one account's pushes.
 
     Between two looks that both found the stream running it has delivered everything that is older than the
-    lag. After a look that found otherwise coverage begins anew, so that the gap shows.
+    lag. After a look that found otherwise coverage begins anew, and the gap is named until the next one; the
+    provider's own totals may still prove that nothing of it is missing.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class StreamCoverage:
         self._begun = self._from = None
         bookmark = self._toolbox.bookmarks.get(self._account.name)
         if bookmark is not None and bookmark.covered_until is not None:
-            ended = bookmark.model_copy(update={"covered_until": None})
+            gap = Gap(start=bookmark.covered_until)
+            ended = bookmark.model_copy(update={"covered_until": None, "gap": gap})
             await self._toolbox.bookmarks.put(self._account.name, ended, proceed)
 
     async def running(self, now: datetime, proceed: Proceed) -> None:
@@ -57,10 +59,22 @@ class StreamCoverage:
         observed = next_observation(bookmark, micros(now))
         sender, inventory = self._toolbox.sender, self._toolbox.inventory
         await cover(sender, inventory, self._account, start, end, observed_at=now, proceed=proceed)
-        await self._toolbox.bookmarks.put(
-            self._account.name, Bookmark(covered_until=micros(end), last_observation=observed), proceed
-        )
+        gap = bookmark.gap if bookmark else None
+        if gap is not None and gap.end is None:
+            gap = Gap(start=gap.start, end=max(gap.start, micros(start)))
+        moved = Bookmark(covered_until=micros(end), last_observation=observed, gap=gap)
+        await self._toolbox.bookmarks.put(self._account.name, moved, proceed)
         self._begun = self._from = None
+
+    @property
+    def gap(self) -> str:
+        """What to add to the word that the stream runs: over which time it last did not, if ever."""
+        bookmark = self._toolbox.bookmarks.get(self._account.name)
+        if bookmark is None or bookmark.gap is None:
+            return ""
+        start, end = bookmark.gap.start, bookmark.gap.end
+        until = "now" if end is None else utc_text(EPOCH + timedelta(microseconds=end))
+        return f"; it did not cover {utc_text(EPOCH + timedelta(microseconds=start))} to {until}"
 
 
 def _ceil(at: datetime) -> datetime:

@@ -17,12 +17,17 @@ from starlette.responses import Response
 
 from streams.answers import Alive, Health, Ready, UsageAnswer, usage_answer
 from streams.errors import UnavailableError
-from streams.openapi import ALIVE, HEALTH, READY, USAGE, complete_openapi
+from streams.openapi import ALIVE, HEALTH, READY, RECONCILIATION, USAGE, complete_openapi
 from streams.ops import add_ops
 from streams.pages import read_page
 from streams.problems import install_handlers, unauthenticated
 from streams.query import parse_usage_query
 from streams.reader import Reader, RebuildingError, connect_redis
+from streams.reconciliation_query import (
+    ReconciliationAnswer,
+    parse_reconciliation_query,
+    reconciliation_answer,
+)
 from streams.rows import AccountCoverage
 from streams.settings import Settings
 from streams.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
@@ -62,6 +67,7 @@ def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock =
     install_handlers(app)
     complete_openapi(app)
     _add_usage(app, settings, reader, tokens, clock)
+    _add_reconciliation(app, settings, reader, tokens, clock)
     _add_health(app, reader)
     add_ops(app, settings, client, tokens, clock)
     return app
@@ -87,13 +93,7 @@ def _add_usage(app: FastAPI, settings: Settings, reader: Reader, tokens: Tokens,
 
     @app.get("/v1/usage", response_model=UsageAnswer, **USAGE)
     async def usage(request: Request) -> Response:
-        headers = request.headers
-        tenant = tokens.tenant(
-            headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET)
-        )
-        if tenant is None:
-            raise unauthenticated(request)
-        now = clock()
+        tenant, now = _tenant(request, tokens), clock()
         items = request.query_params.multi_items()
         query = parse_usage_query(
             tenant, items, now=now, retention_months=settings.retention.aggregate_months
@@ -109,6 +109,38 @@ def _add_usage(app: FastAPI, settings: Settings, reader: Reader, tokens: Tokens,
             following = [*(item for item in items if item[0] != "cursor"), ("cursor", answer["next"])]
             response.headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
         return response
+
+
+def _add_reconciliation(
+    app: FastAPI, settings: Settings, reader: Reader, tokens: Tokens, clock: Clock
+) -> None:
+    configured = configured_accounts(settings)
+
+    @app.get("/v1/reconciliation", response_model=ReconciliationAnswer, **RECONCILIATION)
+    async def reconciliation(request: Request) -> Response:
+        tenant, now = _tenant(request, tokens), clock()
+        async with reader.complete():
+            accounts = {*configured.get(tenant, {}), *await reader.coverage(tenant)}
+            query = parse_reconciliation_query(
+                tenant,
+                request.query_params.multi_items(),
+                accounts=accounts,
+                now=now,
+                retention_months=settings.retention.aggregate_months,
+            )
+            stored = await reader.reconciliation(tenant, list(query.places(now)))
+        response = _json(reconciliation_answer(query, stored, now))
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
+
+
+def _tenant(request: Request, tokens: Tokens) -> str:
+    """Return whose credential the request has. Raises `UnauthenticatedError`."""
+    headers = request.headers
+    tenant = tokens.tenant(headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET))
+    if tenant is None:
+        raise unauthenticated(request)
+    return tenant
 
 
 def _add_health(app: FastAPI, reader: Reader) -> None:

@@ -8,7 +8,7 @@ digest of its content, alike everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +27,7 @@ class Group(NamedTuple):
     """The dimensions that windows keep apart: few values each, so a window stays small."""
 
     provider: str
+    account: str
     country: str | None
     network: str | None
     service: str
@@ -77,6 +78,7 @@ class Contexts:
         self._own = 0
         self._scopes: dict[Scope, int] = {}
         self._scope_list: list[Scope] = []
+        self._accounts: dict[str, set[str]] = {}
         self._devices: dict[Scope, dict[Device, int]] = {}
         self._device_list: list[Device] = []
         self._places: dict[Place, int] = {}
@@ -131,6 +133,7 @@ class Contexts:
         if number is None:
             number = self._scopes[scope] = len(self._scope_list)
             self._scope_list.append(scope)
+            self._accounts.setdefault(scope[0], set()).add(scope[2])
         return number
 
     def _settle_devices(self) -> None:
@@ -199,9 +202,9 @@ class Contexts:
         return np.array([self._group(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()])[inverse]
 
     def _group(self, scope: int, place: int) -> int:
-        tenant, provider, _ = self._scope_list[scope]
+        tenant, provider, account = self._scope_list[scope]
         _, _, country, network, _, service, currency = self._place_list[place]
-        return self.group(tenant, Group(provider, country, network, service, currency))
+        return self.group(tenant, Group(provider, account, country, network, service, currency))
 
     def group(self, tenant: str, kind: Group) -> int:
         """Return the number of a tenant's group, a new one if it was never seen."""
@@ -238,6 +241,10 @@ class Contexts:
         scopes = self._of_device["scope"][devices].tolist()
         for scope, device, place in zip(scopes, devices.tolist(), places, strict=True):
             yield self._scope_list[scope], self._device_list[device], self._place_list[place]
+
+    def accounts(self, tenant: str) -> Collection[str]:
+        """Return the accounts that have brought the tenant usage."""
+        return self._accounts.get(tenant, ())
 
     def groups(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the group of each context."""

@@ -1,4 +1,4 @@
-"""Usage and coverage events: CloudEvents 1.0 in Kafka's binary mode, keyed by tenant.
+"""Usage and coverage events, and providers' totals: CloudEvents 1.0 in Kafka's binary mode, keyed by tenant.
 
 Pure: an event becomes a `Message` (key, value, headers) here and the adapters send it.
 """
@@ -15,11 +15,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streams.errors import DataError
-from streams.usage import Instant, Name, TenantName, UsageRecord
+from streams.usage import Instant, Name, Service, TenantName, UsageRecord, Volume
+from streams.windows import window_start
 
 SCHEMA_VERSION: Final = 1
 USAGE_TYPE = "com.simusage.usage.recorded.v1"
 COVERAGE_TYPE = "com.simusage.coverage.observed.v1"
+TOTALS_TYPE = "com.simusage.totals.stated.v1"
 
 MAX_RECORDS = 500
 MAX_BYTES = 512 * 1024
@@ -80,6 +82,41 @@ class CoverageEvent(_Envelope):
     def message(self) -> Message:
         """Encode as a CloudEvent."""
         return _message(self, COVERAGE_TYPE, self.observed_at)
+
+
+class StatedTotal(BaseModel):
+    """What a provider says in total of one service and one UTC day or month."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    granularity: Literal["day", "month"]
+    start: Instant
+    service: Service
+    total: Volume
+    """Bytes of data, messages of SMS."""
+
+    @model_validator(mode="after")
+    def _on_a_boundary(self) -> Self:
+        if window_start(self.start, self.granularity) != self.start:
+            raise ValueError(f"start must be that of a UTC {self.granularity}")
+        return self
+
+
+class TotalsEvent(_Envelope):
+    """What the provider itself says that an account's SIMs of this tenant used. It only reconciles."""
+
+    observed_at: Instant
+    settle_s: Annotated[int, Field(ge=0)]
+    """Seconds after a window's end from which a total that is observed then has to agree with ours."""
+    tolerance: Annotated[int, Field(ge=0)] = 0
+    """Largest difference that the provider's rounding explains: bytes or messages."""
+    covers: Annotated[bool, Field(strict=True)] = False
+    """Whether agreement proves that the window is complete: for pushes that may have been interrupted."""
+    totals: Annotated[tuple[StatedTotal, ...], Field(min_length=1, max_length=MAX_RECORDS)]
+
+    def message(self) -> Message:
+        """Encode as a CloudEvent."""
+        return _message(self, TOTALS_TYPE, self.observed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +183,14 @@ def decode_coverage(value: bytes) -> CoverageEvent:
         raise DataError("malformed", describe(error)) from None
 
 
+def decode_totals(value: bytes) -> TotalsEvent:
+    """Decode a provider's totals. Raises `DataError` (`malformed`)."""
+    try:
+        return TotalsEvent.model_validate_json(value)
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+
+
 def header(headers: Sequence[tuple[str, bytes]] | None, name: str) -> str | None:
     """Return the last header of that name as text, or `None`."""
     found = None
@@ -192,7 +237,7 @@ def _dump(model: BaseModel) -> bytes:
     return model.model_dump_json(exclude_defaults=True).encode()
 
 
-def _message(event: UsageEvent | CoverageEvent, type_: str, at: datetime) -> Message:
+def _message(event: UsageEvent | CoverageEvent | TotalsEvent, type_: str, at: datetime) -> Message:
     value = b'{"schema_version":%d,' % SCHEMA_VERSION + _dump(event).removeprefix(b"{")
     headers: Headers = [
         ("ce_specversion", b"1.0"),

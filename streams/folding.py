@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import faust
@@ -26,7 +27,16 @@ from streams.days import SealedDay
 from streams.deadletters import dead_letter
 from streams.decoding import decode
 from streams.errors import DataError
-from streams.events import COVERAGE_TYPE, USAGE_TYPE, Headers, Message, decode_coverage, header
+from streams.events import (
+    COVERAGE_TYPE,
+    TOTALS_TYPE,
+    USAGE_TYPE,
+    Headers,
+    Message,
+    decode_coverage,
+    decode_totals,
+    header,
+)
 from streams.history import History
 from streams.projection import Projection
 from streams.readmodel import Batch, ReadModel
@@ -129,8 +139,13 @@ class Folding:
                 coverage = decode_coverage(value)
                 self._known(coverage.tenant, coverage.account)
                 state.fold_coverage(coverage, message.offset)
+            elif kind == TOTALS_TYPE:
+                totals = decode_totals(value)
+                self._known(totals.tenant, totals.account)
+                state.fold_totals(totals, message.offset)
             else:
-                raise DataError("malformed", f"ce_type: got {kind!r}; want {USAGE_TYPE} or {COVERAGE_TYPE}")
+                wanted = f"{USAGE_TYPE}, {COVERAGE_TYPE} or {TOTALS_TYPE}"
+                raise DataError("malformed", f"ce_type: got {kind!r}; want {wanted}")
         except DataError as error:
             state.skip(message.offset)
             self._letter(value, error, _origin(event), None, None)
@@ -198,7 +213,7 @@ class Folding:
         2. Dead letters, then the days that are sealed now, then the changelog of the state: wait until Kafka
            has acknowledged each. Letters first, because a state that is durable does not meet a conflict
            again when its event is replayed; days before the changelog that points at them.
-        3. Windowed tables and `usage.aggregates.v1`: wait likewise.
+        3. Windowed tables, `usage.aggregates.v1` and `usage.reconciliation.v1`: wait likewise.
         4. Read model, at the same time: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
         """
@@ -236,6 +251,7 @@ class Folding:
             logger.warning("dead letters", extra={"reasons": dict(reasons)})
         batches: list[Batch] = []
         outputs: dict[int, list[Output]] = {}
+        compared: list[Message] = []
         for partition, state in states.items():
             fresh = state.take_touched()
             if sealing := sealings.get(partition):
@@ -244,9 +260,11 @@ class Folding:
             grouped = state.rollups.grouped(sorted(state.windows(fresh)))
             messages = aggregate_messages(grouped, state.version)
             outputs[partition] = list(zip(grouped.windows, messages, strict=True))
+            places = chain(state.reconciling.compared(grouped), state.reconciling.compared_at(fresh.places))
+            compared += [each.message(state.version) for each in places if each.stated]
 
         # Step 2.
-        await _all([await self._send(topics.DEADLETTERS, letter) for letter in gathered.letters])
+        await self._tell(topics.DEADLETTERS, gathered.letters)
         for partition, sealing in sealings.items():
             pieces = await self._history.read(partition, sealing.wanted())
             offsets = await self._history.write(partition, sealing.version, sealing.days(pieces))
@@ -265,11 +283,14 @@ class Folding:
         for batch in batches:
             for day in await self.projection.complete(batch, states[batch.partition]):
                 outputs[batch.partition] += self._day_outputs(day, batch.version)
+                places = chain.from_iterable(map(states[batch.partition].reconciling.compared, day.grouped()))
+                compared += [each.message(batch.version) for each in places if each.stated]
 
         # Steps 3 and 4.
         async with asyncio.TaskGroup() as group:
             for partition, windows in outputs.items():
                 group.create_task(self._publish(partition, windows))
+            group.create_task(self._tell(topics.RECONCILIATION, compared))
             taken = [
                 group.create_task(self.projection.write(batch, states[batch.partition])) for batch in batches
             ]
@@ -295,6 +316,9 @@ class Folding:
 
     async def _save(self, partition: int, records: Iterable[Write]) -> None:
         await _all(await self.states.write(partition, records))
+
+    async def _tell(self, topic: str, messages: Iterable[Message]) -> None:
+        await _all([await self._send(topic, message) for message in messages])
 
     async def _publish(self, partition: int, outputs: Iterable[Output]) -> None:
         pending: list[Awaitable[Any]] = []

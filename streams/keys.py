@@ -17,6 +17,8 @@ key                             type     content
 `su1:minute:{tenant}:{minute}`  hash     canonical ICCID -> the SIM's usage (rows as of cells); lives 3 hours
 `su1:windows:{tenant}:{gran}`   hash     window start (epoch seconds) -> JSON aggregate
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
+`su1:reconciliation:{tenant}`   hash     `account|granularity|start` -> JSON
+                                         (`streams.reconciliation.comparison`)
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
 `su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
 `su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
@@ -84,6 +86,11 @@ def windows_key(tenant: str, granularity: Granularity) -> str:
 def coverage_key(tenant: str) -> str:
     """Covered intervals of the tenant's accounts."""
     return f"{PREFIX}:coverage:{tenant}"
+
+
+def reconciliation_key(tenant: str) -> str:
+    """Usage of the tenant's accounts by day and month, held against the providers' totals."""
+    return f"{PREFIX}:reconciliation:{tenant}"
 
 
 def lease_key(account: str) -> str:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from streams.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
 from streams.query import DIMENSIONS, FILLS, MAX_FILTER_VALUES, MAX_LIMIT
 from streams.ranges import QUERY_GRANULARITIES
+from streams.reconciliation import SPANS
 from streams.tokens import CLIENT_ID, CLIENT_SECRET
 
 Json = dict[str, Any]
@@ -217,6 +218,63 @@ USAGE: Final[Json] = {
     "openapi_extra": {"parameters": USAGE_PARAMETERS, "security": SECURITY},
 }
 
+RECONCILIATION_PARAMETERS: Final[list[Json]] = [
+    *USAGE_PARAMETERS[:2],
+    _parameter(
+        "granularity",
+        "Length of a row's window",
+        {"type": "string", "enum": list(SPANS), "default": "day"},
+    ),
+    _parameter(
+        "account",
+        "Account of the tenant. Repeatable; without it all of them",
+        {"type": "array", "items": {"type": "string"}},
+        style="form",
+        explode=True,
+        example=["kore-acme"],
+    ),
+]
+
+RECONCILIATION: Final[Json] = {
+    "summary": "What was counted, held against what the providers say in total",
+    "description": "A row for each account and window that has begun. The providers' totals never count.",
+    "tags": ["usage"],
+    "operation_id": "reconciliation",
+    "responses": {401: UNAUTHENTICATED, 422: INVALID, 500: INTERNAL, 503: UNAVAILABLE},
+    "openapi_extra": {"parameters": RECONCILIATION_PARAMETERS, "security": SECURITY},
+}
+
+EXAMPLE_RECONCILIATION: Final[Json] = {
+    "tenant": "acme",
+    "from": "2026-11-01T00:00:00Z",
+    "to": "2026-11-02T00:00:00Z",
+    "granularity": "day",
+    "rows": [
+        {
+            "account": "kore-acme",
+            "granularity": "day",
+            "start": "2026-11-01T00:00:00Z",
+            "end": "2026-11-02T00:00:00Z",
+            "data": {
+                "ours_bytes": 1000000,
+                "theirs_bytes": 1000512,
+                "difference_bytes": -512,
+                "verdict": "late",
+                "observed_at": "2026-11-02T03:00:00Z",
+                "source": "poll",
+            },
+            "sms": {
+                "ours_messages": 0,
+                "theirs_messages": None,
+                "difference_messages": None,
+                "verdict": "unsupported",
+                "observed_at": None,
+                "source": None,
+            },
+        }
+    ],
+}
+
 ALIVE: Final[Json] = {
     "summary": "Whether the process answers",
     "tags": ["health"],
@@ -273,6 +331,7 @@ EXAMPLE_CONNECTOR: Final[Json] = {
 EXAMPLES: Final[dict[str, Json]] = {
     "/v1/usage": EXAMPLE_ANSWER,
     "/ops/connectors": {"connectors": [EXAMPLE_CONNECTOR]},
+    "/v1/reconciliation": EXAMPLE_RECONCILIATION,
     "/livez": {"status": "alive"},
     "/readyz": {"status": "ready"},
     "/healthz": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from streams import keys
 from streams.aggregate import read_model_values
@@ -19,6 +20,7 @@ from streams.contexts import Contexts, Numbers
 from streams.days import SealedDay
 from streams.index import U64, distinct
 from streams.minutes import Minutes
+from streams.reconciling import Compared
 from streams.rollups import Grouped, Rollups, split
 from streams.state import PartitionState, Touched
 from streams.sums import Matrix
@@ -206,6 +208,12 @@ def window_operations(grouped: Grouped, version: int) -> Iterator[Operation]:
     for (tenant, granularity, start), totals in zip(grouped.windows, values, strict=True):
         key = keys.windows_key(tenant, granularity)
         yield ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
+
+
+def reconciliation_operations(compared: Iterable[Compared]) -> Iterator[Operation]:
+    """Encode what accounts used by day and month, held against the providers' totals."""
+    for place, body, _ in compared:
+        yield "set", keys.reconciliation_key(place.tenant), place.field, orjson.dumps(body)
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import orjson
 
 from streams.cells import Context
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
+from streams.parameters import choice, gathered, unexpected
 from streams.ranges import (
     QUERY_GRANULARITIES,
     Fault,
@@ -47,7 +48,6 @@ MAX_FILTER_VALUES: Final = 100
 """A SIM filter costs one Redis look-up for each value and hour."""
 
 _REPEATABLE: Final = frozenset(("group_by", *DIMENSIONS))
-_T = TypeVar("_T", bound=str)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,15 +111,10 @@ def parse_usage_query(
     `now` is the instant of the question, `retention_months` how long aggregates are kept.
     Raises `InvalidQuestionError` naming every fault that was found.
     """
-    given: dict[str, list[str]] = {}
-    for name, value in items:
-        given.setdefault(name, []).append(value)
-    faults: list[Fault] = [
-        *(_unknown(name) for name in given if name not in PARAMETERS),
-        *(_repeated(name, values) for name, values in given.items() if _is_repeated(name, values)),
-    ]
-    granularity = _choice("granularity", given, QUERY_GRANULARITIES, "day", faults)
-    fill = _choice("fill", given, FILLS, "none", faults)
+    given = gathered(items)
+    faults = unexpected(given, PARAMETERS, _REPEATABLE)
+    granularity = choice("granularity", given, QUERY_GRANULARITIES, "day", faults)
+    fill = choice("fill", given, FILLS, "none", faults)
     group_by = _group_by(given.get("group_by", []), faults)
     filters = {name: _filter(name, given[name], faults) for name in DIMENSIONS if name in given}
     limit = _limit(given, faults)
@@ -174,37 +169,6 @@ def _read_cursor(
     except (binascii.Error, ValueError, TypeError, LookupError, OverflowError, InvalidQuestionError):
         raise InvalidQuestionError([fault]) from None
     return start, end, Position(at, group)
-
-
-def _unknown(name: str) -> Fault:
-    return Fault(
-        shown(name),
-        "unknown-parameter",
-        "only documented parameters",
-        shown(name),
-        "one of " + ", ".join(PARAMETERS),
-    )
-
-
-def _is_repeated(name: str, values: list[str]) -> bool:
-    return name in PARAMETERS and name not in _REPEATABLE and len(values) > 1
-
-
-def _repeated(name: str, values: list[str]) -> Fault:
-    return Fault(
-        name, "repeated", f"{name} is given once", f"{len(values)} times", f"{name}={shown(values[0])}"
-    )
-
-
-def _choice(
-    name: str, given: Mapping[str, list[str]], choices: tuple[_T, ...], default: _T, faults: list[Fault]
-) -> _T:
-    text = given.get(name, [default])[0]
-    if text in choices:
-        return text
-    remedy = f"{name}={default}" if text.lower() not in choices else f"{name}={text.lower()}"
-    faults.append(Fault(name, "unknown-value", "one of " + ", ".join(choices), shown(text), remedy))
-    return default
 
 
 def _group_by(values: list[str], faults: list[Fault]) -> tuple[Dimension, ...]:

@@ -23,7 +23,17 @@ from streams.aggregate import ByKind
 from streams.cells import Cell, Context, context_from, decode_cells, measures_from_json
 from streams.coverage import union
 from streams.errors import ConfigError, UnavailableError
-from streams.keys import META, cells_key, contexts_key, coverage_key, hours_key, partition_key, windows_key
+from streams.keys import (
+    META,
+    cells_key,
+    contexts_key,
+    coverage_key,
+    hours_key,
+    partition_key,
+    reconciliation_key,
+    windows_key,
+)
+from streams.reconciliation import Place
 from streams.rows import AccountCoverage
 from streams.windows import Granularity
 
@@ -214,6 +224,19 @@ class Reader:
                 body["provider"], union((low, high) for low, high in body["intervals"])
             )
         return accounts
+
+    async def reconciliation(self, tenant: str, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
+        """Return what is known of the places, of those of which anything is."""
+        found: dict[Place, dict[str, Any]] = {}
+        for part in _cut(places, CHUNK_FIELDS):
+            with _unavailable():
+                fields = [place.field for place in part]
+                values = await cast(
+                    "Awaitable[list[bytes | None]]", self._redis.hmget(reconciliation_key(tenant), fields)
+                )
+            given = zip(part, values, strict=True)
+            found |= {place: orjson.loads(value) for place, value in given if value is not None}
+        return found
 
     async def _require_complete(self) -> None:
         missing = (await self.status()).missing

@@ -32,6 +32,7 @@ from streams.operations import (
     hour_level,
     minute_operations,
     of_sims,
+    reconciliation_operations,
     window_operations,
 )
 from streams.rollups import split
@@ -123,8 +124,12 @@ class ReadModel:
         operations += cell_operations(state.contexts, hour_level(state.rollups, self._keep), cells)
         operations += minute_operations(state, touched)
         windows = sorted(state.windows(touched))
-        operations += window_operations(state.rollups.grouped(windows), state.version)
+        grouped = state.rollups.grouped(windows)
+        operations += window_operations(grouped, state.version)
+        operations += reconciliation_operations(state.reconciling.compared(grouped))
+        operations += reconciliation_operations(state.reconciling.compared_at(touched.places))
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
+        tenants |= {place.tenant for place in touched.places}
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
@@ -140,6 +145,7 @@ class ReadModel:
         batch.operations += day_operations(state.contexts, day, self._keep)
         for grouped in day.grouped():
             batch.operations += window_operations(grouped, batch.version)
+            batch.operations += reconciliation_operations(state.reconciling.compared(grouped))
         batch.operations.append(("tag", keys.tenants_key(batch.partition), day.tenant, b""))
 
     async def write(self, batch: Batch) -> bool:
@@ -181,13 +187,14 @@ class ReadModel:
             if minutes := [keys.minute_key(tenant, int(member)) for member in listed]:
                 await self._redis.unlink(*minutes)
             windows = (keys.windows_key(tenant, granularity) for granularity in GRANULARITIES)
-            await self._redis.unlink(
-                keys.hours_key(tenant),
-                keys.minutes_key(tenant),
-                keys.coverage_key(tenant),
-                keys.contexts_key(tenant),
-                *windows,
+            others = (
+                keys.hours_key,
+                keys.minutes_key,
+                keys.coverage_key,
+                keys.contexts_key,
+                keys.reconciliation_key,
             )
+            await self._redis.unlink(*(key(tenant) for key in others), *windows)
         return True
 
     async def end_refill(self, partition: int) -> bool:

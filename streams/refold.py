@@ -23,7 +23,7 @@ from aiokafka.structs import ConsumerRecord
 
 from streams.decoding import WireEvent, decode
 from streams.errors import DataError, UnavailableError
-from streams.events import COVERAGE_TYPE, USAGE_TYPE, decode_coverage, header
+from streams.events import COVERAGE_TYPE, TOTALS_TYPE, USAGE_TYPE, decode_coverage, decode_totals, header
 from streams.gather import FUTURE_LIMIT
 from streams.settings import Settings
 from streams.state import PartitionState
@@ -211,6 +211,8 @@ class Refold:
         try:
             if kind == COVERAGE_TYPE:
                 state.fold_coverage(decode_coverage(value), record.offset)
+            elif kind == TOTALS_TYPE:
+                state.fold_totals(decode_totals(value), record.offset)
             elif kind == USAGE_TYPE:
                 event, _ = decode(value)
                 if event is not None:

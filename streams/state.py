@@ -23,11 +23,14 @@ from streams.contributions import HOUR_US, Table
 from streams.coverage import Interval, union
 from streams.decoding import WireEvent
 from streams.errors import DataError
-from streams.events import CoverageEvent, RejectedRecord
+from streams.events import CoverageEvent, RejectedRecord, TotalsEvent
 from streams.gather import Gather, Rejection
 from streams.index import I64, U64, Bools, distinct
 from streams.ledger import Ledger, Merge
 from streams.minutes import Minutes
+from streams.reconciliation import Place
+from streams.reconciling import PREFIX as _TOTALS
+from streams.reconciling import Reconciling
 from streams.rollups import Rollups, Window, split
 from streams.seals import PIN_HOURS, Seals, day_of
 from streams.seals import PREFIX as _SEALED
@@ -57,7 +60,7 @@ _LONG_AGO = -(2**62)
 
 @dataclass(slots=True)
 class Touched:
-    """What has to be published again: cells (with all windows above them), accounts and sealed days."""
+    """What has to be published again: cells (with all windows above them), accounts, sealed days, totals."""
 
     cells: U64 = field(default_factory=lambda: NOTHING)
     accounts: set[tuple[str, str]] = field(default_factory=set)
@@ -69,6 +72,8 @@ class Touched:
     """Tenants, and minutes that are no longer kept."""
     all_minutes: bool = False
     """Whether what the read model has of minutes is to be forgotten first."""
+    places: set[Place] = field(default_factory=set)
+    """Of which the provider has stated totals."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
@@ -78,6 +83,7 @@ class Touched:
         self.cells = np.union1d(self.cells, other.cells)
         self.accounts |= other.accounts
         self.days |= other.days
+        self.places |= other.places
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class PartitionState:
         self.contexts = Contexts(writer)
         self.ledger = Ledger(self.contexts.context)
         self.rollups = Rollups(self.contexts)
+        self.reconciling = Reconciling(self.contexts, self.rollups)
         self.seals = Seals(horizon, keep)
         self.minutes = Minutes(self.contexts, self.seals)
         self.staging = Staging(self.contexts, writer)
@@ -126,6 +133,7 @@ class PartitionState:
         self._touched: list[U64] = []
         self._touched_accounts: set[tuple[str, str]] = set()
         self._touched_days: set[tuple[str, int]] = set()
+        self._touched_places: set[Place] = set()
         self._recovering = False
         self._all_minutes = False
         self._seals_saved: dict[str, list[Any]] = {}
@@ -234,6 +242,26 @@ class PartitionState:
             if name is not None and self.staging.name(*account, event.run) is None:
                 self.seals.unpin(event.tenant, name)
 
+    def fold_totals(self, event: TotalsEvent, offset: int) -> None:
+        """Note what the provider says in total, and cover the windows of which that proves that all is there.
+
+        They are judged by what came before the event, so that a replay in other batches judges alike.
+        """
+        self.recovered()
+        replayed = offset <= self.durable
+        self.version = max(self.version, offset)
+        places = self.reconciling.take(event)
+        self._touched_places |= places
+        if not event.covers or replayed:
+            return
+        lost = self.merge()
+        self._lost = lost
+        account = (event.tenant, event.account)
+        for place in self.reconciling.proven(sorted(places)):
+            self._cover(account, event.provider, [(place.start, place.end)])
+            self._unsaved_accounts.add(account)
+            self._touched_accounts.add(account)
+
     def skip(self, offset: int) -> None:
         """Note an event that holds nothing to fold."""
         self.recovered()
@@ -268,6 +296,7 @@ class PartitionState:
             covered = self._covered[account]
             body = [*account, covered.provider, covered.intervals]
             writes.append((_COVERAGE + "/".join(account), orjson.dumps(body)))
+        writes += self.reconciling.unsaved()
         self.floor = self.durable if self.in_step else NEVER
         seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
         self._seals_saved = seals
@@ -315,6 +344,8 @@ class PartitionState:
         elif name.startswith(_COVERAGE):
             tenant, account, provider, intervals = orjson.loads(value or b"[]")
             self._cover((tenant, account), provider, [(start, end) for start, end in intervals])
+        elif name.startswith(_TOTALS):
+            self.reconciling.load(value)
         elif name.startswith(_CONTEXTS):
             self.contexts.load(name.removeprefix(_CONTEXTS), value or b"[]")
             waiting, self._waiting = self._waiting, []
@@ -419,22 +450,32 @@ class PartitionState:
             self.minutes.take_touched(),
             self.minutes.expire(),
             self._all_minutes,
+            self._touched_places,
         )
         if self._all_minutes:
             touched.minutes = self.minutes.live()
         self._touched, self._touched_accounts, self._touched_days = [], set(), set()
+        self._touched_places = set()
         self._all_minutes = False
         return self.settled(touched)
 
     def settled(self, touched: Touched) -> Touched:
-        """Name the days of touched cells that have been sealed since."""
+        """Name the days of touched cells and totals that have been sealed since."""
         frozen = self._frozen(touched.cells)
         if frozen.any():
             numbers, hours = split(touched.cells[frozen])
             places = zip(numbers.tolist(), hours.tolist(), strict=True)
             touched.days |= {(self.contexts.tenant(number), day_of(hour)) for number, hour in places}
             touched.cells = touched.cells[~frozen]
+        sealed = {place for place in touched.places if self._is_sealed(place)}
+        touched.days |= {(place.tenant, place.start // 3600) for place in sealed}
+        touched.places -= sealed
         return touched
+
+    def _is_sealed(self, place: Place) -> bool:
+        """Whether what was counted there lies in the archive; months are kept here."""
+        day, seal = place.start // 3600, self.seals.of(place.tenant)
+        return place.span == "day" and day < seal.until and any(day == each for _, each in seal.days)
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
@@ -445,7 +486,7 @@ class PartitionState:
         keys = keys[np.lexsort((keys & np.uint64(0xFFFFFFFF), tenants))]
         for at in range(0, len(keys), CELLS_A_PART):
             yield Touched(keys[at : at + CELLS_A_PART])
-        yield Touched(accounts=set(self._covered))
+        yield self.settled(Touched(accounts=set(self._covered), places=self.reconciling.everywhere()))
         yield Touched(minutes=self.minutes.live(), all_minutes=True)
         for tenant in self.seals.tenants():
             for day in sorted({day for _, day in self.seals.of(tenant).days}, reverse=True):

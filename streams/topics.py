@@ -8,6 +8,7 @@ DAY_MS = 24 * 3600 * 1000
 
 USAGE_EVENTS = "usage.events.v1"
 AGGREGATES = "usage.aggregates.v1"
+RECONCILIATION = "usage.reconciliation.v1"
 DEADLETTERS = "usage.deadletters.v1"
 HISTORY = "usage.history.v1"
 BOOKMARKS = "connectors.bookmarks.v1"
@@ -32,6 +33,7 @@ def all_topics(retention_days: int) -> list[Topic]:
         Topic(USAGE_EVENTS, None, keep),
         Topic(AGGREGATES, None, compact),
         Topic(HISTORY, None, compact),
+        Topic(RECONCILIATION, None, compact),
         Topic(DEADLETTERS, 1, keep),
         Topic(BOOKMARKS, 1, compact),
         Topic(STATUS, 1, compact),

@@ -14,19 +14,38 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from connectors.bookmarks import Bookmark, Reading
+from connectors.bookmarks import Bookmark, Gap, Reading
 from connectors.runs import ASKED, DONE, Asked, Done
 from connectors.status import message as status_message
 from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
 from streams.connector_status import ConnectorStatus, Run, Trouble
 from streams.deadletters import DEADLETTER_TYPE, REASONS, dead_letter
 from streams.errors import DataError
-from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, Message, UsageEvent
+from streams.events import (
+    COVERAGE_TYPE,
+    TOTALS_TYPE,
+    USAGE_TYPE,
+    CoverageEvent,
+    Message,
+    StatedTotal,
+    TotalsEvent,
+    UsageEvent,
+)
 from streams.inventory import ITEM_TYPE, OWNERSHIP_TYPE, Assignment, Item, Ownership, Place
 from streams.inventory import decode as decode_inventory
 from streams.inventory import message as inventory_message
+from streams.reconciling import RECONCILIATION_TYPE
 from streams.settings import KafkaSettings, RetentionSettings
-from streams.topics import AGGREGATES, BOOKMARKS, DEADLETTERS, INVENTORY, STATUS, USAGE_EVENTS, all_topics
+from streams.topics import (
+    AGGREGATES,
+    BOOKMARKS,
+    DEADLETTERS,
+    INVENTORY,
+    RECONCILIATION,
+    STATUS,
+    USAGE_EVENTS,
+    all_topics,
+)
 from streams.usage import UsageRecord
 from tests.oracle import fold, fresh_state
 
@@ -130,6 +149,20 @@ def coverage_event() -> CoverageEvent:
     )
 
 
+def totals_event() -> TotalsEvent:
+    """Return a provider's totals of a day."""
+    start = NOW.replace(hour=0, minute=0)
+    return TotalsEvent(
+        tenant="acme",
+        account="main",
+        provider="kore",
+        source="poll",
+        observed_at=NOW,
+        settle_s=86_400,
+        totals=(StatedTotal(granularity="day", start=start, service="data", total=30),),
+    )
+
+
 def aggregates() -> list[Message]:
     """Return the aggregates of those records, and the one of a window that was emptied again."""
     state = fresh_state()
@@ -156,6 +189,7 @@ def test_usage_and_coverage_are_as_described() -> None:
     """Key, headers and value of both events of the topic."""
     check_message(USAGE_EVENTS, "usageRecorded", usage_event().message())
     check_message(USAGE_EVENTS, "coverageObserved", coverage_event().message())
+    check_message(USAGE_EVENTS, "totalsStated", totals_event().message())
 
 
 def test_a_backfill_is_as_described() -> None:
@@ -169,6 +203,15 @@ def test_aggregates_are_as_described() -> None:
     """Of an hour, a day and a month, and of a window without anything."""
     for message in aggregates():
         check_message(AGGREGATES, "aggregateUpdated", message)
+
+
+def test_reconciliation_is_as_described() -> None:
+    """Of a service with a total and one without."""
+    state = fresh_state()
+    assert fold(state, usage_event(), offset=7) == []
+    state.fold_totals(totals_event(), 8)
+    (compared,) = state.reconciling.compared_at(state.take_touched().places)
+    check_message(RECONCILIATION, "reconciliationUpdated", compared.message(8))
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -193,7 +236,7 @@ def test_every_reason_is_described_and_no_other() -> None:
     "bookmark",
     [
         Bookmark(),
-        Bookmark(covered_until=1, last_observation=2),
+        Bookmark(covered_until=1, last_observation=2, gap=Gap(start=3)),
         Bookmark(reading=Reading(filter="time:2026-11-21", cursor="MDAy", began=3)),
     ],
 )
@@ -265,7 +308,16 @@ def test_the_names_are_the_types_of_the_events() -> None:
     """A subscriber tells messages apart by `ce_type`."""
     messages = DOCUMENT["components"]["messages"]
     names = {message["name"] for message in messages.values() if "headers" in message}
-    assert names == {USAGE_TYPE, COVERAGE_TYPE, AGGREGATE_TYPE, DEADLETTER_TYPE, ITEM_TYPE, OWNERSHIP_TYPE}
+    assert names == {
+        USAGE_TYPE,
+        COVERAGE_TYPE,
+        TOTALS_TYPE,
+        AGGREGATE_TYPE,
+        DEADLETTER_TYPE,
+        ITEM_TYPE,
+        RECONCILIATION_TYPE,
+        OWNERSHIP_TYPE,
+    }
 
 
 def test_a_wrong_message_is_noticed() -> None:

@@ -17,7 +17,19 @@ from connectors.onomondo_settings import OnomondoSettings
 from connectors.publisher import Outgoing, Proceed, always
 from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError
-from streams.events import CoverageEvent, Message, UsageEvent, decode_coverage, decode_usage, header
+from streams.events import (
+    COVERAGE_TYPE,
+    TOTALS_TYPE,
+    USAGE_TYPE,
+    CoverageEvent,
+    Message,
+    TotalsEvent,
+    UsageEvent,
+    decode_coverage,
+    decode_totals,
+    decode_usage,
+    header,
+)
 from streams.topics import BOOKMARKS, DEADLETTERS, INVENTORY, USAGE_EVENTS
 
 NOW = datetime(2025, 5, 9, 10, 30, tzinfo=UTC)
@@ -41,22 +53,32 @@ class MemorySender:
     def on(self, topic: str) -> list[Message]:
         return [message for name, message in self.sent if name == topic]
 
+    def _typed(self, type_: str) -> list[Message]:
+        return [message for message in self.on(USAGE_EVENTS) if header(message.headers, "ce_type") == type_]
+
     @property
     def usage(self) -> list[UsageEvent]:
-        found = [decode_usage(message.value)[0] for message in self.on(USAGE_EVENTS) if not _covers(message)]
+        found = [decode_usage(message.value)[0] for message in self._typed(USAGE_TYPE)]
         return [event for event in found if event is not None]
 
     @property
     def coverage(self) -> list[CoverageEvent]:
-        return [decode_coverage(message.value) for message in self.on(USAGE_EVENTS) if _covers(message)]
+        return [decode_coverage(message.value) for message in self._typed(COVERAGE_TYPE)]
+
+    @property
+    def totals(self) -> list[TotalsEvent]:
+        return [decode_totals(message.value) for message in self._typed(TOTALS_TYPE)]
 
     @property
     def sequence(self) -> list[UsageEvent | CoverageEvent]:
         """Usage and coverage in the order in which they were sent."""
-        found: list[UsageEvent | CoverageEvent | None] = [
-            decode_coverage(message.value) if _covers(message) else decode_usage(message.value)[0]
-            for message in self.on(USAGE_EVENTS)
-        ]
+        found: list[UsageEvent | CoverageEvent | None] = []
+        for message in self.on(USAGE_EVENTS):
+            kind = header(message.headers, "ce_type")
+            if kind == COVERAGE_TYPE:
+                found.append(decode_coverage(message.value))
+            elif kind == USAGE_TYPE:
+                found.append(decode_usage(message.value)[0])
         return [event for event in found if event is not None]
 
     @property
@@ -90,10 +112,6 @@ class MemoryLog:
 def inventory_of(sender: MemorySender) -> Inventory:
     """An inventory that reads back what the sender was given."""
     return Inventory(MemoryLog(sender), sender)
-
-
-def _covers(message: Message) -> bool:
-    return "coverage" in (header(message.headers, "ce_type") or "")
 
 
 def emnify_account(**changes: Any) -> Account[EmnifySettings]:

@@ -238,16 +238,19 @@ async def test_between_two_looks_at_a_running_stream_all_is_covered(watching: Wa
 
 
 async def test_an_interruption_leaves_a_gap(watching: Watching) -> None:
-    """What an Error may have lost is not promised; coverage begins anew at the next Running."""
+    """What an Error may have lost is not promised; coverage begins anew at the next Running, and says so."""
     await watching.look()
     await watching.look(seconds=120)
     watching.emnify.status = 3
     with pytest.raises(ProviderError, match="data stream 7 is Error"):
         await watching.look(seconds=60)
     watching.emnify.status = 1
-    await watching.look(seconds=60)
-    await watching.look(seconds=120)
+    assert (await watching.look(seconds=60)).endswith("did not cover 2025-05-09T10:31:00Z to now")
+    named = "did not cover 2025-05-09T10:31:00Z to 2025-05-09T10:34:00Z"
+    assert (await watching.look(seconds=120)).endswith(named)
     assert watching.covered == [(0, 60), (240, 300)]
+    watching.restart()
+    assert (await watching.look(seconds=60)).endswith(named)
 
 
 async def test_a_restart_of_ours_leaves_no_gap(watching: Watching) -> None:

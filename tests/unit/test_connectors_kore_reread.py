@@ -58,7 +58,7 @@ COUNTED = {
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (set(), "3 hours read in 13 requests, 4 records changed"),
+        (set(), "3 hours read in 16 requests, 4 records changed"),
         ({"fleet"}, "KORE refuses to group by fleet: read one by one"),
         ({"sim"}, "KORE refuses to group by sim: read one by one"),
         ({"sim", "fleet"}, "KORE refuses to group by fleet and sim: read one by one"),

@@ -26,6 +26,21 @@ async def sweeping() -> AsyncIterator[Sweeping]:
         await http.close()
 
 
+def totals_asked(window: dict[str, str]) -> list[dict[str, str]]:
+    """The plain totals of the last days, of the month before and of the open one."""
+    today, month = NOW.replace(hour=0, minute=0), NOW.replace(day=1, hour=0, minute=0)
+    before = (month - timedelta(days=1)).replace(day=1)
+    ranges = [
+        (today - timedelta(days=3), today + timedelta(days=1), "day"),
+        (before, month, "all"),
+        (month, NOW.replace(minute=0) + timedelta(hours=1), "all"),
+    ]
+    return [
+        window | {"StartTime": utc_text(low), "EndTime": utc_text(high), "Granularity": grain}
+        for low, high, grain in ranges
+    ]
+
+
 async def test_a_sweep_learns_what_occurs_and_then_asks_by_sim(sweeping: Sweeping) -> None:
     """All times lie on the hour and include the open one, so that every byte is there and counts once."""
     await sweeping.sweep(always)
@@ -39,6 +54,7 @@ async def test_a_sweep_learns_what_occurs_and_then_asks_by_sim(sweeping: Sweepin
         window | {"Group": "fleet", "Granularity": "all"},
         window | {"Group": "sim", "Network": "HW1", "Fleet": "HF1", "Granularity": "hour"},
         window | {"Granularity": "hour"},
+        *totals_asked(window),
     ]
     (event,) = sweeping.sender.usage
     (record,) = event.records
@@ -60,7 +76,9 @@ async def test_coverage_follows_usage_and_the_bookmark_follows_both(sweeping: Sw
         "usage.events.v1",
         "usage.events.v1",
         "connectors.bookmarks.v1",
+        "usage.events.v1",
     ]
+    assert len(sweeping.sender.totals) == 1
     (coverage,) = sweeping.sender.coverage
     assert (coverage.start, coverage.end) == (START, NOW)
     assert sweeping.bookmark == Bookmark(covered_until=micros(NOW), last_observation=micros(NOW))
