@@ -17,6 +17,7 @@ whose retries are exhausted stops its stream (emnify's status Error), which woul
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S: Final = 5
 """Seconds after which a refused provider should come again: a broker's restart takes about that."""
+
+AT_ONCE: Final = 4
+"""Callbacks that are normalised in turns; the others queue. With a hundred at once each would wait for the
+turns of all, and so would Kafka's acknowledgements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Receiver:
     ) -> None:
         self._handlers = handlers
         self._packer = Packer(sender, owners)
+        self._normalising = asyncio.Semaphore(AT_ONCE)
         self._body_limit = body_limit
         self._clock = clock
         self.accepted: dict[str, datetime] = {}
@@ -116,7 +122,8 @@ class Receiver:
         if not handler.signed(request.method, request.headers, body):
             logger.warning("callback for account %s with a wrong signature", handler.account.name)
             return _refusal(401, "the signature is missing or wrong")
-        batch = await normalised(handler, body)
+        async with self._normalising:
+            batch = await normalised(handler, body)
         origin = f"callback:{handler.account.name}"
         try:
             await self._packer.publish(handler.account, batch, received_at=self._clock(), origin=origin)

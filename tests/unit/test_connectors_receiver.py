@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from connectors.emnify import EmnifyCallback
-from connectors.receiver import Receiver, normalised
+from connectors.publisher import Batch
+from connectors.receiver import AT_ONCE, CallbackHandler, Receiver, normalised
 from streams.events import MAX_BYTES, header
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of
 
@@ -201,3 +202,24 @@ async def test_a_large_callback_lets_others_have_their_turn(monkeypatch: pytest.
     waiting.cancel()
     assert len(batch.filed) == 50
     assert turns >= 100
+
+
+async def test_few_callbacks_are_normalised_at_once(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else everybody, Kafka's acknowledgements too, waits for the turns of all."""
+    under_way = most = 0
+
+    async def slowly(handler: CallbackHandler, body: bytes) -> Batch:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return await normalised(handler, body)
+
+    monkeypatch.setattr("connectors.receiver.normalised", slowly)
+    answers = await asyncio.gather(*(client.post(PATH, content=body_of(cdr(id=n))) for n in range(20)))
+    assert [each.status_code for each in answers] == [200] * 20
+    assert most == AT_ONCE
