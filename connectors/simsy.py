@@ -16,7 +16,6 @@ from connectors.simsy_sweep import SimsySweep, simsy_api
 LIMITS: Final = (Limit.window("requests", 100, 60, costs={"/export$": 5}, stated=True),)
 """Of a tenant (SIMSY's documentation)."""
 
-
 SYNC_S: Final = 1800.0
 """SIMSY takes usage over every half hour (SIMSY's guide for customers)."""
 
@@ -26,7 +25,7 @@ class _Simsy:
     limits: Sequence[Limit] = LIMITS
 
     def needs(self, account: SimsyAccount, sims: int) -> Needs:
-        """A count of each chunk, and the pages of the newest two, which grow; listings now and then."""
+        """A count of each chunk, and the pages of the newest two, which grow; the others now and then."""
         settings = account.settings
         chunks = settings.reread_hours / settings.chunk_hours + 1
         grown = 2 * pages(sims * settings.chunk_hours * ROWS_AN_HOUR, settings.page_size)
@@ -48,6 +47,7 @@ class _Simsy:
                     settings.inventory_hours * 3600,
                     "inventory_hours",
                 ),
+                Need("totals", "/usage/summary", 2, settings.reconcile_interval_s, "reconcile_interval_s"),
             ),
             lag_s=SYNC_S,
         )

@@ -1,12 +1,12 @@
-"""The calls that are made to SIMSY's reporting API: usage records, exports of them, and listings."""
+"""The calls that are made to SIMSY's reporting API: records, exports, summaries and listings."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -16,6 +16,8 @@ from connectors.paging import Page, Pages, listed, numbered, settled, whole
 from connectors.values import raw_row, text_of
 
 logger = logging.getLogger(__name__)
+
+Grouping = Literal["daily", "monthly"]
 
 PAGE_SIZE: Final = 100
 """Rows of one page (SIMSY's documentation); its published server gives up to 1000 when asked."""
@@ -107,6 +109,15 @@ class SimsyApi:
                 return value
         raise ProviderError(Failure.PROVIDER, f"{call.place} answers with neither rows nor an address")
 
+    async def summary(self, start: datetime, end: datetime, grouping: Grouping) -> list[Any]:
+        """Return the totals of the days or months in `[start, end)`, both on a UTC midnight.
+
+        The last millisecond is sent as the end, because the published server includes the day that it names.
+        """
+        period = {"from": _text(start), "to": _text(end - timedelta(milliseconds=1))}
+        call = self._call("usage/summary", {**period, "group_by": grouping})
+        return listed(call, (await self._get(call)).body, "data")
+
     async def listing(self, path: str) -> AsyncIterator[list[Any]]:
         """Yield every item of a listing once, as its pages come."""
         call = self._call(path, {})
@@ -127,7 +138,7 @@ class SimsyApi:
             "CF-Access-Client-Secret": self._client_secret.get_secret_value(),
             "Content-Type": "application/json",
         }
-        if self._page_size != PAGE_SIZE:
+        if self._page_size != PAGE_SIZE and not path.startswith("usage/summary"):
             params = {**params, "per_page": str(self._page_size)}
         return Call("GET", f"{self._api_base}/{path}", params, headers=headers)
 

@@ -37,6 +37,10 @@ class SimsySettings(AccountSettings):
     """Hours of usage that are read together; the names of a chunk's records are held in memory."""
     inventory_hours: Annotated[float, Field(gt=0, le=24 * 31)] = 6.0
     """Hours until endpoints, bundles and bundle instances are listed again."""
+    reconcile_interval_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 3600.0
+    """Seconds between looks at SIMSY's summaries, which are held against what was counted."""
+    mb_bytes: Literal[1_000_000, 1_048_576] = 1_000_000
+    """Bytes of the MB of SIMSY's summaries, which its documentation leaves open."""
     page_size: Annotated[int, Field(ge=1, le=1000)] = 100
     """Rows of one page. SIMSY documents 100 and no way to ask for more, but was seen to give up to 1000."""
     networks: dict[Tadig, NetworkCode] = Field(default_factory=dict)

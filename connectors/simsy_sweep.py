@@ -23,6 +23,7 @@ from connectors.simsy_api import EXPORT_ROWS, SimsyApi
 from connectors.simsy_catalogue import Catalogue
 from connectors.simsy_rows import instant_of, usage_record
 from connectors.simsy_settings import SimsyAccount
+from connectors.simsy_totals import SimsyTotals
 from connectors.values import EPOCH, micros, raw_row
 from streams.errors import DataError
 from streams.usage import UsageRecord
@@ -44,6 +45,7 @@ class SimsySweep:
         self._toolbox = toolbox
         self._api = simsy_api(account, toolbox.http)
         self._catalogue = Catalogue(account, self._api, toolbox.inventory)
+        self._totals = SimsyTotals(account, self._api, toolbox.sender, toolbox.inventory)
         self._changes = ChangeFilter()
         self._counted: dict[datetime, tuple[int, datetime]] = {}
         """By the start of each chunk: how many records were read of it, and when."""
@@ -67,6 +69,7 @@ class SimsySweep:
         3. Read the listings, if they are old.
         4. Chunk by chunk, the oldest first, publish what has changed.
         5. Where a chunk is new, publish that it is covered, and move the bookmark.
+        6. Publish SIMSY's summaries, if it is time, to be held against what was counted.
         """
         now = self._toolbox.clock()
         bookmark = self._toolbox.bookmarks.get(self.account)
@@ -90,6 +93,8 @@ class SimsySweep:
                 read += 1
             # Step 5.
             marked = await self._cover(marked, low, high, now, proceed)
+        # Step 6.
+        await self._totals.state(now, proceed)
         return f"{read} of {len(chunks)} chunks read, {changed} records changed"
 
     @property

@@ -182,7 +182,8 @@ async def test_coverage_follows_usage_chunk_by_chunk_and_the_bookmark_follows_bo
     """It ends where usage has arrived, not now; before everything the observation time is reserved."""
     async with sweeping(chunk_hours=24, delivery_lag_s=1800) as it:
         await it.sweep()
-        topics = [topic for topic, _ in it.sender.sent if topic != INVENTORY]
+        *topics, last = [topic for topic, _ in it.sender.sent if topic != INVENTORY]
+        assert (len(it.sender.totals), last) == (1, USAGE_EVENTS)
         assert topics[0] == topics[-1] == BOOKMARKS
         assert topics.count(BOOKMARKS) == 1 + len(it.sender.coverage) == 4
         assert topics[-2] == USAGE_EVENTS
@@ -238,8 +239,8 @@ async def test_a_restart_goes_on_where_coverage_ended_and_repeats_nothing() -> N
         it.restart()
         before = it.asked
         assert await it.sweep() == "1 of 2 chunks read, 0 records changed"
-        # Three listings, a number, and the chunk of now, in which there is nothing.
-        assert it.asked - before == 5
+        # Three listings, a number, the chunk of now, in which there is nothing, and two summaries.
+        assert it.asked - before == 7
         assert len(it.records) == records
 
 
@@ -372,6 +373,38 @@ async def test_a_listing_that_is_forbidden_does_not_hold_up_usage(caplog: pytest
         await it.sweep()
         assert it.told() == it.truth()
     assert "SIMSY's bundles cannot be listed" in caplog.text
+
+
+@pytest.mark.parametrize(("profile", "tolerance"), [("seed", 1_000_000), ("worker", 0)])
+async def test_summaries_are_stated_to_be_held_against_the_records(profile: str, tolerance: int) -> None:
+    """Days, and this month with the last, as far as SIMSY has them; megabytes may be rounded to one."""
+    async with sweeping(simsy={"profile": profile}) as it:
+        await it.sweep()
+        (event,) = it.sender.totals
+        it.clock.forward(minutes=10)
+        await it.sweep()
+        assert len(it.sender.totals) == 1, "once an hour is enough"
+        records = [record for record in it.records if record.service == "data"]
+    days = {total.start: total.total for total in event.totals if total.granularity == "day"}
+    months = {total.start: total.total for total in event.totals if total.granularity == "month"}
+    assert days == {
+        day: sum(record.total for record in records if record.start.date() == day.date()) for day in days
+    }
+    assert len(days) == 3
+    assert months == {datetime(2025, 5, 1, tzinfo=UTC): sum(record.total for record in records)}
+    assert (event.source, event.settle_s, event.tolerance) == ("poll", 48 * 3600, tolerance)
+
+
+async def test_a_summary_that_cannot_be_had_does_not_hold_up_the_records(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with sweeping() as it:
+        routes = it.simulators.simsy.app.router.routes
+        routes[:] = [route for route in routes if "summary" not in str(route)]
+        await it.sweep()
+        assert it.told() == it.truth()
+        assert it.sender.totals == []
+    assert "account simsy-acme is not reconciled" in caplog.text
 
 
 async def test_wrong_credentials_are_the_configurations_fault() -> None:
