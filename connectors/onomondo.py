@@ -75,25 +75,21 @@ class _Onomondo:
     limits: Sequence[Limit] = LIMITS
 
     def needs(self, account: OnomondoAccount, sims: int) -> Needs:
-        """All pages of today with every sweep, of the closed days now and then, and the SIMs each hour.
+        """All pages of today with every sweep, of the closed days now and then, and the SIMs.
 
-        Where the push counts it is a look at the webhook instead of the pages.
+        Where the push counts it is a look at the webhook instead, and the days for the totals alone.
         """
         settings = account.settings
-        listing = Need("listing", "/sims", pages(sims, settings.page_size), LISTING_AGE.total_seconds())
+        listed, of_day = pages(sims, settings.page_size), pages(sims * 24 * 3600 / ROW_S, settings.page_size)
+        every, again = settings.poll_interval_s, settings.reread_interval_s
+        listing = Need("listing", "/sims", listed, LISTING_AGE.total_seconds())
         if settings.source == "push":
-            watch = Need("watch", "/webhooks", 1, settings.poll_interval_s)
-            return Needs((watch, listing), lag_s=settings.delivery_lag_s)
-        of_day = pages(sims * 24 * 3600 / ROW_S, settings.page_size)
-        reread = settings.reread_days * of_day
-        return Needs(
-            (
-                Need("sweep", "/usage", of_day, settings.poll_interval_s),
-                Need("reread", "/usage", reread, settings.reread_interval_s, "reread_interval_s"),
-                listing,
-            ),
-            lag_s=ROW_S,
-        )
+            days = (settings.reread_days + 2) * of_day
+            totals = Need("totals", "/usage", days, again, "reread_interval_s")
+            return Needs((Need("watch", "/webhooks", 1, every), totals, listing), settings.delivery_lag_s)
+        reread = Need("reread", "/usage", settings.reread_days * of_day, again, "reread_interval_s")
+        totals = Need("totals", "/sims", listed, again, "reread_interval_s")
+        return Needs((Need("sweep", "/usage", of_day, every), reread, totals, listing), ROW_S)
 
     def job(self, account: OnomondoAccount, toolbox: Toolbox) -> OnomondoSweep | OnomondoWatch:
         return (OnomondoSweep if account.settings.source == "poll" else OnomondoWatch)(account, toolbox)

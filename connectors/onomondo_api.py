@@ -41,11 +41,17 @@ class _Tag(_Part):
     name: str = ""
 
 
+class _DataLimit(_Part):
+    used: int | None = None
+    period: str | None = None
+
+
 class _SimItem(_Part):
     id: SimId
     iccid: str = ""
     label: str | None = None
     tags: tuple[_Tag, ...] | None = None
+    data_limit: _DataLimit | None = None
 
 
 class Webhook(_Part):
@@ -89,14 +95,30 @@ class OnomondoApi:
     async def sims(self) -> AsyncIterator[list[Seen]]:
         """Yield all SIMs that the key may see, and their tags, a page at a time.
 
-        A SIM whose ICCID cannot be read is left out. Two forms of the list were seen: with a cursor, and with
-        an offset and a total.
+        A SIM whose ICCID cannot be read is left out.
         """
+        async for items in self._sim_pages():
+            yield list(_listed(items))
+
+    async def used(self, month: date) -> AsyncIterator[tuple[str, int]]:
+        """Yield the ICCIDs of SIMs and the bytes that Onomondo says they used in this month so far.
+
+        A SIM whose limit is of another period, or which states nothing, is left out.
+        """
+        async for items in self._sim_pages():
+            for item in items:
+                sim = _checked(_SimItem, item)
+                limit = sim.data_limit
+                if limit and limit.used is not None and limit.period == f"{month:%Y%m}":
+                    yield sim.iccid, limit.used
+
+    async def _sim_pages(self) -> AsyncIterator[list[Any]]:
+        """Two forms of the list were seen: with a cursor, and with an offset and a total."""
         probe = self._call("/sims", {"limit": "1"})
         by_cursor = "pagination" in _object(probe, (await self._get(probe)).body)
         style = cursor if by_cursor else offset
         async for page in style(self._get, self._call("/sims", {"limit": str(self._page_size)}), _sim_page):
-            yield list(_listed(page.items))
+            yield page.items
 
     async def webhooks(self) -> list[Webhook]:
         """Return the organisation's webhooks."""

@@ -19,6 +19,7 @@ from connectors.onomondo_api import day_filter, onomondo_api
 from connectors.onomondo_listing import OnomondoListing
 from connectors.onomondo_rows import row_record
 from connectors.onomondo_settings import OnomondoAccount
+from connectors.onomondo_totals import OnomondoTotals
 from connectors.paging import PAGES_MAX, Page
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
@@ -44,6 +45,7 @@ class OnomondoSweep:
         self._toolbox = toolbox
         self._api = onomondo_api(account, toolbox.http)
         self._listing = OnomondoListing(account, toolbox, self._api)
+        self._totals = OnomondoTotals(account, toolbox, self._api)
         self._changes = ChangeFilter()
         self._reread_at = EPOCH
         self._observed: int | None = None
@@ -79,6 +81,7 @@ class OnomondoSweep:
             changed += await self._read(day, proceed)
         if reread:
             self._reread_at = now
+        await self._totals.state(now, proceed)
         return f"{len(days)} days read, {changed} records changed"
 
     @property

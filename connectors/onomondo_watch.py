@@ -9,6 +9,7 @@ from connectors.onomondo_api import Webhook, onomondo_api
 from connectors.onomondo_listing import OnomondoListing
 from connectors.onomondo_rows import DATA_EVENT
 from connectors.onomondo_settings import OnomondoAccount
+from connectors.onomondo_totals import OnomondoTotals
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox, callback_url
 from connectors.stream_coverage import StreamCoverage
@@ -18,7 +19,7 @@ class OnomondoWatch:
     """Looks at the webhook again and again, lists SIMs, and tells what is covered.
 
     Onomondo keeps no events for us: what its circuit breaker discards while our receiver is away is missing
-    though the webhook is active. Where that matters more than seconds, let the poll count.
+    though the webhook is active. The totals of `/usage` show it.
     """
 
     def __init__(self, account: OnomondoAccount, toolbox: Toolbox) -> None:
@@ -26,6 +27,7 @@ class OnomondoWatch:
         self._toolbox = toolbox
         self._api = onomondo_api(account, toolbox.http)
         self._listing = OnomondoListing(account, toolbox, self._api)
+        self._totals = OnomondoTotals(account, toolbox, self._api)
         lag = timedelta(seconds=account.settings.delivery_lag_s)
         self._coverage = StreamCoverage(account, toolbox, lag=lag)
 
@@ -43,6 +45,7 @@ class OnomondoWatch:
         """Look once. Raises `ProviderError` where no webhook delivers data usage, which then shows."""
         now = self._toolbox.clock()
         await self._listing.refresh(now, proceed)
+        await self._totals.state(now, proceed)
         ours = [webhook for webhook in await self._api.webhooks() if self._is_ours(webhook)]
         if not any(webhook.active for webhook in ours):
             await self._coverage.interrupted(proceed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -159,8 +159,8 @@ async def test_the_first_sweep_reads_history_and_covers_each_day_behind_its_usag
         assert spans == {(TODAY - n * DAY, min(now, TODAY - (n - 1) * DAY)) for n in range(4)}
         assert run.bookmark.covered_until == micros(now)
         assert run.bookmark.reading is None
-        assert topics[-1] == BOOKMARKS
-        assert topics[-4:-1] == [USAGE_EVENTS] * 3, "coverage of three tenants comes before the bookmark"
+        assert topics[-3:] == [USAGE_EVENTS] * 3, "totals come last"
+        assert topics[-7:-3] == [*[USAGE_EVENTS] * 3, BOOKMARKS], "coverage comes before the bookmark"
 
 
 async def test_tags_and_network_come_along() -> None:
@@ -377,6 +377,47 @@ async def test_what_kafka_has_not_taken_is_published_by_the_next_sweep() -> None
         assert run.bookmark.covered_until == covered
         await job.sweep(always)
         assert run.counted() == run.truth()
+
+
+async def test_where_the_poll_counts_sims_state_the_bytes_of_the_month() -> None:
+    """By tenant, and not with every sweep."""
+    async with sweeping() as run:
+        job = run.process(reread_interval_s=3600)
+        await job.sweep(always)
+        await job.sweep(always)
+        stated = {event.tenant: event for event in run.sender.totals}
+        assert len(run.sender.totals) == len(stated) == 3
+        for tenant, event in stated.items():
+            (total,) = event.totals
+            assert (total.granularity, total.start, event.covers) == ("month", TODAY.replace(day=1), False)
+            assert total.total == _used(run, tenant, total.start, run.clock.now)
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_where_the_push_counts_the_days_of_usage_may_prove_what_is_covered(active: bool) -> None:
+    """Though pages repeat rows; also while the webhook does not run."""
+    async with sweeping("repeated-rows", **HOOK) as run:
+        run.simulators.webhooks.active = active
+        with nullcontext() if active else pytest.raises(ProviderError):
+            await run.job(source="push").sweep(always)
+        stated = {event.tenant: event for event in run.sender.totals}
+        assert set(stated) == {"acme", "globex", "initech"}
+        for tenant, event in stated.items():
+            assert (event.covers, event.source, event.settle_s) == (True, "poll", 2 * 86_400)
+            assert {total.start for total in event.totals} == {TODAY, TODAY - DAY, TODAY - 2 * DAY}
+            for total in event.totals:
+                assert total.granularity == "day"
+                assert total.total == _used(run, tenant, total.start, total.start + DAY)
+        assert run.sender.usage == []
+
+
+def _used(run: Sweeping, tenant: str, low: datetime, high: datetime) -> int:
+    usage = run.simulators.history.of_account("onomondo-main")
+    return sum(
+        each.total
+        for each in usage
+        if (each.sim.tenant.name, each.service) == (tenant, "data") and low <= each.start < high
+    )
 
 
 HOOK = {"webhook_url": "http://receiver/callbacks/onomondo-main", "webhook_token": SECRET}
