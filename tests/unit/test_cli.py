@@ -160,7 +160,7 @@ def test_run_leaves_a_foreign_folder_alone(tmp_path: Path) -> None:
         (("--config", "nowhere.toml"), "--config"),
         (
             ("--faults", "emnify-shuffle,emnify-magic"),
-            "emnify-magic: want some of emnify-duplicates, emnify-shuffle",
+            "emnify-magic: want some of emnify-duplicates, emnify-errors",
         ),
     ],
 )
