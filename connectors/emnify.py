@@ -81,12 +81,17 @@ class _Emnify:
         if settings.source == "poll":
             key, every_s = "poll_interval_s", settings.poll_interval_s
             polls = [
-                Need("statistics", "/api/v1/sim/1/stats/daily", sims, every_s, key),
+                Need("statistics", "/api/v1/sim/1/stats/daily", max(1, sims), every_s, key),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), every_s, key),
             ]
         else:
             key = "watch_interval_s"
-            polls = [Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, key)]
+            totals = 2 if len(settings.tenants) == 1 else 2 * max(1, sims)
+            every_s = settings.reconcile_interval_s
+            polls = [
+                Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, key),
+                Need("totals", "/api/v1/sim/1/stats", totals, every_s, "reconcile_interval_s"),
+            ]
         login = Need("login", "/api/v1/authenticate", 1, 240 * 60, key)
         return Needs((*polls, login), lag_s=settings.delivery_lag_s)
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from connectors.emnify_api import ERROR, RUNNING, EmnifyApi, Stream
 from connectors.emnify_settings import EmnifyAccount
+from connectors.emnify_totals import EmnifyTotals
 from connectors.http import Failure, ProviderError
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox, callback_url
@@ -25,6 +26,7 @@ class StreamWatch:
         self._account = account
         self._toolbox = toolbox
         self._api = EmnifyApi(account, toolbox.http)
+        self._totals = EmnifyTotals(account, self._api, toolbox)
         settings = account.settings
         self._coverage = StreamCoverage(
             account,
@@ -53,7 +55,8 @@ class StreamWatch:
                 raise ProviderError(Failure.CONFIG, self.MISSING.format(url=self._callback_url))
             raise await self._stopped(stream)
         await self._coverage.running(now, proceed)
-        return f"the data stream is Running{self._coverage.gap}"
+        totals = await self._totals.go_on(now, proceed)
+        return f"the data stream is Running{totals}{self._coverage.gap}"
 
     async def _stopped(self, stream: Stream) -> ProviderError:
         """Restart the stream where that is allowed, and say why nothing is delivered."""

@@ -154,16 +154,46 @@ class Emnify:
 
     def __init__(self) -> None:
         self.status = 1
+        self.asked: list[str] = []
         self.url = "http://receiver/callbacks/emnify-main"
         self.app = Starlette(
             routes=[
                 Route("/api/v1/authenticate", self._login, methods=["POST"]),
                 Route("/api/v2/data_stream", self._streams),
+                Route("/api/v2/data_stream/7/restart", self._restart, methods=["POST"]),
+                Route("/api/v1/sim", self._sims),
+                Route("/api/v1/sim/{id}/stats", self._stats),
+                Route("/api/v1/sim/{id}/stats/daily", self._daily),
+                Route("/api/v1/organisation/my/stats", self._stats),
+                Route("/api/v1/organisation/my/stats/daily", self._daily),
             ]
         )
 
     async def _login(self, _request: Request) -> Response:
         return JSONResponse({"auth_token": "a.b.c"})
+
+    async def _restart(self, _request: Request) -> Response:
+        self.status = 1
+        return Response(status_code=202)
+
+    async def _sims(self, _request: Request) -> Response:
+        owners = [{"id": 42, "name": "Acme"}, {"id": 43, "name": "Globex"}, {"id": 42, "name": "Acme"}]
+        sims = [
+            {"id": number, "iccid": f"898830300000000000{number}", "customer_org": owner}
+            for number, owner in enumerate(owners, start=1)
+        ]
+        return JSONResponse(sims, headers={"X-Total-Pages": "1"})
+
+    async def _stats(self, request: Request) -> Response:
+        self.asked.append(request.url.path)
+        if request.path_params.get("id") == "3":
+            return JSONResponse({"error_code": 1201, "error_token": "NotFound", "message": "gone"}, 404)
+        block = {"month": "2025-05-01T00:00:00.000Z", "volume": 3, "volume_rx": 1, "volume_tx": 2}
+        return JSONResponse([{"current_month": {"data": block}}])
+
+    async def _daily(self, request: Request) -> Response:
+        self.asked.append(request.url.path)
+        return JSONResponse([{"date": "2025-05-08", "data": {"volume": "1.5"}, "sms": {"volume": 2}}])
 
     async def _streams(self, _request: Request) -> Response:
         stream = {
@@ -301,3 +331,59 @@ async def test_the_bookmark_follows_the_coverage(watching: Watching) -> None:
         last_observation=micros(NOW + timedelta(seconds=120)),
     )
     assert watching.sender.sent[-1][0] == "connectors.bookmarks.v1"
+
+
+async def test_a_stream_in_error_is_restarted_where_that_is_allowed(watching: Watching) -> None:
+    """It is told all the same, and the gap shows."""
+    watching.restart(restart_stream=True)
+    watching.emnify.status = 3
+    with pytest.raises(ProviderError, match="data stream 7 is Error, not Running: it has been restarted"):
+        await watching.look()
+    assert await watching.look(seconds=60) == "the data stream is Running"
+
+
+async def test_totals_of_shared_accounts_are_read_sim_by_sim(watching: Watching) -> None:
+    """Once in an interval; a SIM that is gone has none."""
+    await watching.look()
+    await watching.look(seconds=60)
+    assert len(watching.emnify.asked) == 6
+    day, month = datetime(2025, 5, 8, tzinfo=UTC), datetime(2025, 5, 1, tzinfo=UTC)
+    found = {
+        (event.tenant, total.granularity, total.start, total.service): total.total
+        for event in watching.sender.totals
+        for total in event.totals
+        if total.total
+    }
+    assert found == {
+        (tenant, *window): amount
+        for tenant in ("acme", "globex")
+        for window, amount in (
+            (("day", day, "data"), 1_500_000),
+            (("day", day, "sms"), 2),
+            (("month", month, "data"), 3_000_000),
+        )
+    }
+    assert {(event.covers, event.settle_s, event.tolerance) for event in watching.sender.totals} == {
+        (True, 86_400, 0)
+    }
+    await watching.look(hours=24)
+    assert len(watching.emnify.asked) == 12
+
+
+async def test_totals_of_one_tenants_account_take_two_requests(watching: Watching) -> None:
+    """Whatever its SIMs."""
+    watching.restart(tenant="acme", assign=())
+    await watching.look()
+    assert watching.emnify.asked == [
+        "/api/v1/organisation/my/stats/daily",
+        "/api/v1/organisation/my/stats",
+    ]
+
+
+async def test_totals_are_read_in_portions(watching: Watching) -> None:
+    """The stream is looked at in between, and nothing is stated before all is read."""
+    watching.restart(watch_interval_s=0.5)
+    assert "totals of 1 SIMs are still to be read" in await watching.look()
+    assert watching.sender.totals == []
+    await watching.look(seconds=60)
+    assert len(watching.sender.totals) == 2
