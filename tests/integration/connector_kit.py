@@ -19,10 +19,13 @@ from connectors.simulators import Simulators, SimulatorSettings
 from connectors.simulators.simsy_usage import TADIG
 from streams.events import (
     COVERAGE_TYPE,
+    TOTALS_TYPE,
     USAGE_TYPE,
     CoverageEvent,
+    TotalsEvent,
     UsageEvent,
     decode_coverage,
+    decode_totals,
     decode_usage,
     header,
 )
@@ -162,6 +165,7 @@ class Found:
     coverage: list[CoverageEvent] = field(default_factory=list)
     deadletters: list[tuple[str, bytes]] = field(default_factory=list)
     sequence: list[UsageEvent | CoverageEvent] = field(default_factory=list)
+    totals: list[TotalsEvent] = field(default_factory=list)
 
     @property
     def newest(self) -> dict[tuple[str, str], UsageRecord]:
@@ -201,6 +205,10 @@ def _take(found: Found, wanted: set[str], topic: str, value: bytes, headers: Any
         if event is not None and event.account in wanted:
             found.usage.append(event)
             found.sequence.append(event)
+    elif header(headers, "ce_type") == TOTALS_TYPE:
+        totals = decode_totals(value)
+        if totals.account in wanted:
+            found.totals.append(totals)
     elif header(headers, "ce_type") == COVERAGE_TYPE:
         coverage = decode_coverage(value)
         if coverage.account in wanted:

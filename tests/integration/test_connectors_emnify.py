@@ -72,3 +72,33 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
     assert held is not None
     assert held.deadletters == []
     assert {event.source for event in held.usage} == {source}
+
+
+async def test_emnifys_own_totals_are_what_was_used(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names
+) -> None:
+    """By tenant and day, so that what was pushed can be held against them."""
+    tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
+    account, port = unique_name("emnify"), free_port()
+    organisations = dict(zip(("1001", "1002", "1003"), tenants, strict=True))
+    sink = {"callback_url": f"http://127.0.0.1:{port}/callbacks/{account}"}
+    async with simulators(emnify=sink) as (_, address):
+        await ask("POST", f"{address}/control/pause")
+        truth = truth_of(await ask("GET", f"{address}/truth"), {"emnify-main"})
+        used: Counter[tuple[str, str, str]] = Counter()
+        for (tenant, day, _sim, service), total in by_day(truth).items():
+            used[tenant, day, service] += total
+        table = emnify_table(tmp_path, address, organisations)
+        settings = settings_of(kafka_bootstrap, redis_url, tenants, {account: table}, port=port)
+
+        async def stated() -> bool:
+            held = await read(kafka_bootstrap, [account])
+            return used == {
+                (tenants[event.tenant], total.start.date().isoformat(), total.service): total.total
+                for event in held.totals
+                for total in event.totals
+                if total.granularity == "day" and total.total
+            }
+
+        async with connecting(settings):
+            await wait_until(stated, 30, "the totals of every day")
