@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from connectors.account import Account
+from connectors.http import Failure, ProviderError
 from connectors.inventory import Inventory
 from connectors.publisher import Outgoing, Proceed, Sender, always
-from streams.events import MAX_RECORDS, Source, StatedTotal, TotalsEvent
+from streams.events import MAX_RECORDS, Source, StatedTotal, TotalsEvent, describe
 from streams.topics import USAGE_EVENTS
 from streams.usage import Service
 from streams.windows import window_end
@@ -53,11 +56,13 @@ async def state_totals(
     observed_at: datetime,
     proceed: Proceed = always,
 ) -> None:
-    """Publish a provider's totals for each tenant of the account. Raises `UnavailableError`.
+    """Publish a provider's totals for each tenant of the account.
 
     Totals of SIMs have to be all of the account's, because they are added up. A SIM's that changed tenants
     within the window cannot be parted, and an account's that has several tenants neither: then nothing is
     said of that window, whose verdict stays `unsupported`.
+
+    Raises `UnavailableError`, and `ProviderError` for a total that no day or month can have.
     """
     sums = by_tenant(totals, account, inventory)
     await sender.send(_outgoing(account, sums, terms, observed_at), proceed)
@@ -98,10 +103,15 @@ def _outgoing(
     account: Account[Any], sums: dict[str, dict[Window, int]], terms: Terms, observed_at: datetime
 ) -> Iterator[Outgoing]:
     for tenant, windows in sorted(sums.items()):
-        stated = [
-            StatedTotal(granularity=span, start=start, service=service, total=amount)
-            for (span, start, service), amount in sorted(windows.items())
-        ]
+        try:
+            stated = [
+                StatedTotal(granularity=span, start=start, service=service, total=amount)
+                for (span, start, service), amount in sorted(windows.items())
+            ]
+        except ValidationError as error:
+            raise ProviderError(
+                Failure.PROVIDER, f"{account.settings.provider} states totals of no use: {describe(error)}"
+            ) from None
         for at in range(0, len(stated), MAX_RECORDS):
             event = TotalsEvent(
                 tenant=tenant,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import SecretStr
@@ -39,6 +40,9 @@ TIMEOUT_S: Final = 0.4
 """Longest wait for an answer; what hangs is noticed so soon."""
 
 NOWHERE: Final = "http://127.0.0.1:9"
+
+_PLACES: Final = frozenset({"page", "next_page", "Page", "PageToken", "offset"})
+"""Parameters that name a page of a list, and not the list."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ CONNECTORS: Final = [
             "client_id": "demo-simsy-acme",
             "client_secret": SecretStr("demo-simsy-acme-secret"),
             "chunk_hours": 24,
+            "page_size": 15,
             "recheck_hours": 0,
             "networks": {tadig: code for code, tadig in TADIG.items()},
             "tenant": "acme",
@@ -142,6 +147,8 @@ class Reply:
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+    asked: frozenset[tuple[str, str]] = frozenset()
+    """The question, whatever page of the answer it is."""
     cut: bool = False
     late: bool = False
 
@@ -208,7 +215,9 @@ class Door:
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
-        reply = Reply(500, {}, b"")
+        query = parse_qsl(scope["query_string"].decode())
+        asked = frozenset({("", scope["path"]), *(part for part in query if part[0] not in _PLACES)})
+        reply = Reply(500, {}, b"", asked)
 
         async def keep(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -350,7 +359,7 @@ async def contract(connector: Connector) -> AsyncIterator[Contract]:
         history_hours=36,
         live_records_per_second=0,
         emnify={"callback_url": f"{NOWHERE}/callbacks/emnify-main"},
-        simsy={"sync_interval": 1, "requests_a_minute": 1_000_000},
+        simsy={"sync_interval": 1, "requests_a_minute": 1_000_000, "profile": "worker"},
         onomondo={"requests_per_minute": 1_000_000},
     )
     made = Simulators(settings, clock)

@@ -112,21 +112,11 @@ def repeated(door: Door, _number: int, reply: Reply) -> None:
 
 
 def shifted(door: Door, _number: int, reply: Reply) -> None:
-    """Each page begins with the last row of the one before, if they are of one list."""
-    rows = door.rows(reply)
-    if rows:
-        before, door.last = door.last, rows[-1]
-        if before is not None and set(before) == set(rows[0]):
-            door.replace(reply, [before, *rows] if _same_list(before, rows[0]) else rows)
-
-
-def _same_list(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two rows of KORE answer one question; other providers' rows say all of themselves."""
-    keys = ("network_sid", "fleet_sid", "period")
-    return all((first.get(key) is None) == (second.get(key) is None) for key in keys) and (
-        "period" not in first
-        or (first["network_sid"], first["fleet_sid"]) == (second["network_sid"], second["fleet_sid"])
-    )
+    """Each further page of a list begins with the last row of the one before."""
+    if rows := door.rows(reply):
+        before, door.last = door.last, (reply.asked, rows[-1])
+        if before is not None and before[0] == reply.asked:
+            door.replace(reply, [before[1], *rows])
 
 
 def surprising(door: Door, _number: int, reply: Reply) -> None:

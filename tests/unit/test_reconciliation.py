@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.http import Failure, ProviderError
 from connectors.inventory import Seen
 from connectors.totals import Terms, Total, state_totals
 from streams.decoding import wire
@@ -178,6 +179,18 @@ async def test_an_accounts_total_is_its_only_tenants() -> None:
     )
     (event,) = sender.totals
     assert (event.tenant, event.totals[0].total) == ("acme", 42)
+
+
+@pytest.mark.parametrize("total", [Total("day", DAY + HOUR, "data", 1), Total("day", DAY, "data", -1)])
+async def test_a_total_that_no_window_can_have_is_the_providers_fault(total: Total) -> None:
+    """Not an error that ends the process."""
+    sender = MemorySender()
+    with pytest.raises(ProviderError, match="kore states totals of no use") as caught:
+        await state_totals(
+            sender, inventory_of(sender), kore_account(), [total], Terms("poll", 60), observed_at=NOW
+        )
+    assert caught.value.failure is Failure.PROVIDER
+    assert sender.sent == []
 
 
 def usage(number: int, total: int, account: str = "main", *, service: str = "data") -> UsageEvent:
