@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -20,6 +21,9 @@ from streams.usage import UsageRecord
 
 STALL_S: Final = 30.0
 """Longest wait for the next record of the topic."""
+
+STOP_S: Final = 3.0
+"""Longest wait for a consumer to leave."""
 
 CLOCKS: Final = timedelta(hours=1)
 """More than any two clocks that serve us differ."""
@@ -38,7 +42,7 @@ class History(Protocol):
 
     def statements(
         self, account: Account[Any], since: datetime, proceed: Proceed
-    ) -> AsyncIterator[Statement]:
+    ) -> AsyncGenerator[Statement, None]:
         """Yield what Kafka took since then, oldest first within a tenant. Raises `UnavailableError`."""
 
 
@@ -50,7 +54,7 @@ class TopicHistory:
 
     async def statements(
         self, account: Account[Any], since: datetime, proceed: Proceed
-    ) -> AsyncIterator[Statement]:
+    ) -> AsyncGenerator[Statement, None]:
         """Yield what Kafka took since then, oldest first within a tenant. Raises `UnavailableError`."""
         source = f"//simusage/{account.settings.provider}/{account.name}"
         consumer = self._make()
@@ -74,8 +78,9 @@ class TopicHistory:
         except (KafkaError, OSError) as error:
             raise UnavailableError(f"Kafka does not give usage events ({type(error).__name__})") from None
         finally:
-            with contextlib.suppress(KafkaError, OSError):
-                await consumer.stop()
+            with contextlib.suppress(TimeoutError, KafkaError, OSError):
+                async with asyncio.timeout(STOP_S):
+                    await consumer.stop()
 
 
 async def newest(
@@ -87,11 +92,13 @@ async def newest(
     the provider's clock is not the broker's.
     """
     held: dict[tuple[str, str], Statement] = {}
-    async for each in history.statements(account, since - CLOCKS, proceed):
-        place = each.tenant, each.record.identity
-        before = held.get(place)
-        if each.record.start >= since and (before is None or each.record.revision >= before.record.revision):
-            held[place] = each
+    async with contextlib.aclosing(history.statements(account, since - CLOCKS, proceed)) as statements:
+        async for each in statements:
+            place = each.tenant, each.record.identity
+            before = held.get(place)
+            newer = before is None or each.record.revision >= before.record.revision
+            if newer and each.record.start >= since:
+                held[place] = each
     return list(held.values())
 
 

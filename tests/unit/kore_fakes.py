@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -124,7 +124,7 @@ class MemoryHistory:
 
     async def statements(
         self, account: Account[Any], since: datetime, proceed: Proceed
-    ) -> AsyncIterator[Statement]:
+    ) -> AsyncGenerator[Statement, None]:
         proceed()
         self.asked += 1
         for event in self._sender.usage:
