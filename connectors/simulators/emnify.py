@@ -4,7 +4,7 @@ Paths are relative to the base URL (`https://cdn.emnify.net` in production).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -20,6 +20,7 @@ from connectors.simulators.emnify_records import endpoint_of, sim_item
 from connectors.simulators.emnify_stats import DAY, Subject, daily, stats, with_summary
 from connectors.simulators.fleet import EMNIFY_ACCOUNT, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
+from connectors.simulators.limits import RateLimit
 from connectors.simulators.settings import EmnifySettings
 from connectors.simulators.usage import Clock, UsageHistory
 
@@ -27,6 +28,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 PER_PAGE_DEFAULT = 2000
 PER_PAGE_MAX = 2500
+REQUESTS, REQUESTS_WINDOW = 2000, timedelta(minutes=5)
+"""Of an address; all that ask here share one. The limits of single paths are not kept."""
 TOKEN_REQUESTS = 25
 """Of a token under the fault expired-tokens."""
 
@@ -85,6 +88,7 @@ class EmnifySimulator:
         self._faults = faults
         self._requests = 0
         self._issued = 0
+        self.limit = RateLimit(REQUESTS, clock, REQUESTS_WINDOW)
         self._tokens: dict[str, int] = {}
         self._streamer = streamer
         self._settings = settings
@@ -111,6 +115,8 @@ class EmnifySimulator:
 
     def _route(self, path: str, method: str, handler: Handler) -> Route:
         async def guarded(request: Request) -> Response:
+            if not self.limit.take(1):
+                return _error(429, 1105, "TooManyRequests", "Too many requests")
             return self._refusal(request) or self._misbehaviour(request) or await handler(request)
 
         return Route(path, guarded, methods=[method])

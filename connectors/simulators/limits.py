@@ -1,4 +1,4 @@
-"""A provider's rate limit: so many requests of a client in a window of a minute that the first one opens."""
+"""A provider's rate limit: so many requests of a client in a window that the first one opens."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ class RateLimit:
 
     limit: int
     clock: Clock
+    window: timedelta = WINDOW
     requests: int = 0
     refused: int = 0
     busiest: int = 0
@@ -24,7 +25,7 @@ class RateLimit:
     def take(self, cost: int) -> bool:
         """Count a request; whether it is within the limit."""
         now = self.clock()
-        if self._opened is None or now >= self._opened + WINDOW:
+        if self._opened is None or now >= self._opened + self.window:
             self._opened, self._used = now, 0
         self.requests += 1
         self._used += cost
@@ -35,7 +36,7 @@ class RateLimit:
 
     def headers(self) -> dict[str, str]:
         """The three headers of every answer; the reset is in epoch seconds."""
-        closes = (self._opened or self.clock()) + WINDOW
+        closes = (self._opened or self.clock()) + self.window
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(max(0, self.limit - self._used)),

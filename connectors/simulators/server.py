@@ -125,7 +125,11 @@ class Simulators:
                 "paused": self.history.paused,
                 "live_from": utc_text(self.history.live_from),
                 "history_from": utc_text(self.history.history_from),
-                "emnify": self.streamer.report(),
+                "emnify": {
+                    **self.streamer.report(),
+                    "requests": self._emnify.limit.requests,
+                    "refused": self._emnify.limit.refused,
+                },
                 "kore": self._kore.report(),
                 "onomondo": self._onomondo.report(),
                 "simsy": self.simsy.report(),

@@ -69,6 +69,8 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
                 return held if by_day(cells_of(held, tenants)) == truth else None
 
             held = await wait_until(found, 60, "Kafka to hold what was used")
+            log = (await ask("GET", f"{address}/control/status"))["emnify"]
+    assert (log["requests"] > 0, log["refused"]) == (True, 0)
     assert held is not None
     assert held.deadletters == []
     assert {event.source for event in held.usage} == {source}

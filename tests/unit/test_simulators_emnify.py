@@ -200,3 +200,18 @@ async def test_a_stream_pauses_resumes_and_is_deleted() -> None:
         assert (await client.delete(url)).status_code == 202
         gone = await client.get(url)
     assert (gone.status_code, gone.json()["error_code"]) == (404, 1201)
+
+
+async def test_an_address_may_ask_2000_times_in_five_minutes() -> None:
+    clock = SetClock()
+    async with logged_in(clock) as client:
+        for _ in range(2000):
+            answer = await client.get(STREAMS)
+        assert answer.status_code == 200
+        refused = await client.get(STREAMS)
+        clock.forward(minutes=5)
+        again = await client.get(STREAMS)
+        status = (await client.get("/control/status")).json()["emnify"]
+    assert (refused.status_code, refused.json()["error_token"]) == (429, "TooManyRequests")
+    assert again.status_code == 200
+    assert (status["requests"], status["refused"]) == (2002, 1)
