@@ -18,6 +18,7 @@ from streams.topics import DEADLETTERS, RECONCILIATION
 from streams.usage import UsageRecord
 from streams.windows import window_start
 from tests.conftest import OwnBroker
+from tests.integration.connector_kit import connecting, kore_table, simulators
 from tests.integration.test_verify import simusage
 from tests.integration.worker_kit import Stack
 from tests.waiting import wait_until
@@ -135,3 +136,29 @@ async def test_a_total_without_usage_and_one_that_nobody_can_read(stack: Stack) 
     assert (found["data"]["ours_bytes"], found["data"]["verdict"]) == (0, "late")
     (letter,) = await stack.consume(DEADLETTERS, lambda found: len(found) == 1)
     assert letter.value == broken
+
+
+async def test_what_is_polled_matches_what_the_provider_says_in_total(stack: Stack, tmp_path: Path) -> None:
+    """KORE's plain totals of days and months, against rows by SIM, network and fleet."""
+    reader = Reader(stack.redis)
+    today = window_start(NOW, "day")
+
+    async def verdicts() -> set[str]:
+        places = [
+            Place("acme", "kore-main", "day", int((today - number * DAY).timestamp())) for number in range(3)
+        ]
+        places += [Place("acme", "kore-main", "month", int(window_start(NOW, "month").timestamp()))]
+        found = await reader.reconciliation("acme", places)
+        return {row["data"]["verdict"] for row in found.values() if row["data"]["ours_bytes"]}
+
+    async with simulators(history_hours=40, live_records_per_second=0.001) as (_, address):
+        table = kore_table(tmp_path, address, "acme", history_hours=72, reconcile_interval_s=0)
+        callbacks = stack.settings.callbacks.model_copy(update={"port": 0})
+        accounts = {"accounts": {"kore-main": table}, "callbacks": callbacks}
+        stack.worker()
+        async with connecting(stack.settings.model_copy(update=accounts)):
+
+            async def matching() -> bool:
+                return await verdicts() == {"match"}
+
+            await wait_until(matching, timeout=90, description="totals that match")
