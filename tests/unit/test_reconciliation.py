@@ -227,6 +227,18 @@ def test_each_account_and_service_is_compared_apart() -> None:
     }
 
 
+def test_a_total_of_a_sealed_day_is_held_against_the_archive() -> None:
+    """What is here of that day would look like nothing, which a total of 0 would match."""
+    state = fresh_state()
+    seal = state.seals.of("acme")
+    seal.until, seal.days = PLACE.end // 3600, {("main", PLACE.start // 3600): [0, 1]}
+    state.fold_totals(stated(0, END + HOUR, covers=True), 0)
+    touched = state.take_touched()
+    assert (touched.places, touched.days) == (set(), {("acme", PLACE.start // 3600)})
+    with pytest.raises(KeyError):
+        state.covered("acme", "main")
+
+
 @pytest.mark.parametrize("merging", [True, False])
 def test_a_proof_is_judged_by_what_came_before_it(merging: bool) -> None:
     """However events are batched, and not again by a replay that knows what came later."""
