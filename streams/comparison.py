@@ -19,7 +19,9 @@ from streams import keys
 from streams.aggregate import read_model_values
 from streams.cells import CELL_BYTES, SIM_BYTES, decode_cells
 from streams.coverage import Interval, union
+from streams.index import U64
 from streams.rollups import split
+from streams.sums import Matrix
 from streams.view import View
 from streams.windows import GRANULARITIES, Granularity
 
@@ -87,20 +89,36 @@ class CellsOf:
 
     def verdict(self, values: list[Any], view: View) -> Iterator[Finding]:
         """Yield what differs."""
-        ours = _rows(view, self.tenant, self.hours)
+        cells = view.cells(self.tenant, self.hours)
+        ours = _rows(view, cells, view.state.rollups.measured(cells))
         for at, hour in enumerate(self.hours):
-            mine, theirs, listed = ours.get(hour, {}), values[2 * at], values[2 * at + 1] is not None
-            alone, place = CellsOf(self.tenant, (hour,)), f"{self.tenant} {instant(hour * 3600)}"
-            if listed != bool(mine):
-                words = ("not listed", "listed")
-                yield alone, Difference(f"hour {place}", words[not listed], words[listed])
-            for sim in sorted(mine.keys() | theirs.keys()):
-                found = theirs.get(sim, b"")
-                rows = mine.get(sim, set())
-                if rows != _cut(found) or len(found) != len(rows) * CELL_BYTES:
-                    for difference in _unlike_cells(rows, found):
-                        where = f"cell {place} SIM {sim.decode('utf-8', 'replace')} {difference.place}"
-                        yield alone, Difference(where, difference.ours, difference.theirs)
+            place = f"{self.tenant} {instant(hour * 3600)}"
+            for difference in _unlike_sims("hour", place, ours.get(hour, {}), *values[2 * at : 2 * at + 2]):
+                yield CellsOf(self.tenant, (hour,)), difference
+
+
+@dataclass(frozen=True, slots=True)
+class MinutesOf:
+    """What SIMs used in some minutes."""
+
+    tenant: str
+    minutes: tuple[int, ...]
+
+    def queue(self, pipe: Any) -> None:
+        """Queue two commands a minute: its usage, and whether the minute is listed."""
+        for minute in self.minutes:
+            pipe.hgetall(keys.minute_key(self.tenant, minute))
+            pipe.zscore(keys.minutes_key(self.tenant), str(minute))
+
+    def verdict(self, values: list[Any], view: View) -> Iterator[Finding]:
+        """Yield what differs."""
+        found = view.minutes(self.tenant)
+        ours = _rows(view, found, view.state.minutes.measured(found))
+        for at, minute in enumerate(self.minutes):
+            place = f"{self.tenant} {instant(minute * 60)}"
+            listed = values[2 * at : 2 * at + 2]
+            for difference in _unlike_sims("minute", place, ours.get(minute, {}), *listed):
+                yield MinutesOf(self.tenant, (minute,)), difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +198,14 @@ class CoverageOf:
 
 
 def questions(
-    view: View, tenant: str, hours: set[int], windows: dict[Granularity, set[int]], bounds: Bounds
+    view: View,
+    tenant: str,
+    hours: set[int],
+    minutes: set[int],
+    windows: dict[Granularity, set[int]],
+    bounds: Bounds,
 ) -> Iterator[Question]:
-    """Cut everything about a tenant into questions; `hours` and `windows` are those of both sides."""
+    """Cut everything about a tenant into questions; hours, minutes and windows are those of both sides."""
     sizes = view.hours(tenant)
     group: list[int] = []
     size = 0
@@ -194,6 +217,8 @@ def questions(
             group, size = [], 0
     if group:
         yield CellsOf(tenant, tuple(group))
+    for part in _pieces(sorted(minutes), FIELDS_A_QUESTION):
+        yield MinutesOf(tenant, part)
     for granularity in GRANULARITIES:
         for starts in _pieces(sorted(windows[granularity]), FIELDS_A_QUESTION):
             yield WindowsOf(tenant, granularity, starts)
@@ -214,20 +239,35 @@ def _pieces(items: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
         yield piece
 
 
-def _rows(view: View, tenant: str, hours: Sequence[int]) -> dict[int, dict[bytes, set[bytes]]]:
-    """Return the rows of the view's cells as the read model has them, by hour and SIM."""
+def _rows(view: View, cells: U64, measured: Matrix) -> dict[int, dict[bytes, set[bytes]]]:
+    """Return the rows of cells as the read model has them, by hour (or minute) and SIM."""
     found: dict[int, dict[bytes, set[bytes]]] = {}
-    cells = view.cells(tenant, hours)
     if not len(cells):
         return found
     numbers, at = split(cells)
-    measured = view.state.rollups.measured(cells).astype("<i8").view(np.uint8).reshape(len(cells), -1)
-    packed = np.concatenate((view.state.contexts.labels(numbers), measured), axis=1).tobytes()
+    packed = measured.astype("<i8").view(np.uint8).reshape(len(cells), -1)
+    rows = np.concatenate((view.state.contexts.labels(numbers), packed), axis=1).tobytes()
     step = SIM_BYTES + CELL_BYTES
     for number, hour in enumerate(at.tolist()):
-        row = packed[number * step : (number + 1) * step]
+        row = rows[number * step : (number + 1) * step]
         found.setdefault(hour, {}).setdefault(row[:SIM_BYTES], set()).add(row[SIM_BYTES:])
     return found
+
+
+def _unlike_sims(
+    level: str, place: str, mine: dict[bytes, set[bytes]], theirs: dict[bytes, bytes], score: float | None
+) -> Iterator[Difference]:
+    listed = score is not None
+    if listed != bool(mine):
+        words = ("not listed", "listed")
+        yield Difference(f"{level} {place}", words[not listed], words[listed])
+    for sim in sorted(mine.keys() | theirs.keys()):
+        rows, found = mine.get(sim, set()), theirs.get(sim, b"")
+        if rows != _cut(found) or len(found) != len(rows) * CELL_BYTES:
+            name = "cell" if level == "hour" else level
+            for difference in _unlike_cells(rows, found):
+                where = f"{name} {place} SIM {sim.decode('utf-8', 'replace')} {difference.place}"
+                yield Difference(where, difference.ours, difference.theirs)
 
 
 def _cut(value: bytes) -> set[bytes]:

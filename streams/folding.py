@@ -82,7 +82,9 @@ class Folding:
         self.states = StateTable(
             app,
             name="state",
-            new_state=lambda: PartitionState(horizon=horizon, writer=secrets.randbits(32), keep=keep),
+            new_state=lambda: PartitionState(
+                horizon=horizon, writer=secrets.randbits(32), began=time.time_ns(), keep=keep
+            ),
         )
         self.windows: dict[Granularity, WindowTable] = {
             granularity: WindowTable(app, name=f"{granularity}s", window=CalendarWindow(granularity, keep))
@@ -185,17 +187,24 @@ class Folding:
         Behind a backlog a flush gathers `flush_records`, for a window that every flush touches costs each
         flush the same. `fold` goes on gathering meanwhile, so that there is work while Kafka and Redis write.
         """
-        settings = self._settings.worker
         while True:
             await self._wake.wait()
             self._wake.clear()
-            deadline = time.monotonic() + BACKLOG_SECONDS
-            while True:
-                await asyncio.sleep(settings.flush_ms / 1000)
-                enough = self._gathered.records >= settings.flush_records or time.monotonic() >= deadline
-                if enough or not self._behind():
-                    break
+            try:
+                await self._enough()
+            except Exception as error:  # noqa: BLE001 - without this task nothing would ever be flushed
+                die("waiting for events failed", error)
             await self.flush()
+
+    async def _enough(self) -> None:
+        settings = self._settings.worker
+        deadline = time.monotonic() + BACKLOG_SECONDS
+        while True:
+            await asyncio.sleep(settings.flush_ms / 1000)
+            if self._gathered.records >= settings.flush_records or time.monotonic() >= deadline:
+                return
+            if not self._behind():
+                return
 
     def _behind(self) -> bool:
         """Whether the last fetches have shown events of ours that are not gathered yet."""
@@ -267,7 +276,7 @@ class Folding:
         await self._tell(topics.DEADLETTERS, gathered.letters)
         for partition, sealing in sealings.items():
             pieces = await self._history.read(partition, sealing.wanted())
-            offsets = await self._history.write(partition, sealing.version, sealing.days(pieces))
+            offsets = await self._history.write(partition, sealing.stamp, sealing.days(pieces))
             writes[partition][-1:-1] = sealing.finish(offsets)
         # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its
         # last batch plus one, and a recovery that trusts it would miss the rest of a batch.
@@ -279,7 +288,8 @@ class Folding:
             states[batch.partition].saved(batch.version)
 
         for partition, sealing in sealings.items():
-            await self._history.drop(partition, sealing.dropped)
+            if states[partition].in_step:
+                await self._history.drop(partition, sealing.dropped)
         for batch in batches:
             for day in await self.projection.complete(batch, states[batch.partition]):
                 outputs[batch.partition] += self._day_outputs(day, batch.version)

@@ -1,7 +1,7 @@
 """The archive's topic, `usage.history.v1`: packed days of cells, written once and read by offset.
 
-A day's key names the version that wrote it, so that no newer value hides a piece that the changelog may still
-point at; pieces that it no longer points at are tombstoned later.
+A day's key bears the stamp of the sealing that wrote it, so that no newer value hides a piece that the
+changelog may still point at; pieces that it no longer points at are tombstoned later.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class History:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def write(
-        self, partition: int, version: int, days: Mapping[Day, Iterable[bytes]]
+        self, partition: int, stamp: str, days: Mapping[Day, Iterable[bytes]]
     ) -> dict[Day, list[int]]:
         """Write the pieces of days; return their offsets once all are acknowledged."""
         producer = await self._app.maybe_start_producer()
         sent: dict[Day, list[Awaitable[Any]]] = {}
         for day, pieces in days.items():
             sent[day] = [
-                await producer.send(HISTORY, _key(day, number, version), piece, partition, None, None)
+                await producer.send(HISTORY, _key(day, number, stamp), piece, partition, None, None)
                 for number, piece in enumerate(pieces)
             ]
         return {day: [(await each).offset for each in pieces] for day, pieces in sent.items()}
 
-    async def drop(self, partition: int, dropped: Iterable[tuple[Day, int, int]]) -> None:
-        """Leave tombstones for days' pieces: the version that wrote them, and their number."""
+    async def drop(self, partition: int, dropped: Iterable[tuple[Day, str, int]]) -> None:
+        """Leave tombstones for days' pieces: the stamp that they bear, and their number."""
         producer = await self._app.maybe_start_producer()
         sent = [
-            await producer.send(HISTORY, _key(day, number, version), None, partition, None, None)
-            for day, version, count in dropped
+            await producer.send(HISTORY, _key(day, number, stamp), None, partition, None, None)
+            for day, stamp, count in dropped
             for number in range(count)
         ]
         for each in sent:
@@ -106,5 +106,5 @@ class History:
         return self._consumer
 
 
-def _key(day: Day, number: int, version: int) -> bytes:
-    return f"{day.tenant}/{day.start}/{version}/{number}/{day.account}".encode()
+def _key(day: Day, number: int, stamp: str) -> bytes:
+    return f"{day.tenant}/{day.start}/{stamp}/{number}/{day.account}".encode()

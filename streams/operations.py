@@ -22,8 +22,9 @@ from streams.index import U64, distinct
 from streams.minutes import Minutes
 from streams.reconciling import Compared
 from streams.rollups import Grouped, Rollups, split
-from streams.state import PartitionState, Touched
+from streams.state import PartitionState
 from streams.sums import Matrix
+from streams.touched import Touched
 
 BYTES_A_CALL = 256 * 1024
 """Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""

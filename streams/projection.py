@@ -20,8 +20,9 @@ from streams.days import SealedDay
 from streams.errors import ConfigError
 from streams.history import History
 from streams.readmodel import Batch, ReadModel
-from streams.state import PartitionState, Touched
+from streams.state import PartitionState
 from streams.tables import StateTable, die
+from streams.touched import Touched
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Projection:
         """
         if self._met.get(partition) is state:
             return
+        state.recovered()
         try:
             whole = await self._model.meet(partition, state.floor)
         except (RedisError, OSError) as error:

@@ -36,7 +36,8 @@ from streams.operations import (
     window_operations,
 )
 from streams.rollups import split
-from streams.state import PartitionState, Touched
+from streams.state import PartitionState
+from streams.touched import Touched
 from streams.windows import GRANULARITIES
 
 _DAYS_A_MONTH = 31

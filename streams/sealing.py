@@ -15,7 +15,7 @@ from streams.archive import Archived, pack, unpack
 from streams.blocks import Write
 from streams.index import U64
 from streams.rollups import split
-from streams.seals import PREFIX, Seal, day_of, month_of
+from streams.seals import PREFIX, Seal, Stale, day_of, month_of
 from streams.staging import Replacement
 from streams.state import PartitionState
 from streams.sums import Matrix, summed
@@ -45,18 +45,18 @@ class Sealing:
         self._state = state
         self._until = {tenant: state.seals.due(tenant) for tenant in tenants}
         self._replacements = replacements
-        self.version = -1
-        """Version with which this holds."""
+        self.stamp = ""
+        """Name that no other sealing has: what is written bears it."""
         self._days: dict[Day, Archived] = {}
-        self.dropped: list[tuple[Day, int, int]] = []
-        """Days whose pieces nothing points at any more: the version that wrote them, and their number."""
+        self.dropped: list[tuple[Day, str, int]] = []
+        """Days whose pieces nobody reads any more: the stamp that they bear, and their number."""
         self._frozen: dict[str, tuple[U64, Matrix]] = {}
 
     def seals(self, version: int) -> dict[str, list[Any]]:
         """Return what the changelog's version record says of these tenants when this is done."""
-        self.version = version
+        self.stamp = f"{version}.{self._state.writer}"
         seals = ((tenant, self._state.seals.of(tenant)) for tenant in self._until)
-        return {tenant: [seal.newest, self._until[tenant], version, seal.pins] for tenant, seal in seals}
+        return {tenant: [seal.newest, self._until[tenant], self.stamp, seal.pins] for tenant, seal in seals}
 
     def wanted(self) -> list[int]:
         """Return the offsets of the archived pieces that have to be read first."""
@@ -87,16 +87,18 @@ class Sealing:
         writes: list[Write] = []
         for tenant, until in self._until.items():
             seal = state.seals.of(tenant)
-            before, seal.snapshot, seal.until = seal.snapshot, self.version, until
+            before, seal.snapshot, seal.until = seal.snapshot, self.stamp, until
             for day, places in offsets.items():
                 if day.tenant != tenant:
                     continue
                 self._drop(day, seal)
                 if places:
-                    seal.days[day.account, day.start] = [self.version, *places]
+                    seal.days[day.account, day.start] = self.stamp, places
             self._expire(tenant, seal)
-            writes.append((f"{PREFIX}{tenant}/{self.version}", seal.dumps()))
-            if before >= 0:
+            for account, start, stamp, count, _ in seal.take_stale():
+                self.dropped.append((Day(tenant, account, start), stamp, count))
+            writes.append((f"{PREFIX}{tenant}/{self.stamp}", seal.dumps()))
+            if before:
                 state.superseded([(f"{PREFIX}{tenant}/{before}", None)])
             state.superseded(state.retire(tenant))
         for replacement in self._replacements:
@@ -148,9 +150,10 @@ class Sealing:
             seal.add(place & 0xFFFFFFFF, tuple(group), row)
 
     def _drop(self, day: Day, seal: Seal) -> None:
-        version, *places = seal.days.pop((day.account, day.start), [-1])
-        if places:
-            self.dropped.append((day, version, len(places)))
+        found = seal.days.pop((day.account, day.start), None)
+        if found is not None:
+            stamp, offsets = found
+            seal.stale.append(Stale(day.account, day.start, stamp, len(offsets), seal.newest))
 
     def _expire(self, tenant: str, seal: Seal) -> None:
         kept = self._state.seals.kept_from(tenant)

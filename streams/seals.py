@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -33,6 +33,17 @@ Base = dict[tuple[int, tuple[Any, ...]], list[int]]
 """What sealed hours give to a month: by the month's first hour number and the group's dimensions."""
 
 
+class Stale(NamedTuple):
+    """Pieces that nothing here points at any more."""
+
+    account: str
+    day: int
+    stamp: str
+    pieces: int
+    since: int
+    """The newest receipt at that time."""
+
+
 @dataclass(slots=True)
 class Seal:
     """What one tenant has frozen."""
@@ -41,17 +52,28 @@ class Seal:
     """Newest receipt, in microseconds since the epoch."""
     until: int = 0
     """Hours below this number are frozen: their cells lie in the archive alone."""
-    snapshot: int = -1
-    """Version whose changelog record holds `days` and `months`."""
+    snapshot: str = ""
+    """Stamp of the changelog record that holds `days` and `months`, if there is one."""
     pins: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of backfills that are under way: where sealing stood when they began, and the newest receipt then."""
-    days: dict[Place, list[int]] = field(default_factory=dict)
-    """Of each frozen day of an account: the version that wrote its pieces, and their offsets."""
+    days: dict[Place, tuple[str, list[int]]] = field(default_factory=dict)
+    """Of each frozen day of an account: the stamp that its pieces bear, and their offsets."""
     months: Base = field(default_factory=dict)
+    stale: list[Stale] = field(default_factory=list)
 
     def offsets(self, place: Place) -> list[int]:
         """Return where the pieces of an account's day lie."""
-        return self.days.get(place, [-1])[1:]
+        return self.days[place][1] if place in self.days else []
+
+    def take_stale(self) -> list[Stale]:
+        """Return pieces that have been stale for a day, and forget them.
+
+        A predecessor that does not know yet that it lost the partition, or a successor that is not so far,
+        may still read them until then.
+        """
+        over = [each for each in self.stale if self.newest - each.since >= HOURS_A_DAY * _HOUR_US]
+        self.stale = [each for each in self.stale if each not in over]
+        return over
 
     def add(self, month: int, group: tuple[Any, ...], measures: Iterable[int]) -> None:
         """Add what sealed hours give to a month, or take back what they no longer do."""
@@ -63,15 +85,16 @@ class Seal:
             self.months.pop((month, group), None)
 
     def dumps(self) -> bytes:
-        """Encode days and months for the changelog."""
-        days = [[*place, offsets] for place, offsets in sorted(self.days.items())]
+        """Encode days, months and stale pieces for the changelog."""
+        days = [[*place, *pieces] for place, pieces in sorted(self.days.items())]
         months = [[month, group, measures] for (month, group), measures in self.months.items()]
-        return orjson.dumps([days, months])
+        return orjson.dumps([days, months, [list(each) for each in self.stale]])
 
     def loads(self, value: bytes) -> None:
         """Undo `dumps`."""
-        days, months = orjson.loads(value)
-        self.days = {(account, day): offsets for account, day, offsets in days}
+        days, months, stale = orjson.loads(value)
+        self.stale = [Stale(*each) for each in stale]
+        self.days = {(account, day): (stamp, offsets) for account, day, stamp, offsets in days}
         self.months = {(month, tuple(group)): measures for month, group, measures in months}
 
 
@@ -132,6 +155,7 @@ class Seals:
 
     def loads(self, held: dict[str, list[Any]]) -> None:
         """Undo `dumps`."""
+        self._of = {}
         for tenant, (newest, until, snapshot, pins) in held.items():
             self._of[tenant] = Seal(
                 newest, until, snapshot, {run: (until, since) for run, (until, since) in pins.items()}

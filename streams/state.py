@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import orjson
 
 from streams import blocks
 from streams.blocks import BlockLog, Write
 from streams.contexts import Contexts, Group
-from streams.contributions import HOUR_US, Table
-from streams.coverage import Interval, union
+from streams.contributions import Table
+from streams.coverage import Coverage, Covered
 from streams.decoding import WireEvent
-from streams.errors import DataError
-from streams.events import CoverageEvent, RejectedRecord, TotalsEvent
-from streams.gather import Gather, Rejection
+from streams.events import CoverageEvent, TotalsEvent
+from streams.gather import Rejection
 from streams.index import I64, U64, Bools, distinct
+from streams.intake import Intake
 from streams.ledger import Ledger, Merge
 from streams.minutes import Minutes
 from streams.reconciliation import Place
 from streams.reconciling import PREFIX as _TOTALS
 from streams.reconciling import Reconciling
 from streams.rollups import Rollups, Window, split
-from streams.seals import PIN_HOURS, Seals, day_of
 from streams.seals import PREFIX as _SEALED
+from streams.seals import Seals, day_of
 from streams.staging import PREFIX as _STAGED
 from streams.staging import Replacement, Staging
-from streams.windows import hour_start
+from streams.touched import NOTHING, Touched
+from streams.vacated import PREFIX as _VACATED
+from streams.vacated import Vacated
 
 _VERSION = "version"
-_VACATED = "vacated/"
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
 
@@ -47,56 +47,36 @@ _CONTEXTS = "contexts/"
 NEVER = 2**62
 """No read model can be so far: whatever it holds must be written anew."""
 
-PLACES_A_RECORD = 10_000
-"""Vacated places of one changelog record, about 300 KB."""
-
 CELLS_A_PART = 20_000
 """Cells of one part of a refill."""
 
-NOTHING: U64 = np.zeros(0, np.uint64)
 
-_LONG_AGO = -(2**62)
+class _Version(NamedTuple):
+    """How far a writer had come. The latest one counts: by term, one more than that of whom it succeeds."""
 
+    term: int
+    began: int
+    version: int
+    floor: int
+    seals: dict[str, list[Any]]
 
-@dataclass(slots=True)
-class Touched:
-    """What has to be published again: cells (with all windows above them), accounts, sealed days, totals."""
+    def dumps(self) -> bytes:
+        return orjson.dumps([self.version, self.floor, self.seals, self.term, self.began])
 
-    cells: U64 = field(default_factory=lambda: NOTHING)
-    accounts: set[tuple[str, str]] = field(default_factory=set)
-    days: set[tuple[str, int]] = field(default_factory=set)
-    """Tenants, and first hour numbers of days whose cells lie in the archive."""
-    minutes: U64 = field(default_factory=lambda: NOTHING)
-    """Contexts and minutes since the epoch."""
-    old_minutes: set[tuple[str, int]] = field(default_factory=set)
-    """Tenants, and minutes that are no longer kept."""
-    all_minutes: bool = False
-    """Whether what the read model has of minutes is to be forgotten first."""
-    places: set[Place] = field(default_factory=set)
-    """Of which the provider has stated totals."""
-
-    def update(self, other: Touched) -> None:
-        """Take over what another one holds."""
-        self.minutes = np.union1d(self.minutes, other.minutes)
-        self.old_minutes |= other.old_minutes
-        self.all_minutes |= other.all_minutes
-        self.cells = np.union1d(self.cells, other.cells)
-        self.accounts |= other.accounts
-        self.days |= other.days
-        self.places |= other.places
+    @classmethod
+    def loads(cls, value: bytes) -> _Version:
+        # The first release wrote neither seals nor a term.
+        version, floor, seals, term, began = [*orjson.loads(value), {}, 0, 0][:5]
+        return cls(term, began, version, floor, seals)
 
 
-@dataclass(frozen=True, slots=True)
-class Covered:
-    """Where one account of a tenant is complete."""
-
-    provider: str
-    intervals: tuple[Interval, ...]
+_NO_VERSION = _Version(0, 0, -1, -1, {})
 
 
 class PartitionState:
     """All state of the tenants of one partition; `writer` is a number that no other writer has.
 
+    Of two writers that succeed the same one, the one that `began` later is the owner (any clock will do).
     `keep` is how long aggregates are kept. An `audit` takes every record, because the dead letters say what
     did not count, and keeps the cells of sealed hours: it folds a topic afresh, for comparison.
     """
@@ -106,6 +86,7 @@ class PartitionState:
         *,
         horizon: timedelta,
         writer: int,
+        began: int = 0,
         keep: timedelta = timedelta(days=18 * 31),
         audit: bool = False,
     ) -> None:
@@ -116,27 +97,27 @@ class PartitionState:
         self.seals = Seals(horizon, keep)
         self.minutes = Minutes(self.contexts, self.seals)
         self.staging = Staging(self.contexts, writer)
-        self._horizon = horizon
         self._audit = audit
-        self._gather = Gather(self.contexts, horizon)
+        self._intake = Intake(self.contexts, self.seals, self.staging, horizon, audit=audit)
         self.log = BlockLog(writer, self._statements, self)
         self._unsaved: list[I64] = []
-        self._unsaved_accounts: set[tuple[str, str]] = set()
-        self._vacated: list[U64] = []
-        self._publishing: U64 = NOTHING
-        self._covered: dict[tuple[str, str], Covered] = {}
+        self._vacated = Vacated(self.contexts, writer)
+        self._coverage = Coverage()
         self._waiting: list[tuple[str, bytes]] = []
-        self._snapshots: dict[tuple[str, int], bytes] = {}
+        self.writer = writer
+        self._versions: dict[str, _Version] = {}
+        self._others: set[str] = set()
+        self._later: list[Write] = []
+        self._snapshots: dict[tuple[str, str], bytes] = {}
         self._replacements: list[Replacement] = []
-        self._lost: list[Rejection] = []
         self._tombstones: list[Write] = []
         self._touched: list[U64] = []
-        self._touched_accounts: set[tuple[str, str]] = set()
         self._touched_days: set[tuple[str, int]] = set()
         self._touched_places: set[Place] = set()
         self._recovering = False
         self._all_minutes = False
-        self._seals_saved: dict[str, list[Any]] = {}
+        self._term, self._began = 1, began
+        self._saved = _NO_VERSION
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -149,41 +130,10 @@ class PartitionState:
 
     def take(self, event: WireEvent, offset: int, origin: str, value: bytes | None = None) -> None:
         """Gather the event's records for the next merge; `value` is what the event was decoded from."""
-        given = event
         self.recovered()
         self.version = max(self.version, offset)
-        due = self.seals.receive(event.tenant, event.received_at)
-        oldest = max(due * HOUR_US, _micros(event.received_at - self._horizon))
-        if event.run is not None:
-            oldest = due * HOUR_US
-            event, staged = _parted(event, hour_start(due))
-            if staged is not None and offset > self.durable:
-                self._stage(staged, offset, origin)
-        if offset <= self.durable:
-            event = self._replayed(event, hour_start(due))
-        if event.records:
-            whole = value if event is given else None
-            self._gather.take(event, origin, _LONG_AGO if self._audit else oldest, whole)
-
-    def _replayed(self, event: WireEvent, sealed: datetime) -> WireEvent:
-        """Return what may still be in the ledger of an event that was folded before."""
-        # The rest was folded too, or found too old then; only its publication may be missing.
-        old = {int(r.start.timestamp()) // 3600 for r in event.records if r.start < sealed}
-        if not old:
-            return event
-        self._touch(event.tenant, old)
-        return msgspec.structs.replace(event, records=[r for r in event.records if r.start >= sealed])
-
-    def _stage(self, event: WireEvent, offset: int, origin: str) -> None:
-        name = self.staging.begin(event.tenant, event.account, event.run or "", offset)
-        until = hour_start(self.seals.pin(event.tenant, name))
-        detail = f"the chunk of backfill {event.run} began more than {PIN_HOURS} hours ago; run it again"
-        for record in [record for record in event.records if record.start >= until]:
-            rejected = RejectedRecord(msgspec.json.encode(record), DataError("beyond-horizon", detail))
-            self._lost.append(Rejection(rejected, event.tenant, event.account, origin))
-        records = [record for record in event.records if record.start < until]
-        if records:
-            self.staging.take(msgspec.structs.replace(event, records=records), origin)
+        hours = self._intake.take(event, offset, origin, value, replayed=offset <= self.durable)
+        self._touch(event.tenant, hours)
 
     def merge(self) -> list[Rejection]:
         """Merge what was gathered; return the records that do not count and why."""
@@ -192,9 +142,7 @@ class PartitionState:
             raise RuntimeError(
                 f"{len(self._waiting)} ledger blocks lack their contexts: the state has a hole"
             )
-        lost, self._lost = self._lost + self.staging.merge(), []
-        batch, rejections = self._gather.batch()
-        lost += rejections
+        batch, lost = self._intake.batch()
         if batch is not None:
             merge = self.ledger.merge(*batch)
             frozen = self._frozen(merge.keys)
@@ -209,9 +157,8 @@ class PartitionState:
                 self.minutes.touch(self.ledger.since(self.minutes.first(), merge.rows))
             self._touched.append(merge.touched)
             self._unsaved.append(merge.rows)
-            if len(merge.vacated):
-                self._vacated.append(merge.vacated)
-            lost += self._gather.settle(merge.conflicts)
+            self._vacated.add(merge.vacated)
+            lost += self._intake.settle(merge.conflicts)
         if self._audit:
             for replacement in self._replacements:
                 self._replace_here(replacement)
@@ -225,22 +172,12 @@ class PartitionState:
         self.version = max(self.version, offset)
         start, end = math.ceil(event.start.timestamp()), math.floor(event.end.timestamp())
         account = (event.tenant, event.account)
-        self._cover(account, event.provider, [(start, end)])
-        self._unsaved_accounts.add(account)
-        self._touched_accounts.add(account)
-        if event.run is None:
-            return
-        name = self.staging.name(*account, event.run)
-        pinned = self.seals.of(event.tenant).pins.get(name or "", (self.seals.due(event.tenant),))[0]
-        low, high = -(-start // 3600), min(end // 3600, pinned)
-        if replayed:
+        self._coverage.cover(account, event.provider, (start, end))
+        low, high = self._intake.sealed_hours(event, -(-start // 3600), end // 3600)
+        if low < high and replayed:
             self._touch(event.tenant, set(range(low, high)))
         elif low < high:
-            self._lost += self.staging.merge()
-            replacement = self.staging.replace(*account, event.run, low, high)
-            self._replacements.append(replacement)
-            if name is not None and self.staging.name(*account, event.run) is None:
-                self.seals.unpin(event.tenant, name)
+            self._replacements.append(self._intake.replacement(event, low, high))
 
     def fold_totals(self, event: TotalsEvent, offset: int) -> None:
         """Note what the provider says in total, and cover the windows of which that proves that all is there.
@@ -254,14 +191,10 @@ class PartitionState:
         self._touched_places |= places
         if not event.covers or replayed:
             return
-        lost = self.merge()
-        self._lost = lost
-        account = (event.tenant, event.account)
+        self._intake.lose(self.merge())
         # What was counted of a sealed day lies in the archive: here it would look like nothing.
         for place in self.reconciling.proven(sorted(each for each in places if not self._is_sealed(each))):
-            self._cover(account, event.provider, [(place.start, place.end)])
-            self._unsaved_accounts.add(account)
-            self._touched_accounts.add(account)
+            self._coverage.cover((event.tenant, event.account), event.provider, (place.start, place.end))
 
     def skip(self, offset: int) -> None:
         """Note an event that holds nothing to fold."""
@@ -283,51 +216,48 @@ class PartitionState:
         `sealing` gives for a version how the seals stand by then; what it has to say itself must be put in
         before the version.
         """
-        writes: list[Write] = self._tombstones
-        self._tombstones = []
-        self._publishing = distinct(np.concatenate((self._publishing, *self._vacated)))
-        self._vacated = []
+        writes: list[Write] = []
+        if self.in_step:
+            # Who lost the partition and does not know it is shut out of the read model: it destroys nothing.
+            writes, self._tombstones = self._tombstones, []
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes += [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
-        writes += self._vacated_records()
+        writes += self._vacated.unsaved()
         if len(rows):
             writes += self.log.write(rows)
         writes += self.staging.unsaved()
-        for account in sorted(self._unsaved_accounts):
-            covered = self._covered[account]
+        for account in self._coverage.take_unsaved():
+            covered = self._coverage.of(account)
             body = [*account, covered.provider, covered.intervals]
-            writes.append((_COVERAGE + "/".join(account), orjson.dumps(body)))
+            writes.append((f"{_COVERAGE}{self.writer}/{'/'.join(account)}", orjson.dumps(body)))
         writes += self.reconciling.unsaved()
         self.floor = self.durable if self.in_step else NEVER
         seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
-        self._seals_saved = seals
-        writes.append((_VERSION, orjson.dumps([self.version, self.floor, seals])))
+        self._saved = _Version(self._term, self._began, self.version, self.floor, seals)
+        writes.append((self._version_name, self._saved.dumps()))
         self._unsaved = []
-        self._unsaved_accounts.clear()
         return writes
-
-    def _vacated_records(self) -> Iterator[Write]:
-        # Cut, because they pile up while Redis is away; what stands in an older record is only touched again.
-        for number, at in enumerate(range(0, len(self._publishing), PLACES_A_RECORD)):
-            part = self._publishing[at : at + PLACES_A_RECORD]
-            names = self.contexts.names(part >> np.uint64(32)).tolist()
-            hours = (part & np.uint64(0xFFFFFFFF)).tolist()
-            yield f"{_VACATED}{number}", orjson.dumps(list(zip(names, hours, strict=True)))
 
     def saved(self, version: int) -> None:
         """Note that the changelog holds everything up to this version."""
         self.durable = version
+        self._tombstones += self._later
+        self._later = []
 
     def published(self, *, whole: bool) -> None:
         """Note whether the read model took everything that was made durable so far."""
         self.in_step = whole and self._verified
         if whole:
-            self._publishing = NOTHING
+            self._vacated.published()
 
     def behind(self) -> Write:
         """Return the changelog record that says that no replay will bring the read model up to date."""
         self.floor = NEVER
-        return _VERSION, orjson.dumps([self.durable, NEVER, self._seals_saved])
+        return self._version_name, self._saved._replace(floor=NEVER).dumps()
+
+    @property
+    def _version_name(self) -> str:
+        return f"{_VERSION}/{self.writer}"
 
     def verified(self) -> None:
         """Note that the read model holds this partition but for what the replay touches again."""
@@ -336,15 +266,17 @@ class PartitionState:
     def load(self, name: str, value: bytes | None) -> None:
         """Take in one changelog record during recovery, in any order and any number of times."""
         self._recovering = True
-        if name == _VERSION:
-            version, floor, *seals = orjson.loads(value or b"[-1, -1]")
-            if version >= self.durable:
-                self.version = max(self.version, version)
-                self.durable, self.floor = version, floor
-                self.seals.loads(*seals or [{}])
+        if name.startswith((_VERSION, _COVERAGE, _VACATED)):
+            self._others.add(name)
+        if name.startswith(_VERSION):
+            self._versions.pop(name, None)
+            if value is not None:
+                self._versions[name] = _Version.loads(value)
+            self._adopt(max(self._versions.values(), key=itemgetter(0, 1, 2), default=_NO_VERSION))
         elif name.startswith(_COVERAGE):
-            tenant, account, provider, intervals = orjson.loads(value or b"[]")
-            self._cover((tenant, account), provider, [(start, end) for start, end in intervals])
+            if value is not None:
+                tenant, account, provider, intervals = orjson.loads(value)
+                self._coverage.load((tenant, account), provider, [(start, end) for start, end in intervals])
         elif name.startswith(_TOTALS):
             self.reconciling.load(value)
         elif name.startswith(_CONTEXTS):
@@ -353,45 +285,65 @@ class PartitionState:
             for each in waiting:
                 self.load(*each)
         elif name.startswith(_SEALED):
-            tenant, _, version = name.removeprefix(_SEALED).partition("/")
+            tenant, _, stamp = name.removeprefix(_SEALED).partition("/")
             if value is None:
-                self._snapshots.pop((tenant, int(version)), None)
+                self._snapshots.pop((tenant, stamp), None)
             else:
-                self._snapshots[tenant, int(version)] = value
+                self._snapshots[tenant, stamp] = value
         elif name.startswith(_STAGED):
             if not self.staging.load(name, value):
                 self._waiting.append((name, value or b""))
+        elif name.startswith(_VACATED):
+            if value is not None and not self._load_vacated(value):
+                self._waiting.append((name, value))
         elif value is None:
             self.log.loaded(name, None)
-        elif not (self._load_vacated(value) if name.startswith(_VACATED) else self._load_block(name, value)):
+        elif not self._load_block(name, value):
             self._waiting.append((name, value))
 
+    def _adopt(self, version: _Version) -> None:
+        self.version = self.durable = version.version
+        self.floor = version.floor
+        self.seals.loads(version.seals)
+
     def recovered(self) -> None:
-        """Note that recovery has ended: bring the state to what the version says of it, once."""
+        """Note that recovery has ended: bring the state to what the version says of it, once.
+
+        A predecessor that does not know yet that it lost the partition may have written on. What it wrote
+        of usage is true, but its version does not count any more once its successor has written one.
+        """
         if not self._recovering:
             return
         self._recovering = False
+        self._term = max((each.term for each in self._versions.values()), default=0) + 1
+        if any(each.version > self.durable for each in self._versions.values()):
+            # It was ahead of its successor: what moved then does not show in a replay.
+            self.floor = NEVER
         self.log.recovered()
         for tenant in self.seals.tenants():
             seal = self.seals.of(tenant)
-            if seal.snapshot >= 0:
+            if seal.snapshot:
                 seal.loads(self._snapshots[tenant, seal.snapshot])
             # Old blocks speak of sealed hours too: what they said counts by way of the archive alone.
             keys, measured = self.rollups.seal(tenant, seal.until)
             self.rollups.add_to_months(keys, -measured)
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
-            self._tombstones += self.retire(tenant)
-        self._tombstones += [
-            (f"{_SEALED}{tenant}/{version}", None)
-            for tenant, version in self._snapshots
-            if version != self.seals.of(tenant).snapshot
+            self._later += self.retire(tenant)
+        self._later += [
+            (f"{_SEALED}{tenant}/{stamp}", None)
+            for tenant, stamp in self._snapshots
+            if stamp != self.seals.of(tenant).snapshot
         ]
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
-        self._tombstones += self.staging.recovered(under_way)
+        self._later += self.staging.recovered(under_way)
+        self._coverage.save_all()
+        # A version's name is no secret: who is still about may write it again, and then it must be seen.
+        recent = {name for name, version in self._versions.items() if version.term >= self._term - 2}
+        self._later += [(name, None) for name in sorted(self._others - recent)]
         self.minutes.enter(self.ledger.since(self.minutes.first()))
         self._all_minutes = True
-        self._snapshots = {}
+        self._snapshots, self._versions, self._others = {}, {}, set()
 
     def retire(self, tenant: str) -> list[Write]:
         """Drop the ledger's rows that only sealed hours depend on; return the tombstones of their blocks."""
@@ -420,13 +372,9 @@ class PartitionState:
         return self.ledger.sessions(rows)
 
     def _load_vacated(self, value: bytes) -> bool:
-        places = orjson.loads(value)
-        numbers = self.contexts.numbers(np.array([name for name, _ in places], np.uint64))
-        if numbers is None:
+        keys = self._vacated.load(value)
+        if keys is None:
             return False
-        hours = np.array([hour for _, hour in places], np.uint64)
-        keys = numbers.astype(np.uint64) << np.uint64(32) | hours
-        self._publishing = np.union1d(self._publishing, keys)
         self._touched.append(keys)
         return True
 
@@ -446,7 +394,7 @@ class PartitionState:
         cells = distinct(np.concatenate(self._touched)) if self._touched else NOTHING
         touched = Touched(
             cells,
-            self._touched_accounts,
+            self._coverage.take_touched(),
             self._touched_days,
             self.minutes.take_touched(),
             self.minutes.expire(),
@@ -455,8 +403,7 @@ class PartitionState:
         )
         if self._all_minutes:
             touched.minutes = self.minutes.live()
-        self._touched, self._touched_accounts, self._touched_days = [], set(), set()
-        self._touched_places = set()
+        self._touched, self._touched_days, self._touched_places = [], set(), set()
         self._all_minutes = False
         return self.settled(touched)
 
@@ -487,7 +434,8 @@ class PartitionState:
         keys = keys[np.lexsort((keys & np.uint64(0xFFFFFFFF), tenants))]
         for at in range(0, len(keys), CELLS_A_PART):
             yield Touched(keys[at : at + CELLS_A_PART])
-        yield self.settled(Touched(accounts=set(self._covered), places=self.reconciling.everywhere()))
+        places = self.reconciling.everywhere()
+        yield self.settled(Touched(accounts=self._coverage.accounts(), places=places))
         yield Touched(minutes=self.minutes.live(), all_minutes=True)
         for tenant in self.seals.tenants():
             for day in sorted({day for _, day in self.seals.of(tenant).days}, reverse=True):
@@ -499,7 +447,7 @@ class PartitionState:
 
     def covered(self, tenant: str, account: str) -> Covered:
         """Return where the account is complete. Raises `KeyError` for an account never covered."""
-        return self._covered[tenant, account]
+        return self._coverage.of((tenant, account))
 
     def _frozen(self, keys: U64) -> Bools:
         """Return which cells lie in sealed hours."""
@@ -515,6 +463,8 @@ class PartitionState:
 
     def _touch(self, tenant: str, hours: set[int]) -> None:
         """Have hours of a tenant published again, as they are."""
+        if not hours:
+            return
         until = self.seals.of(tenant).until
         self._touched_days.update((tenant, day_of(hour)) for hour in hours if hour < until)
         if still := [hour for hour in hours if hour >= until]:
@@ -544,28 +494,3 @@ class PartitionState:
     def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)
         return {**table, "context": self.contexts.names(table["context"])}, self.ledger.sessions(rows)
-
-    def _cover(self, account: tuple[str, str], provider: str, intervals: Iterable[Interval]) -> None:
-        known = self._covered.get(account)
-        merged = union([*(known.intervals if known else ()), *intervals])
-        self._covered[account] = Covered(provider, merged)
-
-
-def _parted(event: WireEvent, sealed: datetime) -> tuple[WireEvent, WireEvent | None]:
-    """Part a backfill's records into those of open hours and those of sealed ones, if there are any.
-
-    One that is spread over both stays with the first, where it is too old: neither could count all of it.
-    """
-    old = [
-        record
-        for record in event.records
-        if record.start < sealed and not (record.pro_rata and record.end > sealed)
-    ]
-    if not old:
-        return event, None
-    left = [record for record in event.records if record not in old]
-    return msgspec.structs.replace(event, records=left), msgspec.structs.replace(event, records=old)
-
-
-def _micros(at: datetime) -> int:
-    return round(at.timestamp() * 1_000_000)

@@ -9,7 +9,8 @@ import numpy as np
 from streams.contexts import Numbers
 from streams.index import U64
 from streams.rollups import split
-from streams.state import NOTHING, PartitionState, Touched
+from streams.state import PartitionState
+from streams.touched import NOTHING, Touched
 from streams.windows import Granularity
 
 _HALF = np.uint64(32)
@@ -82,6 +83,13 @@ class View:
         found = np.unique(np.concatenate([fresh, *parts]))
         live: U64 = found[self.state.rollups.measured(found)[:, 0] != 0]
         return live
+
+    def minutes(self, tenant: str) -> U64:
+        """Return what the tenant used in single minutes, as far as they are kept: contexts and minutes."""
+        found = self.state.minutes.live()
+        owners = self.state.contexts.owners(split(found)[0])
+        own: U64 = found[owners == self.state.contexts.owner(tenant)]
+        return own
 
     def _learn(self, cells: U64) -> None:
         numbers = split(cells)[0]

@@ -9,7 +9,8 @@ from streams import keys
 from streams.cells import decode_cells
 from streams.errors import ConfigError
 from streams.readmodel import ReadModel
-from streams.state import PartitionState, Touched
+from streams.state import PartitionState
+from streams.touched import Touched
 from tests.oracle import BASE, event, fold, fresh_state, usage
 
 HOUR = int(BASE.timestamp()) // 3600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -15,7 +15,8 @@ from streams.decoding import wire
 from streams.events import CoverageEvent, RejectedRecord, UsageEvent
 from streams.rollups import Grouped, Window, split
 from streams.sealing import Day, Sealing
-from streams.state import PartitionState, Touched
+from streams.state import NEVER, PartitionState
+from streams.touched import Touched
 from tests.oracle import Sums
 
 HORIZON = timedelta(days=3)
@@ -40,7 +41,7 @@ class Kept:
     committed: int = -1
     writers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     offsets: Iterator[int] = field(default_factory=itertools.count)
-    places: dict[tuple[Day, int, int], int] = field(default_factory=dict)
+    places: dict[tuple[Day, str, int], int] = field(default_factory=dict)
 
 
 class Worker:
@@ -49,11 +50,24 @@ class Worker:
     def __init__(self, kept: Kept, keep: timedelta = timedelta(days=600)) -> None:
         self.kept = kept
         self.rejected: list[RejectedRecord] = []
-        self.state = PartitionState(horizon=HORIZON, writer=next(kept.writers), keep=keep)
+        writer = next(kept.writers)
+        self.state = PartitionState(horizon=HORIZON, writer=writer, began=writer, keep=keep)
         for name, value in kept.changelog.items():
             self.state.load(name, value)
+        self.state.recovered()
+        self._whole = self.state.floor != NEVER
+        if self._whole:
+            self.state.verified()
         self._left: int | None = None
         self._folded = kept.committed
+        self.next = kept.committed + 1
+        """Offset of the event to fold next."""
+
+    def fold_some(self, events: Sequence[UsageEvent | CoverageEvent], count: int) -> None:
+        """Take the next events."""
+        for offset in range(self.next, min(self.next + count, len(events))):
+            self.fold(offset, events[offset])
+            self.next = offset + 1
 
     def fold(self, offset: int, event: UsageEvent | CoverageEvent) -> None:
         """Take one event."""
@@ -63,8 +77,11 @@ class Worker:
         else:
             self.state.take(wire(event), offset, "test")
 
-    def flush(self, kill: int | None = None) -> None:
-        """Make durable, publish, commit. Raises `KilledError`."""
+    def flush(self, kill: int | None = None, *, owner: bool = True) -> None:
+        """Make durable, publish, commit. Raises `KilledError`.
+
+        Who is no longer the partition's owner, and does not know it, gets no further than the changelog.
+        """
         self._left = kill
         state, kept = self.state, self.kept
         self.rejected += [lost.record for lost in state.merge()]
@@ -82,7 +99,7 @@ class Worker:
                 offsets[day] = []
                 for number, piece in enumerate(pieces):
                     self._step()
-                    at = kept.places[day, version, number] = next(kept.offsets)
+                    at = kept.places[day, sealing.stamp, number] = next(kept.offsets)
                     kept.archive[at] = piece
                     offsets[day].append(at)
             writes[-1:-1] = sealing.finish(offsets)
@@ -93,15 +110,22 @@ class Worker:
             if value is not None:
                 kept.changelog[name] = value
         state.saved(version)
-        if sealing:
+        if not owner:
+            state.published(whole=False)
+            return
+        if sealing and state.in_step:
             for day, written, count in sealing.dropped:
                 for number in range(count):
                     kept.archive.pop(kept.places[day, written, number])
-        self._publish(cells, windows)
-        for tenant, start in sorted(fresh.days):
-            self._publish_day(tenant, start)
+        if self._whole:
+            self._publish(cells, windows)
+            for tenant, start in sorted(fresh.days):
+                self._publish_day(tenant, start)
+        else:
+            self.publish_all()
+            self._whole = True
+            state.verified()
         state.published(whole=True)
-        state.verified()
         self._step()
         kept.committed = self._folded
 

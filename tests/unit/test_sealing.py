@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -146,21 +147,26 @@ def backfill(chance: random.Random, account: str, now: datetime, run: str) -> li
 
 
 def lived(events: list[Folded], chance: random.Random, kill_rate: float) -> Kept:
-    """Fold events in flushes of any size, killed at random."""
+    """Fold events in flushes of any size, killed at random; predecessors go on for a while unawares."""
     kept = Kept()
     worker = Worker(kept)
-    offset = 0
+    unaware: Worker | None = None
     while kept.committed < len(events) - 1:
-        size = chance.randrange(1, 8)
-        for _ in range(size):
-            if offset < len(events):
-                worker.fold(offset, events[offset])
-                offset += 1
+        worker.fold_some(events, chance.randrange(1, 8))
+        if unaware is not None and chance.random() < 0.3:
+            unaware.fold_some(events, chance.randrange(8))
+            # One that looks for an archived day that its successor has replaced ends.
+            with contextlib.suppress(KeyError):
+                unaware.flush(owner=False)
+            # Its next commit of an offset tells it.
+            unaware = None
+        if chance.random() < kill_rate / 4:
+            unaware, worker = worker, Worker(kept)
+            continue
         try:
             worker.flush(chance.randrange(1, 60) if chance.random() < kill_rate else None)
         except KilledError:
             worker = Worker(kept)
-            offset = kept.committed + 1
     return kept
 
 
