@@ -65,6 +65,12 @@ while at <= #ARGV do
     end
   elseif op == 'gone' then
     for from = 1, #value, {SIM_BYTES} do redis.call('HDEL', key, sub(value, from, from + {SIM_BYTES - 1})) end
+  elseif op == 'forget' then
+    for _, number in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      redis.call('UNLINK', ARGV[at + 2] .. number)
+    end
+    redis.call('UNLINK', key)
+  elseif op == 'wipe' then redis.call('UNLINK', key)
   elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
   elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
   elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
@@ -81,6 +87,7 @@ while at <= #ARGV do
     else
       redis.call('ZREM', key, hour)
     end
+  else return redis.error_reply('unknown operation ' .. op)
   end
   at = at + 4
 end

@@ -231,7 +231,7 @@ def test_a_total_of_a_sealed_day_is_held_against_the_archive() -> None:
     """What is here of that day would look like nothing, which a total of 0 would match."""
     state = fresh_state()
     seal = state.seals.of("acme")
-    seal.until, seal.days = PLACE.end // 3600, {("main", PLACE.start // 3600): [0, 1]}
+    seal.until, seal.days = PLACE.end // 3600, {("main", PLACE.start // 3600): ("0.1", [1])}
     state.fold_totals(stated(0, END + HOUR, covers=True), 0)
     touched = state.take_touched()
     assert (touched.places, touched.days) == (set(), {("acme", PLACE.start // 3600)})
