@@ -1,7 +1,8 @@
 """The ledger: the newest revision of every identity, in columns. Only its merge changes usage.
 
 The merge is commutative, associative and idempotent (promise P1): statements of one identity are ordered by
-`(revision, canonical bytes)` and the greatest counts, whatever the order, batching or repetition of arrival.
+`(revision, canonical bytes, session)` and the greatest counts, whatever the order, batching or repetition of
+arrival.
 """
 
 from __future__ import annotations
@@ -163,11 +164,12 @@ class Ledger:
         `sessions` gives the session digest of statements that belong to one, by position in the batch.
         """
         conflicts: list[Conflict] = []
-        chosen = self._newest(batch, conflicts)
+        given = sessions or {}
+        chosen = self._newest(batch, given, conflicts)
         table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
         rows = self._find(table)
         known = np.flatnonzero(rows >= 0)
-        wins = self._wins(take(table, known), rows[known], chosen[known], conflicts)
+        wins = self._wins(take(table, known), rows[known], chosen[known], given, conflicts)
         replacing = known[wins]
         fresh = np.flatnonzero(rows < 0)
         rows[fresh] = self._columns.extend(len(fresh))
@@ -271,7 +273,7 @@ class Ledger:
     def _grown(self, sessions: Iterable[bytes]) -> list[Contributions]:
         return [of_session(self.table(self._sessions.members(session))) for session in sessions]
 
-    def _newest(self, batch: Table, conflicts: list[Conflict]) -> I64:
+    def _newest(self, batch: Table, sessions: dict[int, bytes], conflicts: list[Conflict]) -> I64:
         """Return the positions of the statements that count within the batch, one an identity."""
         order = np.argsort(batch["low"], kind="stable")
         low = batch["low"][order]
@@ -281,24 +283,27 @@ class Ledger:
         meeting = np.sort(order[np.append(twin, False) | np.append(False, twin)])
         keep = np.ones(len(low), np.bool_)
         keep[meeting] = False
-        keep[self._newest_of(batch, meeting, conflicts)] = True
+        keep[self._newest_of(batch, meeting, sessions, conflicts)] = True
         return np.flatnonzero(keep)
 
-    def _newest_of(self, batch: Table, positions: I64, conflicts: list[Conflict]) -> I64:
+    def _newest_of(
+        self, batch: Table, positions: I64, sessions: dict[int, bytes], conflicts: list[Conflict]
+    ) -> I64:
         identity = (batch[name][positions] for name in ("revision", "high", "low"))
         order = positions[np.lexsort(tuple(identity))]
         low, high, revision = (batch[name][order] for name in ("low", "high", "revision"))
         same = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
         last = np.append(~same, True)
         tied = np.flatnonzero(same & (revision[1:] == revision[:-1]))
-        if len(tied) and self._differ(batch, order[tied], order[tied + 1]):
+        if len(tied) and (sessions or self._differ(batch, order[tied], order[tied + 1])):
             # Bubble the greater payload towards the end of its run of equal revisions.
             for at in tied.tolist():
                 first, second = int(order[at]), int(order[at + 1])
                 one, two = payload_at(batch, first), payload_at(batch, second)
-                if one == two:
+                of_one, of_two = sessions.get(first, b""), sessions.get(second, b"")
+                if (one, of_one) == (two, of_two):
                     continue
-                if self._canonical(one) > self._canonical(two):
+                if (self._canonical(one), of_one) > (self._canonical(two), of_two):
                     order[at], order[at + 1] = second, first
                     one, two, first = two, one, second
                 conflicts.append(Conflict(first, one, incoming_lost=True))
@@ -308,7 +313,14 @@ class Ledger:
     def _differ(self, batch: Table, one: I64, two: I64) -> bool:
         return any(bool((batch[name][one] != batch[name][two]).any()) for name in PAYLOAD)
 
-    def _wins(self, table: Table, rows: I64, positions: I64, conflicts: list[Conflict]) -> Bools:
+    def _wins(
+        self,
+        table: Table,
+        rows: I64,
+        positions: I64,
+        sessions: dict[int, bytes],
+        conflicts: list[Conflict],
+    ) -> Bools:
         """Return which statements replace the ledger rows that they met."""
         revision, known = table["revision"], self._columns["revision"][rows]
         wins: Bools = revision > known
@@ -317,11 +329,18 @@ class Ledger:
             differs = np.zeros(len(rows), np.bool_)
             for name in PAYLOAD:
                 differs |= table[name] != self._columns[name][rows]
+            stored_in = self._sessions.of(rows)
+            for at in range(len(rows)) if sessions else stored_in:
+                differs[at] |= stored_in.get(at) != sessions.get(int(positions[at]))
             for at in np.flatnonzero(equal & differs).tolist():
                 incoming, stored = payload_at(table, at), payload_at(self._columns, int(rows[at]))
-                wins[at] = self._canonical(incoming) > self._canonical(stored)
+                position = int(positions[at])
+                wins[at] = (self._canonical(incoming), sessions.get(position, b"")) > (
+                    self._canonical(stored),
+                    stored_in.get(at, b""),
+                )
                 loser = stored if wins[at] else incoming
-                conflicts.append(Conflict(int(positions[at]), loser, incoming_lost=not wins[at]))
+                conflicts.append(Conflict(position, loser, incoming_lost=not wins[at]))
         return wins
 
     def _find(self, table: Table) -> I64:

@@ -66,6 +66,11 @@ def context_of(event: UsageEvent, record: UsageRecord) -> Context:
     return Context(event.provider, event.account, *(getattr(record, name) for name in dimensions))
 
 
+def session_of(event: UsageEvent, record: UsageRecord) -> bytes:
+    """Return what decides between two payloads that differ in their session alone."""
+    return digest(digest_prefix(event.tenant, event.account), record.session) if record.session else b""
+
+
 def canonical(event: UsageEvent, record: UsageRecord) -> bytes:
     """Return what decides between two payloads of one revision: the ledger's rule in plain words."""
     directed = record.rx is not None and record.tx is not None
@@ -94,7 +99,7 @@ def canonical(event: UsageEvent, record: UsageRecord) -> bytes:
 class Oracle:
     """What every number must be."""
 
-    newest: dict[tuple[str, str, str], tuple[int, bytes, UsageEvent, UsageRecord]] = field(
+    newest: dict[tuple[str, str, str], tuple[int, tuple[bytes, bytes], UsageEvent, UsageRecord]] = field(
         default_factory=dict
     )
     received: dict[str, datetime] = field(default_factory=dict)
@@ -108,7 +113,7 @@ class Oracle:
             )
             for record in each.records:
                 key = (each.tenant, each.account, record.identity)
-                payload = canonical(each, record)
+                payload = canonical(each, record), session_of(each, record)
                 known = self.newest.get(key)
                 if known is None or (record.revision, payload) > known[:2]:
                     self.newest[key] = (record.revision, payload, each, record)
