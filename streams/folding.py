@@ -43,8 +43,9 @@ from streams.readmodel import Batch, ReadModel
 from streams.rollups import Window
 from streams.sealing import Sealing
 from streams.settings import Settings
-from streams.state import NEVER, PartitionState
+from streams.state import PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
+from streams.versions import NEVER
 from streams.windows import GRANULARITIES, Granularity
 
 logger = logging.getLogger(__name__)

@@ -63,7 +63,6 @@ class Projection:
         """
         if self._met.get(partition) is state:
             return
-        state.recovered()
         try:
             whole = await self._model.meet(partition, state.floor)
         except (RedisError, OSError) as error:
@@ -187,7 +186,8 @@ class Projection:
         # During a rebalance and the recovery that ends it, a state may be half read.
         if self._app.rebalancing or self._app.unassigned:
             return set()
-        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS}
+        assigned = (tp for tp in self._app.consumer.assignment() if tp.topic == topics.USAGE_EVENTS)
+        return {tp.partition for tp in assigned if self._states.is_whole(tp.partition)}
 
     def _note(self, error: BaseException | None) -> None:
         if error is not None and not self._away:

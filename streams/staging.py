@@ -18,9 +18,9 @@ from streams.contexts import Contexts
 from streams.contributions import HOUR_US, Contributions, Table, of_session, of_statements
 from streams.decoding import WireEvent
 from streams.gather import Gather, Rejection
-from streams.index import I64, distinct
+from streams.index import I64, U64, distinct
 from streams.ledger import Ledger
-from streams.rollups import split
+from streams.rollups import Rollups, split
 from streams.sums import summed
 
 PREFIX = "runs/"
@@ -39,6 +39,23 @@ class Replacement:
     cells: Contributions
     superseded: list[Write]
     """Tombstones of the statements, once the replacement is durable."""
+
+
+def replace_at_hand(contexts: Contexts, rollups: Rollups, replacement: Replacement) -> list[U64]:
+    """Carry a replacement out where the sealed cells are at hand; return the cells that it concerns."""
+    keys = rollups.cells.live()
+    hours = split(keys)[1]
+    near = keys[(hours >= replacement.start) & (hours < replacement.end)]
+    numbers = split(near)[0].tolist()
+    own = {
+        number: (contexts.tenant(number), contexts.account(number))
+        == (replacement.tenant, replacement.account)
+        for number in set(numbers)
+    }
+    old = near[np.array([own[number] for number in numbers], np.bool_)]
+    rollups.add(old, -rollups.measured(old))
+    rollups.add(*replacement.cells)
+    return [old, replacement.cells.keys]
 
 
 class Staging:

@@ -7,10 +7,10 @@ touched. A replayed event changes nothing but touches its places again, so it re
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -34,43 +34,20 @@ from streams.rollups import Rollups, Window, split
 from streams.seals import PREFIX as _SEALED
 from streams.seals import Seals, day_of
 from streams.staging import PREFIX as _STAGED
-from streams.staging import Replacement, Staging
+from streams.staging import Replacement, Staging, replace_at_hand
+from streams.tombstones import Tombstones
 from streams.touched import NOTHING, Touched
 from streams.vacated import PREFIX as _VACATED
 from streams.vacated import Vacated
+from streams.versions import NEVER, Versions
+from streams.versions import PREFIX as _VERSION
 
-_VERSION = "version"
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
 
 
-NEVER = 2**62
-"""No read model can be so far: whatever it holds must be written anew."""
-
 CELLS_A_PART = 20_000
 """Cells of one part of a refill."""
-
-
-class _Version(NamedTuple):
-    """How far a writer had come. The latest one counts: by term, one more than that of whom it succeeds."""
-
-    term: int
-    began: int
-    version: int
-    floor: int
-    seals: dict[str, list[Any]]
-
-    def dumps(self) -> bytes:
-        return orjson.dumps([self.version, self.floor, self.seals, self.term, self.began])
-
-    @classmethod
-    def loads(cls, value: bytes) -> _Version:
-        # The first release wrote neither seals nor a term.
-        version, floor, seals, term, began = [*orjson.loads(value), {}, 0, 0][:5]
-        return cls(term, began, version, floor, seals)
-
-
-_NO_VERSION = _Version(0, 0, -1, -1, {})
 
 
 class PartitionState:
@@ -105,19 +82,16 @@ class PartitionState:
         self._coverage = Coverage()
         self._waiting: list[tuple[str, bytes]] = []
         self.writer = writer
-        self._versions: dict[str, _Version] = {}
+        self._versions = Versions(writer, began)
         self._others: set[str] = set()
-        self._later: list[Write] = []
         self._snapshots: dict[tuple[str, str], bytes] = {}
         self._replacements: list[Replacement] = []
-        self._tombstones: list[Write] = []
+        self._tombstones = Tombstones()
         self._touched: list[U64] = []
         self._touched_days: set[tuple[str, int]] = set()
         self._touched_places: set[Place] = set()
-        self._recovering = False
+        self._live = False
         self._all_minutes = False
-        self._term, self._began = 1, began
-        self._saved = _NO_VERSION
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -161,7 +135,7 @@ class PartitionState:
             lost += self._intake.settle(merge.conflicts)
         if self._audit:
             for replacement in self._replacements:
-                self._replace_here(replacement)
+                self._touched += replace_at_hand(self.contexts, self.rollups, replacement)
             self._replacements = []
         return lost
 
@@ -216,10 +190,7 @@ class PartitionState:
         `sealing` gives for a version how the seals stand by then; what it has to say itself must be put in
         before the version.
         """
-        writes: list[Write] = []
-        if self.in_step:
-            # Who lost the partition and does not know it is shut out of the read model: it destroys nothing.
-            writes, self._tombstones = self._tombstones, []
+        writes = self._tombstones.take(in_step=self.in_step)
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes += [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
         writes += self._vacated.unsaved()
@@ -233,16 +204,14 @@ class PartitionState:
         writes += self.reconciling.unsaved()
         self.floor = self.durable if self.in_step else NEVER
         seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
-        self._saved = _Version(self._term, self._began, self.version, self.floor, seals)
-        writes.append((self._version_name, self._saved.dumps()))
+        writes.append(self._versions.write(self.version, self.floor, seals))
         self._unsaved = []
         return writes
 
     def saved(self, version: int) -> None:
         """Note that the changelog holds everything up to this version."""
         self.durable = version
-        self._tombstones += self._later
-        self._later = []
+        self._tombstones.saved()
 
     def published(self, *, whole: bool) -> None:
         """Note whether the read model took everything that was made durable so far."""
@@ -253,26 +222,26 @@ class PartitionState:
     def behind(self) -> Write:
         """Return the changelog record that says that no replay will bring the read model up to date."""
         self.floor = NEVER
-        return self._version_name, self._saved._replace(floor=NEVER).dumps()
-
-    @property
-    def _version_name(self) -> str:
-        return f"{_VERSION}/{self.writer}"
+        return self._versions.behind()
 
     def verified(self) -> None:
         """Note that the read model holds this partition but for what the replay touches again."""
         self._verified = self.in_step = True
 
     def load(self, name: str, value: bytes | None) -> None:
-        """Take in one changelog record during recovery, in any order and any number of times."""
-        self._recovering = True
+        """Take in one changelog record during recovery, in any order and any number of times.
+
+        After a rebalance that left the partition here, Faust reads what was written since: that is our own.
+        """
+        if self._live:
+            self._overhear(name, value)
+            return
         if name.startswith((_VERSION, _COVERAGE, _VACATED)):
             self._others.add(name)
         if name.startswith(_VERSION):
-            self._versions.pop(name, None)
-            if value is not None:
-                self._versions[name] = _Version.loads(value)
-            self._adopt(max(self._versions.values(), key=itemgetter(0, 1, 2), default=_NO_VERSION))
+            found = self._versions.load(name, value)
+            self.version, self.durable, self.floor = found.version, found.version, found.floor
+            self.seals.loads(found.seals)
         elif name.startswith(_COVERAGE):
             if value is not None:
                 tenant, account, provider, intervals = orjson.loads(value)
@@ -301,23 +270,16 @@ class PartitionState:
         elif not self._load_block(name, value):
             self._waiting.append((name, value))
 
-    def _adopt(self, version: _Version) -> None:
-        self.version = self.durable = version.version
-        self.floor = version.floor
-        self.seals.loads(version.seals)
-
     def recovered(self) -> None:
         """Note that recovery has ended: bring the state to what the version says of it, once.
 
         A predecessor that does not know yet that it lost the partition may have written on. What it wrote
         of usage is true, but its version does not count any more once its successor has written one.
         """
-        if not self._recovering:
+        if self._live:
             return
-        self._recovering = False
-        self._term = max((each.term for each in self._versions.values()), default=0) + 1
-        if any(each.version > self.durable for each in self._versions.values()):
-            # It was ahead of its successor: what moved then does not show in a replay.
+        self._live = True
+        if self._versions.succeed(self.durable):
             self.floor = NEVER
         self.log.recovered()
         for tenant in self.seals.tenants():
@@ -329,21 +291,20 @@ class PartitionState:
             self.rollups.add_to_months(keys, -measured)
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
-            self._later += self.retire(tenant)
-        self._later += [
-            (f"{_SEALED}{tenant}/{stamp}", None)
+            self._tombstones.add_later(self.retire(tenant))
+        under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
+        self._coverage.save_all()
+        stale = self._others - self._versions.recent()
+        stale |= {
+            f"{_SEALED}{tenant}/{stamp}"
             for tenant, stamp in self._snapshots
             if stamp != self.seals.of(tenant).snapshot
-        ]
-        under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
-        self._later += self.staging.recovered(under_way)
-        self._coverage.save_all()
-        # A version's name is no secret: who is still about may write it again, and then it must be seen.
-        recent = {name for name, version in self._versions.items() if version.term >= self._term - 2}
-        self._later += [(name, None) for name in sorted(self._others - recent)]
+        }
+        self._tombstones.add_later((name, None) for name in sorted(stale))
+        self._tombstones.add_later(self.staging.recovered(under_way))
         self.minutes.enter(self.ledger.since(self.minutes.first()))
-        self._all_minutes = True
-        self._snapshots, self._versions, self._others = {}, {}, set()
+        self._all_minutes = len(self.ledger) > 0 or self.version >= 0
+        self._snapshots, self._others = {}, set()
 
     def retire(self, tenant: str) -> list[Write]:
         """Drop the ledger's rows that only sealed hours depend on; return the tombstones of their blocks."""
@@ -359,7 +320,7 @@ class PartitionState:
 
     def superseded(self, tombstones: Iterable[Write]) -> None:
         """Note what the changelog needs no more once it holds the present version."""
-        self._tombstones += tombstones
+        self._tombstones.add(tombstones)
 
     def last_hours(self, rows: I64) -> dict[int, int]:
         """Return for each tenant, by its number, the last hour that rows concern."""
@@ -378,13 +339,24 @@ class PartitionState:
         self._touched.append(keys)
         return True
 
+    def _overhear(self, name: str, value: bytes | None) -> None:
+        """Take in what a predecessor wrote that did not know yet that it lost the partition: usage alone."""
+        if str(self.writer) in re.split(r"[/.]", name) or value is None:
+            return
+        if name.startswith(_CONTEXTS):
+            self.contexts.load(name.removeprefix(_CONTEXTS), value)
+        elif name[0].isdigit() and not self._load_block(name, value):
+            self._waiting.append((name, value))
+
     def _load_block(self, name: str, value: bytes) -> bool:
         table, sessions = blocks.unpack(value)
         numbers = self.contexts.numbers(table["context"])
         if numbers is None:
             return False
         merge: Merge = self.ledger.merge({**table, "context": numbers}, sessions)
-        self.rollups.add(merge.keys, merge.differences)
+        # Only once all is read it is known what is sealed.
+        counted = ~self._frozen(merge.keys) if self._live else np.ones(len(merge.keys), np.bool_)
+        self.rollups.add(merge.keys[counted], merge.differences[counted])
         self.log.loaded(name, merge.rows)
         return True
 
@@ -472,24 +444,6 @@ class PartitionState:
             numbers, at = split(keys)
             own = self.contexts.owners(numbers) == self.contexts.owner(tenant)
             self._touched.append(keys[own & np.isin(at, np.array(still, np.uint64))])
-
-    def _replace_here(self, replacement: Replacement) -> None:
-        """Replace what an account has in sealed hours that are still at hand."""
-        low, high = replacement.start, replacement.end
-        keys = self.rollups.cells.live()
-        hours = split(keys)[1]
-        near = keys[(hours >= low) & (hours < high)]
-        numbers = split(near)[0]
-        account = {
-            number: self.contexts.tenant(number) == replacement.tenant
-            and self.contexts.account(number) == replacement.account
-            for number in np.unique(numbers).tolist()
-        }
-        old = near[np.array([account[number] for number in numbers.tolist()], np.bool_)]
-        new = replacement.cells
-        self.rollups.add(old, -self.rollups.measured(old))
-        self.rollups.add(new.keys, new.measures)
-        self._touched += [old, new.keys]
 
     def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)

@@ -119,6 +119,7 @@ class StateTable(_DirectTable):
         )
         self._new_state = new_state
         self._states: dict[int, PartitionState] = {}
+        self._whole: set[int] = set()
 
     def state_of(self, partition: int) -> PartitionState:
         """Return the partition's state, an empty one at first."""
@@ -129,6 +130,24 @@ class StateTable(_DirectTable):
     def holds(self, partition: int, state: PartitionState) -> bool:
         """Whether this is still the partition's state."""
         return self._states.get(partition) is state
+
+    def is_whole(self, partition: int) -> bool:
+        """Whether the partition is ours and recovered, and no rebalance has begun since."""
+        return partition in self._whole
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Take no partition for whole until the recovery that follows has ended."""
+        self._whole.clear()
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Bring recovered states to what their version says of them."""
+        for tp in active_tps:
+            self.state_of(tp.partition).recovered()
+            self._whole.add(tp.partition)
+        await super().on_recovery_completed(active_tps, standby_tps)
 
     def held(self) -> list[int]:
         """Return the partitions that have state here."""

@@ -34,6 +34,8 @@ def make_app(settings: Settings, data: str) -> faust.App:
         broker=[f"kafka://{host.strip()}" for host in settings.kafka.bootstrap.split(",")],
         version=1,
         store="memory://",
+        # Nothing is on disk that could be inconsistent, and the embedded broker names ends that are too low.
+        recovery_consistency_check=False,
         datadir=data,
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",

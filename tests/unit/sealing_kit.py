@@ -15,8 +15,9 @@ from streams.decoding import wire
 from streams.events import CoverageEvent, RejectedRecord, UsageEvent
 from streams.rollups import Grouped, Window, split
 from streams.sealing import Day, Sealing
-from streams.state import NEVER, PartitionState
+from streams.state import PartitionState
 from streams.touched import Touched
+from streams.versions import NEVER
 from tests.oracle import Sums
 
 HORIZON = timedelta(days=3)

@@ -19,7 +19,8 @@ from streams.events import Message
 from streams.folding import Folding
 from streams.readmodel import ReadModel
 from streams.settings import RedisSettings, Settings
-from streams.state import NEVER, PartitionState
+from streams.state import PartitionState
+from streams.versions import NEVER
 from streams.worker import make_app
 from tests.oracle import TENANTS, event, usage
 from tests.waiting import wait_until

@@ -1,0 +1,76 @@
+"""Versions: how far each writer of a partition's changelog had come, and which of them counts."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from streams.blocks import Write
+
+PREFIX: Final = "version"
+
+NEVER: Final = 2**62
+"""No read model can be so far: whatever it holds must be written anew."""
+
+_RECENT_TERMS: Final = 2
+
+
+class Version(NamedTuple):
+    """How far a writer had come. The latest one counts: by term, one more than that of whom it succeeds."""
+
+    term: int
+    began: int
+    version: int
+    floor: int
+    """Lowest version of a read model that a replay brings up to date by itself."""
+    seals: dict[str, list[Any]]
+
+
+_NONE: Final = Version(0, 0, -1, -1, {})
+
+
+class Versions:
+    """The version records of one partition: those that were found, and our own."""
+
+    def __init__(self, writer: int, began: int) -> None:
+        self._name = f"{PREFIX}/{writer}"
+        self._own = Version(1, began, -1, NEVER, {})
+        self._found: dict[str, Version] = {}
+
+    def load(self, name: str, value: bytes | None) -> Version:
+        """Take in a record during recovery; return the version that counts among all so far."""
+        self._found.pop(name, None)
+        if value is not None:
+            # The first release wrote neither seals nor a term.
+            version, floor, seals, term, began = [*orjson.loads(value), {}, 0, 0][:5]
+            self._found[name] = Version(term, began, version, floor, seals)
+        return max(self._found.values(), key=itemgetter(0, 1, 2), default=_NONE)
+
+    def succeed(self, version: int) -> bool:
+        """Begin our own term at a version; return whether a predecessor was ahead of that.
+
+        It had lost the partition, and what it moved does not show in a replay.
+        """
+        term = max((each.term for each in self._found.values()), default=0) + 1
+        self._own = self._own._replace(term=term)
+        return any(each.version > version for each in self._found.values())
+
+    def recent(self) -> set[str]:
+        """Return the names of records that must stay: who is still about may write them again, to be seen."""
+        return {name for name, each in self._found.items() if each.term >= self._own.term - _RECENT_TERMS}
+
+    def write(self, version: int, floor: int, seals: dict[str, list[Any]]) -> Write:
+        """Return our record."""
+        self._own = self._own._replace(version=version, floor=floor, seals=seals)
+        return self._record()
+
+    def behind(self) -> Write:
+        """Return our last record, saying that no replay will bring the read model up to date."""
+        self._own = self._own._replace(floor=NEVER)
+        return self._record()
+
+    def _record(self) -> Write:
+        term, began, version, floor, seals = self._own
+        return self._name, orjson.dumps([version, floor, seals, term, began])
