@@ -210,11 +210,15 @@ class Folding:
     def _behind(self) -> bool:
         """Whether the last fetches have shown events of ours that are not gathered yet."""
         consumer = self._app.consumer
-        return any(
-            (consumer.highwater(tp) or 0) > self.states.state_of(tp.partition).version + 1
-            for tp in consumer.assignment()
-            if tp.topic == topics.USAGE_EVENTS
-        )
+        try:
+            return any(
+                (consumer.highwater(tp) or 0) > self.states.state_of(tp.partition).version + 1
+                for tp in consumer.assignment()
+                if tp.topic == topics.USAGE_EVENTS
+            )
+        except AssertionError:
+            # aiokafka's way to say that a rebalance has just taken the partition.
+            return False
 
     async def flush(self) -> None:
         """Make durable, publish, acknowledge.

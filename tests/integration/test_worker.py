@@ -189,6 +189,40 @@ async def test_what_cannot_be_used_goes_to_the_dead_letters_and_the_rest_counts(
     assert all(header(each.headers, "ce_origin") for each in letters)
 
 
+async def test_no_window_is_called_complete_before_its_events_are_folded(stack: Stack) -> None:
+    """The poll was done while no worker ran: whoever sees its coverage sees all that it covers."""
+    worker = stack.worker()
+    events = load(random.Random(31), 40)
+    await stack.publish(events[:5])
+    await wait_until(stack.exact, timeout=60, description="folded")
+    stack.kill(worker)
+    await stack.publish(events[5:])
+    at = datetime.now(UTC).replace(microsecond=0)
+    for tenant in stack.tenants:
+        body: dict[str, Any] = {"tenant": tenant, "account": "acc", "provider": "emnify", "source": "poll"}
+        covered = CoverageEvent(**body, start=BASE, end=BASE + timedelta(days=9), observed_at=at)
+        await stack.send(covered.message())
+    stack.worker()
+    cells = stack.oracle.cells()
+
+    async def complete() -> bool:
+        covered = {
+            tenant for tenant in stack.tenants if await stack.redis.hget(keys.coverage_key(tenant), "acc")
+        }
+        try:
+            found = await stack.cells()
+        except KeyError:
+            # Read piece by piece, another tenant's cell may be of a context that is new since.
+            return False
+        for tenant in covered:
+            assert {p: s for p, s in found.items() if p[0] == tenant} == {
+                p: s for p, s in cells.items() if p[0] == tenant
+            }
+        return covered == set(stack.tenants)
+
+    await wait_until(complete, timeout=60, description="every tenant's coverage")
+
+
 async def test_coverage_reaches_the_read_model_in_band(stack: Stack) -> None:
     """A coverage event is folded in order with the data and survives a restart."""
     worker = stack.worker()
