@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
+import zstandard
 
 from streams.sums import WIDTH
 from streams.windows import hour_start, window_start
@@ -88,11 +89,13 @@ class Seal:
         """Encode days, months and stale pieces for the changelog."""
         days = [[*place, *pieces] for place, pieces in sorted(self.days.items())]
         months = [[month, group, measures] for (month, group), measures in self.months.items()]
-        return orjson.dumps([days, months, [list(each) for each in self.stale]])
+        body = orjson.dumps([days, months, [list(each) for each in self.stale]])
+        # Eighteen months of many accounts must stay below Kafka's limit for a message.
+        return zstandard.compress(body, 3)
 
     def loads(self, value: bytes) -> None:
         """Undo `dumps`."""
-        days, months, stale = orjson.loads(value)
+        days, months, stale = orjson.loads(zstandard.decompress(value))
         self.stale = [Stale(*each) for each in stale]
         self.days = {(account, day): (stamp, offsets) for account, day, stamp, offsets in days}
         self.months = {(month, tuple(group)): measures for month, group, measures in months}
