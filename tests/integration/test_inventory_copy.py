@@ -90,9 +90,11 @@ async def test_the_copy_follows_the_topic_and_makes_itself_anew(settings: Settin
         async with copying(settings, redis):
             renumbered = Seen("sim", OTHER, eid="E1", ids={"sid": "HS1"}, aliases=("meter",), fleet="HF1")
             await inventory.observe(KORE, [renumbered], NOW + timedelta(hours=1))
-            await wait_until(lambda: copied(redis), description="the copy")
+            await wait_until(lambda: copied(redis), timeout=30, description="the copy")
             await redis.flushall()
-            await wait_until(lambda: copied(redis), description="the copy after Redis was emptied")
+            await wait_until(
+                lambda: copied(redis), timeout=30, description="the copy after Redis was emptied"
+            )
         before = await redis.hget(keys.INVENTORY, "offset")
         async with copying(settings, redis):
             await inventory.observe(KORE, [Seen("network", "HW1")], NOW)
