@@ -127,6 +127,12 @@ class Poller:
                 result = await self._job.sweep(held)
             except LeaseLostError:
                 raise
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody stops us: aiokafka cancels who waits for a topic whose leader is not known yet.
+                wait_s = self._failed(UnavailableError("Kafka was not ready to be read"))
             except UnavailableError as error:
                 wait_s = self._failed(error)
             else:
