@@ -104,6 +104,10 @@ async def newest(
 
 async def _from(consumer: AIOKafkaConsumer, since: datetime) -> dict[TopicPartition, int]:
     """Stand at the first events since then, and return where each partition ends."""
+    # A consumer knows the partitions of topics that it was assigned something of, and of no others.
+    first = TopicPartition(USAGE_EVENTS, 0)
+    consumer.assign([first])
+    await consumer.end_offsets([first])
     numbers = consumer.partitions_for_topic(USAGE_EVENTS) or set()
     partitions = [TopicPartition(USAGE_EVENTS, number) for number in sorted(numbers)]
     if not partitions:
