@@ -26,8 +26,9 @@ class OnomondoListing:
         self._listed_at = EPOCH
 
     async def refresh(self, now: datetime, proceed: Proceed) -> None:
-        """List them where that is long ago."""
-        if now - self._listed_at >= LISTING_AGE:
+        """List them where that is long ago, or where a callback named one that was never listed."""
+        due = now - self._listed_at >= LISTING_AGE
+        if due or (self._inventory.missed(self._account.name, now) and self._listed_at != now):
             await self._list(now, proceed)
 
     async def ensure(self, sims: Iterable[str], now: datetime, proceed: Proceed) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from connectors.account import Account
 from connectors.publisher import Batch, Owners, Sender, letters_of, note_rejected, usage_of
 from connectors.tasks import look_at
+from streams.errors import UnavailableError
 from streams.events import MAX_RECORDS
 from streams.usage import UsageRecord
 
@@ -45,6 +46,8 @@ class Packer:
 
         Records that share an event share its time of receipt, which is that of the first.
         """
+        if self._owners.awaits(account, batch, received_at):
+            raise UnavailableError("its SIMs were not listed yet")
         await self._owners.own(account, batch, received_at)
         packs = [
             self._pack(account, tenant, records, received_at)

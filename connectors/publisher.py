@@ -127,6 +127,9 @@ class Owners(Protocol):
     async def own(self, account: Account[Any], batch: Batch, at: datetime, proceed: Proceed = always) -> None:
         """Settle the batch, whose records were received at `at`. Raises `UnavailableError`."""
 
+    def awaits(self, account: Account[Any], batch: Batch, at: datetime) -> bool:
+        """Whether whose the batch is will only be known after the next listing."""
+
     def tenants(self, account: Account[Any]) -> Sequence[str]:
         """Return everybody who may own usage of the account."""
 
