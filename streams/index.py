@@ -37,6 +37,9 @@ SWEPT = FULL * 3 // 4
 _SHIFT = np.uint64(32)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ABOVE_BUCKET = _SHIFT + np.uint64(BUCKETS.bit_length() - 1)
+_DEEPEST = 32 - (BUCKETS.bit_length() - 1)
+"""Bits of a tag that are left to tell segments apart."""
+
 _LOW = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
 _EMPTY = np.uint64(0)
@@ -103,7 +106,11 @@ class Index:
         return found
 
     def place(self, hashes: U64, rows: I64) -> None:
-        """Enter keys that are not in the index."""
+        """Enter keys that are not in the index.
+
+        Raises `OverflowError` if more of them share a tag than a segment holds: then these are no hashes, and
+        splitting would take all memory and never part them.
+        """
         coming = self._coming(hashes)
         while len(crowded := np.flatnonzero((self._taken + coming > FULL) & (coming > 0))):
             self._relieve(crowded, coming[crowded])
@@ -166,6 +173,8 @@ class Index:
     def _split(self, segments: I64) -> None:
         """Give each of these segments' upper half a segment of its own, for now empty."""
         size = len(self._taken)
+        if (self._depth[segments] == _DEEPEST).any():
+            raise OverflowError(f"more than {SWEPT} keys have one and the same 32 bits of hash")
         while len(segments) and 1 << self._depth[segments].max() >= len(self._directory):
             self._directory = np.tile(self._directory, 2)
         child = np.full(size, -1)

@@ -30,7 +30,7 @@ def some(seed: int, count: int, tags: int) -> U64:
 steps = st.lists(st.tuples(st.sampled_from(("place", "remove")), st.integers(1, 3 * FULL)), max_size=6)
 
 
-@given(steps, st.integers(0, 2**32 - 1), st.sampled_from((2**12, 2**32)))
+@given(steps, st.integers(0, 2**32 - 1), st.sampled_from((2**16, 2**32)))
 def test_an_index_finds_what_was_placed_and_not_removed(
     steps: list[tuple[str, int]], seed: int, tags: int
 ) -> None:
@@ -76,6 +76,14 @@ def test_removing_what_is_not_there_is_an_error(key: int, row: int) -> None:
     index.place(np.array([5 << 32], np.uint64), np.array([7]))
     with pytest.raises(KeyError, match=f"row {row}"):
         index.remove(np.array([key], np.uint64), np.array([row]))
+
+
+def test_keys_that_are_no_hashes_are_an_error_and_take_no_memory() -> None:
+    index = Index()
+    keys = np.arange(2 * FULL, dtype=np.uint64)
+    with pytest.raises(OverflowError, match="one and the same 32 bits"):
+        index.place(keys, np.arange(len(keys)))
+    assert index.nbytes < 100_000_000
 
 
 def test_growing_keeps_what_is_there_even_while_a_view_of_it_is_in_use() -> None:
