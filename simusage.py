@@ -130,7 +130,7 @@ def serve(config: Config = None, log_json: LogJson = False) -> None:
     """
     configure_logging(json=log_json)
     settings = load_settings(config)
-    from streams import serve as role
+    from streams.api import serve as role
 
     _run(role.run(settings))
 

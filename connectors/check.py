@@ -14,10 +14,10 @@ from connectors.budget import LocalBuckets
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.parts import connect_redis, public_address
 from connectors.registry import Registered, load_accounts, utc_now
+from streams.api.ops import read_statuses
 from streams.connector_status import ConnectorStatus
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import unreachable
-from streams.ops import read_statuses
 from streams.settings import Settings
 
 _KAFKA_S: Final = 10.0

@@ -24,7 +24,7 @@ from pydantic.json_schema import models_json_schema
 from connectors.account import AccountSettings, AssignRule
 from connectors.registry import provider_names
 from connectors.simulators.faults import FAULTS
-from streams.api import create_app
+from streams.api.app import create_app
 from streams.events import CoverageEvent, TotalsEvent, UsageEvent
 from streams.settings import Settings, TokenSettings
 

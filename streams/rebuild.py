@@ -9,8 +9,8 @@ import time
 from redis.exceptions import RedisError
 
 from streams import keys
+from streams.api.reader import Reader, connect_redis
 from streams.errors import UnavailableError
-from streams.reader import Reader, connect_redis
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streams import keys
+from streams.api.reader import Reader, connect_redis, redis_place
 from streams.comparison import Difference
 from streams.contexts import Contexts
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
 from streams.lastwords import LastWords, judge
 from streams.partition_check import NotComparableError, Outcome, PartitionCheck
-from streams.reader import Reader, connect_redis, redis_place
 from streams.refold import Aside, Refold, topic_reader
 from streams.rollups import Rollups
 from streams.settings import Settings

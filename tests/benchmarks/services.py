@@ -22,9 +22,9 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis, spawn
+from streams.api.reader import Reader
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
-from streams.reader import Reader
 from streams.settings import Settings, load_settings
 from streams.topics import USAGE_EVENTS
 from streams.windows import window_start

@@ -20,7 +20,7 @@ import typer.main
 from connectors.demo.embedded import signal_group, spawn
 from connectors.registry import load_accounts
 from simusage import app
-from streams.answers import UsageAnswer
+from streams.api.answers import UsageAnswer
 from streams.settings import load_settings
 from tests.integration.test_demo import Demo, running_demo
 from tests.processes import runs

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.api import create_app
+from streams.api.app import create_app
 from streams.cells import (
     ZERO,
     Cell,

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.problems import Problem
+from streams.api.problems import Problem
 from tests.integration.api_kit import ReadModel, app_of, bearer, client_of
 
 

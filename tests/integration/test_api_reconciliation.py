@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from streams import keys
+from streams.api.reconciliation_query import ReconciliationAnswer
 from streams.events import StatedTotal, TotalsEvent
 from streams.reconciliation import Place, Totals, comparison
-from streams.reconciliation_query import ReconciliationAnswer
 from streams.windows import window_start
 from tests.integration.api_kit import NOW, ReadModel, app_of, client_of, rows_of
 

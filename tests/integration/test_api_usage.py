@@ -11,7 +11,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from streams.answers import UsageAnswer
+from streams.api.answers import UsageAnswer
 from streams.decoding import wire
 from streams.events import CoverageEvent, UsageEvent
 from streams.readmodel import ReadModel as Writer

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from connectors.check import check
 from connectors.demo.embedded import free_port
-from streams.api import create_app
+from streams.api.app import create_app
 from streams.keys import CONNECTORS
 from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
 from tests.integration.api_kit import client_of

@@ -11,10 +11,10 @@ import pytest
 from connectors.demo.embedded import EmbeddedRedis
 from connectors.inventory import kafka_inventory
 from connectors.publisher import Publisher
+from streams.api.reader import Reader
 from streams.events import CoverageEvent, UsageEvent
 from streams.inventory import Assignment
 from streams.kafka import make_producer
-from streams.reader import Reader
 from streams.settings import load_settings
 from streams.usage import UsageRecord
 from tests.conftest import OwnBroker

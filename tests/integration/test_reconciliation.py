@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from connectors.demo.embedded import EmbeddedRedis
+from streams.api.reader import Reader, RebuildingError
 from streams.events import StatedTotal, TotalsEvent, UsageEvent
-from streams.reader import Reader, RebuildingError
 from streams.reconciliation import Place, Span
 from streams.topics import DEADLETTERS, RECONCILIATION
 from streams.usage import UsageRecord

@@ -13,9 +13,9 @@ from connectors.poller import Poller
 from connectors.runs import Asked, Done, Runs
 from connectors.status import StatusBoard, Watched
 from connectors.values import micros
+from streams.api.ops import connectors_answer
 from streams.connector_status import ConnectorStatus, Run, Trouble
 from streams.keys import CALLBACKS
-from streams.ops import connectors_answer
 from streams.topics import BOOKMARKS, STATUS
 from tests.unit.connector_fakes import NOW, MemoryLog, MemorySender
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from connectors import generated
-from streams.answers import Alive, Health, Ready, UsageAnswer
-from streams.openapi import EXAMPLES
-from streams.query import PARAMETERS
+from streams.api.answers import Alive, Health, Ready, UsageAnswer
+from streams.api.openapi import EXAMPLES
+from streams.api.query import PARAMETERS
 
 
 def test_documents_are_up_to_date() -> None:

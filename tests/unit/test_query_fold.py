@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.aggregate import ByKind
+from streams.api.query import DIMENSIONS, Dimension, Position, UsageQuery
+from streams.api.ranges import QueryGranularity
+from streams.api.rows import Fold, Row
 from streams.cells import ZERO, Cell, Context, Measures
-from streams.query import DIMENSIONS, Dimension, Position, UsageQuery
-from streams.ranges import QueryGranularity
-from streams.rows import Fold, Row
 from streams.windows import hour_number, hour_start, window_start
 
 START = datetime(2026, 1, 30, tzinfo=UTC)

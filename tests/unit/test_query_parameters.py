@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.query import MAX_LIMIT, PARAMETERS, Position, UsageQuery, parse_usage_query
-from streams.ranges import Fault, InvalidQuestionError, align_up, window_of
+from streams.api.query import MAX_LIMIT, PARAMETERS, Position, UsageQuery, parse_usage_query
+from streams.api.ranges import Fault, InvalidQuestionError, align_up, window_of
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, tzinfo=UTC)
 

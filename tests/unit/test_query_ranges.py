@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from streams.query import UsageQuery, parse_usage_query
-from streams.ranges import InvalidQuestionError, add_months, rfc3339
+from streams.api.query import UsageQuery, parse_usage_query
+from streams.api.ranges import InvalidQuestionError, add_months, rfc3339
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, 500_000, UTC)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
+from streams.api.tokens import Tokens
 from streams.errors import ConfigError
 from streams.settings import ServeSettings, Settings, TokenSettings
-from streams.tokens import Tokens
 
 
 def bearer(tenant: str, secret: str) -> TokenSettings:

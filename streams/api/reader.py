@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from streams.aggregate import ByKind
+from streams.api.rows import AccountCoverage
 from streams.cells import Cell, Context, context_from, decode_cells, measures_from_json
 from streams.coverage import union
 from streams.errors import ConfigError, UnavailableError
@@ -34,7 +35,6 @@ from streams.keys import (
     windows_key,
 )
 from streams.reconciliation import Place
-from streams.rows import AccountCoverage
 from streams.windows import Granularity
 
 T = TypeVar("T")

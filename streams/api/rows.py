@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from streams.aggregate import ByKind
+from streams.api.query import Group, Position, UsageQuery, matcher
 from streams.cells import ZERO, Cell
 from streams.coverage import Interval
-from streams.query import Group, Position, UsageQuery, matcher
 from streams.windows import hour_start, window_end, windows_between
 
 

@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from streams.api.ranges import Fault, InvalidQuestionError
+from streams.api.reader import RebuildingError
+from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.errors import SimusageError, UnavailableError
-from streams.ranges import Fault, InvalidQuestionError
-from streams.reader import RebuildingError
-from streams.tokens import CLIENT_ID, CLIENT_SECRET
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, cast
 
-import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
@@ -14,13 +13,11 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from streams.api.openapi import CONNECTORS_ROUTE
+from streams.api.service import Service, answer
 from streams.connector_status import ConnectorStatus
 from streams.errors import UnavailableError
 from streams.keys import CALLBACKS, CONNECTORS
-from streams.openapi import CONNECTORS_ROUTE
-from streams.problems import ForbiddenError, unauthenticated
-from streams.settings import Settings
-from streams.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
 from streams.usage import Instant
 
 
@@ -47,21 +44,17 @@ class ConnectorsAnswer(BaseModel):
     connectors: list[ConnectorView]
 
 
-def add_ops(
-    app: FastAPI, settings: Settings, redis: Redis, tokens: Tokens, clock: Callable[[], datetime]
-) -> None:
+def add_ops(app: FastAPI, service: Service) -> None:
     """Add the routes under `/ops`, which want a token with `ops`."""
-    configured = {name: str(table.get("provider", "")) for name, table in settings.accounts.items()}
+    accounts = service.settings.accounts
+    configured = {name: str(table.get("provider", "")) for name, table in accounts.items()}
 
     @app.get("/ops/connectors", response_model=ConnectorsAnswer, **CONNECTORS_ROUTE)
     async def connectors(request: Request) -> Response:
-        _permit(request, tokens)
-        told, callbacks = await read_statuses(redis), await read_callbacks(redis)
-        answer = connectors_answer(configured, told, callbacks, clock())
-        body = answer.model_dump(mode="json")
-        return Response(
-            orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"}
-        )
+        service.permit_operator(request)
+        told, callbacks = await read_statuses(service.redis), await read_callbacks(service.redis)
+        view = connectors_answer(configured, told, callbacks, service.clock())
+        return answer(view.model_dump(mode="json"), cache="no-store")
 
 
 def connectors_answer(
@@ -121,12 +114,3 @@ async def _hash(redis: Redis, key: str) -> dict[bytes, bytes]:
     except (RedisError, OSError) as error:
         raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
     return found
-
-
-def _permit(request: Request, tokens: Tokens) -> None:
-    headers = request.headers
-    credentials = headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET)
-    if tokens.tenant(*credentials) is None:
-        raise unauthenticated(request)
-    if not tokens.operates(*credentials):
-        raise ForbiddenError("this credential may not look at operations: want one with ops = true")

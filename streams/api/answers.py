@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from streams.aggregate import describe
+from streams.api.query import Dimension, UsageQuery
+from streams.api.ranges import QueryGranularity, rfc3339
+from streams.api.rows import AccountCoverage, Page, Row
 from streams.coverage import Interval, share, watermark
-from streams.query import Dimension, UsageQuery
-from streams.ranges import QueryGranularity, rfc3339
-from streams.rows import AccountCoverage, Page, Row
 from streams.usage import CostStatus
 
 Count = Annotated[int, Field(ge=0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from streams.ranges import Fault, shown
+from streams.api.ranges import Fault, shown
 
 T = TypeVar("T", bound=str)
 

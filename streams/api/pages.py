@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from streams.aggregate import ByKind
+from streams.api.query import Position, UsageQuery
+from streams.api.ranges import window_of
+from streams.api.reader import Reader
+from streams.api.rows import Fold, Page, Row, filled, first_start, page, row_end
 from streams.cells import ZERO
-from streams.query import Position, UsageQuery
-from streams.ranges import window_of
-from streams.reader import Reader
-from streams.rows import Fold, Page, Row, filled, first_start, page, row_end
 from streams.windows import hour_number, hour_start
 
 

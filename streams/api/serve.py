@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from streams.api import create_app
+from streams.api.app import create_app
+from streams.api.reader import Reader, connect_redis
 from streams.errors import ConfigError
-from streams.reader import Reader, connect_redis
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from streams.api.parameters import choice, gathered, unexpected
+from streams.api.ranges import Fault, InvalidQuestionError, resolve_range, rfc3339, shown
 from streams.events import Source
-from streams.parameters import choice, gathered, unexpected
-from streams.ranges import Fault, InvalidQuestionError, resolve_range, rfc3339, shown
 from streams.reconciliation import SPANS, Place, Span, Verdict, comparison
 from streams.windows import windows_between
 

@@ -17,11 +17,8 @@ from typing import Final, Literal, cast, get_args
 
 import orjson
 
-from streams.cells import Context
-from streams.errors import DataError
-from streams.iccid import canonical_iccid
-from streams.parameters import choice, gathered, unexpected
-from streams.ranges import (
+from streams.api.parameters import choice, gathered, unexpected
+from streams.api.ranges import (
     QUERY_GRANULARITIES,
     Fault,
     InvalidQuestionError,
@@ -33,6 +30,9 @@ from streams.ranges import (
     shown,
     window_of,
 )
+from streams.cells import Context
+from streams.errors import DataError
+from streams.iccid import canonical_iccid
 from streams.windows import window_start
 
 Dimension = Literal["provider", "country", "network", "sim"]

@@ -7,11 +7,11 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from streams.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
-from streams.query import DIMENSIONS, FILLS, MAX_FILTER_VALUES, MAX_LIMIT
-from streams.ranges import QUERY_GRANULARITIES
+from streams.api.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
+from streams.api.query import DIMENSIONS, FILLS, MAX_FILTER_VALUES, MAX_LIMIT
+from streams.api.ranges import QUERY_GRANULARITIES
+from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.reconciliation import SPANS
-from streams.tokens import CLIENT_ID, CLIENT_SECRET
 
 Json = dict[str, Any]
 

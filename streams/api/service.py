@@ -1,0 +1,81 @@
+"""What every route of the query endpoint works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+
+from streams.api.problems import ForbiddenError, unauthenticated
+from streams.api.reader import Reader
+from streams.api.rows import AccountCoverage
+from streams.api.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
+from streams.settings import Settings
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the present instant."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The settings, the read model, who may ask, and the time."""
+
+    settings: Settings
+    redis: Redis
+    reader: Reader
+    tokens: Tokens
+    clock: Clock
+    configured: Mapping[str, Mapping[str, AccountCoverage]]
+    """Accounts that may bring usage, by tenant."""
+
+    def tenant(self, request: Request) -> str:
+        """Return whose credential the request has. Raises `UnauthenticatedError`."""
+        tenant = self.tokens.tenant(*_credentials(request))
+        if tenant is None:
+            raise unauthenticated(request)
+        return tenant
+
+    def permit_operator(self, request: Request) -> None:
+        """Raise `UnauthenticatedError` or `ForbiddenError` unless the request may look at operations."""
+        self.tenant(request)
+        if not self.tokens.operates(*_credentials(request)):
+            raise ForbiddenError("this credential may not look at operations: want one with ops = true")
+
+    async def accounts(self, tenant: str) -> dict[str, AccountCoverage]:
+        """Return the tenant's accounts, with what each is known to be complete for."""
+        return {**self.configured.get(tenant, {}), **await self.reader.coverage(tenant)}
+
+
+def configured_accounts(settings: Settings) -> dict[str, dict[str, AccountCoverage]]:
+    """Return the accounts that may bring usage, by tenant, as not covered at all.
+
+    One that has never reported is unknown to the read model, and must not look like one that has nothing to
+    report. The tables are the provider modules' to check, so here they are read with indulgence.
+    """
+    accounts: dict[str, dict[str, AccountCoverage]] = {}
+    for name, table in settings.accounts.items():
+        rules = table.get("assign", ())
+        owners = [table, *(rule for rule in rules if isinstance(rule, dict))]
+        for tenant in {owner["tenant"] for owner in owners if isinstance(owner.get("tenant"), str)}:
+            accounts.setdefault(tenant, {})[name] = AccountCoverage(str(table.get("provider", "")), ())
+    return accounts
+
+
+def answer(body: dict[str, Any], *, cache: str = "private, no-cache") -> Response:
+    """Return a JSON response; `cache` is its `Cache-Control`."""
+    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": cache})
+
+
+def _credentials(request: Request) -> tuple[str | None, str | None, str | None]:
+    headers = request.headers
+    return headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET)
