@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -24,13 +25,15 @@ from tests.integration.connector_kit import settings_of
 from tests.unit.connector_fakes import NOW, kore_account
 from tests.waiting import wait_until
 
-SIM, OTHER, ACCOUNT = "8988303000000000001", "8988303000000000002", "kore-acme"
-KORE = kore_account()
+# The topic is shared with other tests, so everything bears names that none of them uses.
+SIM, OTHER = "8988303000000000001", "8988303000000000002"
+ACCOUNT, TENANT = "kore-copied", "copied"
+KORE = dataclasses.replace(kore_account(tenant=TENANT), name=ACCOUNT)
 
 
 @pytest.fixture
 async def settings(kafka_bootstrap: str, redis_url: str) -> Settings:
-    made = settings_of(kafka_bootstrap, redis_url, ["acme"], {})
+    made = settings_of(kafka_bootstrap, redis_url, [TENANT], {})
     await ensure_topics(made)
     return made
 
@@ -72,8 +75,8 @@ async def copied(redis: Redis) -> bool:
     return (
         names == {name.encode(): OTHER.encode() for name in everything}
         and orjson.loads(items[f"sim|{OTHER}".encode()])["replaces"] == [SIM]
-        and orjson.loads(items[f"ownership|{SIM}".encode()])["assignments"] == [{"tenant": "acme"}]
-        and await redis.zrange(keys.owned_key("acme"), 0, -1)
+        and orjson.loads(items[f"ownership|{SIM}".encode()])["assignments"] == [{"tenant": TENANT}]
+        and await redis.zrange(keys.owned_key(TENANT), 0, -1)
         == [f"{sim}|{ACCOUNT}".encode() for sim in (SIM, OTHER)]
         and orjson.loads(await redis.hget(keys.parts_key(ACCOUNT), SIM) or b"[]") == ["endpoint|7"]
         and await redis.smembers(keys.ids_key(ACCOUNT, "fleet")) == {b"HF1"}
@@ -121,7 +124,7 @@ async def _gone(redis: Redis, key: str) -> bool:
 async def test_who_owns_a_sim_survives_in_kafka(settings: Settings) -> None:
     """Another process reads the same."""
     async with inventory_at(settings) as first:
-        await first.observe(kore_account(), [Seen("sim", "8988303000000000009")], NOW)
+        await first.observe(KORE, [Seen("sim", "8988303000000000009")], NOW)
     async with inventory_at(settings) as second:
         standing = second.of(ACCOUNT).standing("8988303000000000009")
-        assert standing.assignments == (Assignment("acme"),)
+        assert standing.assignments == (Assignment(TENANT),)

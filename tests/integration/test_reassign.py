@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from connectors.demo.embedded import EmbeddedRedis
 from connectors.inventory import kafka_inventory
 from connectors.publisher import Publisher
 from streams.api.reader import Reader
@@ -17,7 +15,6 @@ from streams.inventory import Assignment
 from streams.kafka import make_producer
 from streams.settings import load_settings
 from streams.usage import UsageRecord
-from tests.conftest import OwnBroker
 from tests.integration.connector_kit import secret_file
 from tests.integration.test_verify import simusage
 from tests.integration.worker_kit import Stack
@@ -31,19 +28,10 @@ SIMS = ("8988307000000000001", "8988307000000000002")
 
 
 @pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """Services of the test's own, with one account of acme's."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
+def stack(stack: Stack, tmp_path: Path) -> Stack:
+    """It has one account of acme's."""
     secret = secret_file(tmp_path, "client-secret")
-    with made.config.open("a") as file:
+    with stack.config.open("a") as file:
         file.write(
             f"""
             [accounts.kore-main]
@@ -53,9 +41,8 @@ async def stack(
             tenant = "acme"
             """
         )
-    made.settings = load_settings(made.config)
-    yield made
-    await made.close()
+    stack.settings = load_settings(stack.config)
+    return stack
 
 
 def usage(number: int, hours: int, total: int) -> UsageEvent:

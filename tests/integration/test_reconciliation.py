@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.demo.embedded import EmbeddedRedis
 from streams.api.reader import Reader, RebuildingError
 from streams.events import StatedTotal, TotalsEvent, UsageEvent
 from streams.reconciliation import Place, Span
 from streams.topics import DEADLETTERS, RECONCILIATION
 from streams.usage import UsageRecord
 from streams.windows import window_start
-from tests.conftest import OwnBroker
 from tests.integration.connector_kit import connecting, kore_table, simulators
 from tests.integration.test_verify import simusage
 from tests.integration.worker_kit import Stack
@@ -28,22 +25,6 @@ pytestmark = pytest.mark.timeout(240)
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 YESTERDAY = window_start(NOW, "day") - DAY
-
-
-@pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """Services of the test's own."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
-    yield made
-    await made.close()
 
 
 def usage(number: int, start: datetime, total: int, account: str = "push") -> UsageEvent:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
-from connectors.demo.embedded import EmbeddedRedis
 from streams import keys, topics
 from streams.events import CoverageEvent, UsageEvent
 from streams.kafka import make_producer
 from streams.settings import load_settings
-from tests.conftest import OwnBroker
 from tests.integration.test_worker import load
 from tests.integration.worker_kit import PARTITIONS, Stack
 from tests.oracle import BASE, event, usage
@@ -53,22 +49,6 @@ async def simusage(stack: Stack, *arguments: str) -> Ended:
     )
     out, err = await process.communicate()
     return Ended(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """A broker and a Redis of the test's own; no worker yet."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
-    yield made
-    await made.close()
 
 
 def covered(tenant: str = "acme", hours: int = 2) -> CoverageEvent:

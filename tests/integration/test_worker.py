@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,22 +22,6 @@ from tests.oracle import BASE, SIMS, TENANTS, event, usage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """A broker and a Redis of the test's own; no worker yet."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
-    yield made
-    await made.close()
 
 
 def load(chance: random.Random, events: int, records: int = 20) -> list[UsageEvent]:

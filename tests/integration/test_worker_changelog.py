@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
-from connectors.demo.embedded import EmbeddedRedis
 from streams import topics
 from streams.tables import EXIT_BROKEN
-from tests.conftest import OwnBroker
 from tests.integration.test_worker import load
 from tests.integration.worker_kit import PARTITIONS, Stack
 from tests.waiting import wait_until
@@ -25,21 +21,11 @@ CHANGELOG = "simusage-worker-state-changelog"
 
 
 @pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """A broker whose topics can be told to refuse records."""
+def stack(stack: Stack, kafka_backend: str) -> Stack:
+    """Its broker's topics can be told to refuse records."""
     if kafka_backend == "embedded":
         pytest.skip("the embedded broker does not honour max.message.bytes")
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=True)
-    yield made
-    await made.close()
+    return stack
 
 
 async def allow(admin: AIOKafkaAdminClient, size: int) -> None:

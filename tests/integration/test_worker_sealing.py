@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from connectors.demo.embedded import EmbeddedRedis
 from streams.events import CoverageEvent, UsageEvent
 from streams.windows import window_start
-from tests.conftest import OwnBroker
 from tests.integration.test_verify import simusage
 from tests.integration.worker_kit import Stack
 from tests.oracle import TENANTS, event, usage
@@ -24,22 +21,6 @@ pytestmark = pytest.mark.timeout(240)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 NOW = window_start(datetime.now(UTC), "hour")
-
-
-@pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """A broker and a Redis of the test's own; no worker yet."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
-    yield made
-    await made.close()
 
 
 def live(tenant: str, first: datetime, days: int) -> Iterator[UsageEvent]:

@@ -6,14 +6,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from connectors.demo.embedded import EmbeddedRedis, spawn
+from connectors.demo.embedded import spawn
 from streams.tables import EXIT_BROKEN
-from tests.conftest import OwnBroker
 from tests.integration.test_worker import load
 from tests.integration.worker_kit import Stack
 from tests.waiting import wait_until
@@ -42,21 +40,11 @@ worker.run(load_settings(Path(sys.argv[1])))
 
 
 @pytest.fixture
-async def stack(
-    tmp_path: Path,
-    own_broker: Callable[[], OwnBroker],
-    own_redis: Callable[[], EmbeddedRedis],
-    kafka_backend: str,
-) -> AsyncIterator[Stack]:
-    """A broker and a Redis of the test's own, and a short patience."""
-    broker, redis = own_broker(), own_redis()
-    broker.start()
-    redis.start()
-    made = Stack(tmp_path, broker.address, redis.url, idempotent=kafka_backend != "embedded")
-    with made.config.open("a") as config:
+def stack(stack: Stack) -> Stack:
+    """It has a short patience."""
+    with stack.config.open("a") as config:
         config.write(f"stall_seconds = {STALL_SECONDS}\n")
-    yield made
-    await made.close()
+    return stack
 
 
 def stuck_worker(stack: Stack, stuck: str) -> subprocess.Popen[bytes]:
