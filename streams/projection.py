@@ -79,7 +79,7 @@ class Projection:
             # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
             touched = Touched()
         touched.update(fresh)
-        touched = state.settled(touched)
+        touched = state.due.settled(touched)
         self._unwritten[partition] = (state, touched)
         return self._model.batch(partition, state, touched, state.version)
 
@@ -175,7 +175,7 @@ class Projection:
     async def _refill_part(self, partition: int, state: PartitionState, part: Touched) -> bool:
         if partition not in self._settled() or not self._states.holds(partition, state):
             return False
-        batch = self._model.batch(partition, state, state.settled(part), state.durable)
+        batch = self._model.batch(partition, state, state.due.settled(part), state.durable)
         await self.complete(batch, state)
         written = await self._model.write(batch)
         if written:

@@ -21,22 +21,22 @@ from streams.contexts import Contexts, Group
 from streams.contributions import Table
 from streams.coverage import Coverage, Covered
 from streams.decoding import WireEvent
+from streams.due import Due
 from streams.events import CoverageEvent, TotalsEvent
 from streams.gather import Rejection
-from streams.index import I64, U64, Bools, distinct
+from streams.index import I64, distinct
 from streams.intake import Intake
 from streams.ledger import Ledger, Merge
 from streams.minutes import Minutes
-from streams.reconciliation import Place
 from streams.reconciling import PREFIX as _TOTALS
 from streams.reconciling import Reconciling
-from streams.rollups import Rollups, Window, split
+from streams.rollups import Rollups, Window
 from streams.seals import PREFIX as _SEALED
-from streams.seals import Seals, day_of
+from streams.seals import Seals
 from streams.staging import PREFIX as _STAGED
 from streams.staging import Replacement, Staging, replace_at_hand
 from streams.tombstones import Tombstones
-from streams.touched import NOTHING, Touched
+from streams.touched import Touched
 from streams.vacated import PREFIX as _VACATED
 from streams.vacated import Vacated
 from streams.versions import NEVER, Versions
@@ -44,10 +44,6 @@ from streams.versions import PREFIX as _VERSION
 
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
-
-
-CELLS_A_PART = 20_000
-"""Cells of one part of a refill."""
 
 
 class PartitionState:
@@ -80,6 +76,9 @@ class PartitionState:
         self._unsaved: list[I64] = []
         self._vacated = Vacated(self.contexts, writer)
         self._coverage = Coverage()
+        self.due = Due(
+            self.contexts, self.rollups, self.seals, self.minutes, self._coverage, self.reconciling
+        )
         self._waiting: list[tuple[str, bytes]] = []
         self.writer = writer
         self._versions = Versions(writer, began)
@@ -87,11 +86,7 @@ class PartitionState:
         self._snapshots: dict[tuple[str, str], bytes] = {}
         self._replacements: list[Replacement] = []
         self._tombstones = Tombstones()
-        self._touched: list[U64] = []
-        self._touched_days: set[tuple[str, int]] = set()
-        self._touched_places: set[Place] = set()
         self._live = False
-        self._all_minutes = False
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -107,7 +102,7 @@ class PartitionState:
         self.recovered()
         self.version = max(self.version, offset)
         hours = self._intake.take(event, offset, origin, value, replayed=offset <= self.durable)
-        self._touch(event.tenant, hours)
+        self.due.hours(event.tenant, hours)
 
     def merge(self) -> list[Rejection]:
         """Merge what was gathered; return the records that do not count and why."""
@@ -119,7 +114,7 @@ class PartitionState:
         batch, lost = self._intake.batch()
         if batch is not None:
             merge = self.ledger.merge(*batch)
-            frozen = self._frozen(merge.keys)
+            frozen = self.due.frozen(merge.keys)
             if frozen.any():
                 # A session that goes on says again what it had in sealed hours.
                 self.rollups.add(merge.keys[~frozen], merge.differences[~frozen])
@@ -129,13 +124,14 @@ class PartitionState:
             self.minutes.enter(merge.entering)
             if len(merge.rows) > len(merge.entering["start"]):
                 self.minutes.touch(self.ledger.since(self.minutes.first(), merge.rows))
-            self._touched.append(merge.touched)
+            self.due.cells(merge.touched)
             self._unsaved.append(merge.rows)
             self._vacated.add(merge.vacated)
             lost += self._intake.settle(merge.conflicts)
         if self._audit:
             for replacement in self._replacements:
-                self._touched += replace_at_hand(self.contexts, self.rollups, replacement)
+                for keys in replace_at_hand(self.contexts, self.rollups, replacement):
+                    self.due.cells(keys)
             self._replacements = []
         return lost
 
@@ -149,7 +145,7 @@ class PartitionState:
         self._coverage.cover(account, event.provider, (start, end))
         low, high = self._intake.sealed_hours(event, -(-start // 3600), end // 3600)
         if low < high and replayed:
-            self._touch(event.tenant, set(range(low, high)))
+            self.due.hours(event.tenant, set(range(low, high)))
         elif low < high:
             self._replacements.append(self._intake.replacement(event, low, high))
 
@@ -162,12 +158,12 @@ class PartitionState:
         replayed = offset <= self.durable
         self.version = max(self.version, offset)
         places = self.reconciling.take(event)
-        self._touched_places |= places
+        self.due.places(places)
         if not event.covers or replayed:
             return
         self._intake.lose(self.merge())
         # What was counted of a sealed day lies in the archive: here it would look like nothing.
-        for place in self.reconciling.proven(sorted(each for each in places if not self._is_sealed(each))):
+        for place in self.reconciling.proven(sorted(each for each in places if not self.due.archived(each))):
             self._coverage.cover((event.tenant, event.account), event.provider, (place.start, place.end))
 
     def skip(self, offset: int) -> None:
@@ -303,7 +299,8 @@ class PartitionState:
         self._tombstones.add_later((name, None) for name in sorted(stale))
         self._tombstones.add_later(self.staging.recovered(under_way))
         self.minutes.enter(self.ledger.since(self.minutes.first()))
-        self._all_minutes = len(self.ledger) > 0 or self.version >= 0
+        if len(self.ledger) > 0 or self.version >= 0:
+            self.due.all_minutes()
         self._snapshots, self._others = {}, set()
 
     def retire(self, tenant: str) -> list[Write]:
@@ -336,7 +333,7 @@ class PartitionState:
         keys = self._vacated.load(value)
         if keys is None:
             return False
-        self._touched.append(keys)
+        self.due.cells(keys)
         return True
 
     def _overhear(self, name: str, value: bytes | None) -> None:
@@ -355,7 +352,7 @@ class PartitionState:
             return False
         merge: Merge = self.ledger.merge({**table, "context": numbers}, sessions)
         # Only once all is read it is known what is sealed.
-        counted = ~self._frozen(merge.keys) if self._live else np.ones(len(merge.keys), np.bool_)
+        counted = ~self.due.frozen(merge.keys) if self._live else np.ones(len(merge.keys), np.bool_)
         self.rollups.add(merge.keys[counted], merge.differences[counted])
         self.log.loaded(name, merge.rows)
         return True
@@ -363,55 +360,12 @@ class PartitionState:
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew."""
         self.recovered()
-        cells = distinct(np.concatenate(self._touched)) if self._touched else NOTHING
-        touched = Touched(
-            cells,
-            self._coverage.take_touched(),
-            self._touched_days,
-            self.minutes.take_touched(),
-            self.minutes.expire(),
-            self._all_minutes,
-            self._touched_places,
-        )
-        if self._all_minutes:
-            touched.minutes = self.minutes.live()
-        self._touched, self._touched_days, self._touched_places = [], set(), set()
-        self._all_minutes = False
-        return self.settled(touched)
-
-    def settled(self, touched: Touched) -> Touched:
-        """Name the days of touched cells and totals that have been sealed since."""
-        frozen = self._frozen(touched.cells)
-        if frozen.any():
-            numbers, hours = split(touched.cells[frozen])
-            places = zip(numbers.tolist(), hours.tolist(), strict=True)
-            touched.days |= {(self.contexts.tenant(number), day_of(hour)) for number, hour in places}
-            touched.cells = touched.cells[~frozen]
-        sealed = {place for place in touched.places if self._is_sealed(place)}
-        touched.days |= {(place.tenant, place.start // 3600) for place in sealed}
-        touched.places -= sealed
-        return touched
-
-    def _is_sealed(self, place: Place) -> bool:
-        """Whether what was counted there lies in the archive; months are kept here."""
-        day, seal = place.start // 3600, self.seals.of(place.tenant)
-        return place.span == "day" and day < seal.until and any(day == each for _, each in seal.days)
+        return self.due.take()
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
         self.recovered()
-        keys = self.rollups.cells.live()
-        # By tenant and hour, so that a part touches few windows.
-        tenants = self.contexts.groups(keys >> np.uint64(32))
-        keys = keys[np.lexsort((keys & np.uint64(0xFFFFFFFF), tenants))]
-        for at in range(0, len(keys), CELLS_A_PART):
-            yield Touched(keys[at : at + CELLS_A_PART])
-        places = self.reconciling.everywhere()
-        yield self.settled(Touched(accounts=self._coverage.accounts(), places=places))
-        yield Touched(minutes=self.minutes.live(), all_minutes=True)
-        for tenant in self.seals.tenants():
-            for day in sorted({day for _, day in self.seals.of(tenant).days}, reverse=True):
-                yield Touched(days={(tenant, day)})
+        return self.due.everything()
 
     def windows(self, touched: Touched) -> set[Window]:
         """Return the windows above what was touched."""
@@ -420,30 +374,6 @@ class PartitionState:
     def covered(self, tenant: str, account: str) -> Covered:
         """Return where the account is complete. Raises `KeyError` for an account never covered."""
         return self._coverage.of((tenant, account))
-
-    def _frozen(self, keys: U64) -> Bools:
-        """Return which cells lie in sealed hours."""
-        numbers, hours = split(keys)
-        frozen: Bools = np.zeros(len(keys), np.bool_)
-        seals = [(self.contexts.owner(each), self.seals.of(each).until) for each in self.seals.tenants()]
-        if not len(keys) or hours.min() >= max((until for _, until in seals), default=0):
-            return frozen
-        owners = self.contexts.owners(numbers)
-        for owner, until in seals:
-            frozen |= (owners == owner) & (hours < until)
-        return frozen
-
-    def _touch(self, tenant: str, hours: set[int]) -> None:
-        """Have hours of a tenant published again, as they are."""
-        if not hours:
-            return
-        until = self.seals.of(tenant).until
-        self._touched_days.update((tenant, day_of(hour)) for hour in hours if hour < until)
-        if still := [hour for hour in hours if hour >= until]:
-            keys = self.rollups.cells.known()
-            numbers, at = split(keys)
-            own = self.contexts.owners(numbers) == self.contexts.owner(tenant)
-            self._touched.append(keys[own & np.isin(at, np.array(still, np.uint64))])
 
     def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)
