@@ -52,6 +52,10 @@ chaos: $(ready) ## Run the chaos suite alone; the long form: make chaos ARGS=--l
 	@case $$SIMUSAGE_TEST_KAFKA in *apache*) $(bin)/python -m tests.apache || true ;; esac
 	@exec $(bin)/python -m pytest tests/chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(ready) ## Fuzz the query endpoint over its OpenAPI; again: make fuzz ARGS="--seed 7"
+	@exec $(bin)/python -m pytest tests/integration/test_api_fuzz.py --long $(ARGS)
+
 .PHONY: bench
 bench: $(ready) ## Measure the worker, write docs/benchmarks.*; make bench ARGS="--quick ingest_fat"
 	@exec $(bin)/python -m tests.benchmarks $(ARGS)

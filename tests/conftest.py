@@ -117,9 +117,11 @@ WITHOUT_APACHE = apache.missing() if "apache" in ASKED_FOR and len(ASKED_FOR) > 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the chaos suite; pytest takes them from here alone."""
-    parser.addoption("--long", action="store_true", help="chaos: a million records and fifty kills")
-    parser.addoption("--seed", type=int, help="chaos: repeat the load and the actions of this seed")
+    """Options of the chaos suite and of the fuzzing; pytest takes them from here alone."""
+    parser.addoption(
+        "--long", action="store_true", help="chaos: a million records and fifty kills; fuzzing: 3000 cases"
+    )
+    parser.addoption("--seed", type=int, help="chaos, fuzzing: repeat what this seed did")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
