@@ -103,29 +103,17 @@ class InventoryCopy:
                 stored: Any = await pipe.hget(META, "offset")
                 if stored is None or int(stored) != at:
                     return False
-                names, parts = await _names(pipe, entries), await _parts(pipe, entries)
+                parts = await _parts(pipe, entries)
                 pipe.multi()  # type: ignore[no-untyped-call]
                 for raw, entry in entries:
                     _copy(pipe, raw, entry)
-                for key, fields in (*names, *parts):
+                for key, fields in parts:
                     pipe.hset(key, mapping=fields)
                 pipe.hset(META, mapping={"offset": str(end), **({"complete": "1"} if complete else {})})
                 await pipe.execute()
             except WatchError:
                 return False
         return True
-
-
-async def _names(pipe: Pipeline, entries: Entries) -> list[tuple[str, Fields]]:
-    """Return the names of the SIMs; those of an ICCID that was replaced lead to its successor."""
-    items = [entry for _, entry in entries if isinstance(entry, Item) and entry.kind == "sim"]
-    found = await _known(pipe, ((names_key(item.account), item.id) for item in items))
-    for item in items:
-        names = found[names_key(item.account)]
-        if names.setdefault(item.id, item.id) == item.id:
-            own = (*item.ids.values(), *([item.eid] if item.eid else ()))
-            names |= dict.fromkeys((*item.replaces, *item.aliases, *own), item.id)
-    return list(found.items())
 
 
 async def _parts(pipe: Pipeline, entries: Entries) -> list[tuple[str, Fields]]:
@@ -173,6 +161,11 @@ def _copy(pipe: Pipeline, raw: bytes, entry: Item | Ownership) -> None:
     pipe.hset(inventory_key(entry.account), f"{entry.kind}|{entry.id}", raw)
     if entry.kind != "sim":
         pipe.sadd(ids_key(entry.account, entry.kind), entry.id)
+        return
+    # Several SIMs may go by one name, in turn or at once, and of several tenants.
+    own = (entry.id, *entry.ids.values(), *([entry.eid] if entry.eid else ()))
+    names = {*own, *entry.aliases, *entry.replaces}
+    pipe.zadd(names_key(entry.account), {f"{name}|{entry.id}": 0 for name in names})
 
 
 @contextlib.asynccontextmanager

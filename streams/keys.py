@@ -114,7 +114,7 @@ def ids_key(account: str, kind: str) -> str:
 
 
 def names_key(account: str) -> str:
-    """SIMs of the account by all their names."""
+    """Sorted `name|ICCID` for each name that a SIM of the account goes or went by; a SIM says which hold still."""
     return f"{PREFIX}:names:{account}"
 
 

@@ -69,11 +69,11 @@ async def copying(settings: Settings, redis: Redis) -> AsyncIterator[None]:
 
 async def copied(redis: Redis) -> bool:
     """Whether Redis holds the renumbered SIM under all its names, whose it is, its endpoint and its fleet."""
-    names: dict[Any, Any] = await redis.hgetall(keys.names_key(ACCOUNT))
+    names: list[bytes] = await redis.zrange(keys.names_key(ACCOUNT), 0, -1)
     items: dict[Any, Any] = await redis.hgetall(keys.inventory_key(ACCOUNT))
     everything = (SIM, OTHER, "E1", "HS1", "meter")
     return (
-        names == {name.encode(): OTHER.encode() for name in everything}
+        {f"{name}|{OTHER}".encode() for name in everything} <= set(names)
         and orjson.loads(items[f"sim|{OTHER}".encode()])["replaces"] == [SIM]
         and orjson.loads(items[f"ownership|{SIM}".encode()])["assignments"] == [{"tenant": TENANT}]
         and await redis.zrange(keys.owned_key(TENANT), 0, -1)
