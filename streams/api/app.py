@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from streams.api.answers import UsageAnswer, usage_answer
 from streams.api.health import add_health
-from streams.api.openapi import RECONCILIATION, USAGE, complete_openapi
+from streams.api.openapi import EXAMPLES, RECONCILIATION, USAGE, complete_openapi
 from streams.api.ops import add_ops
 from streams.api.pages import read_page
 from streams.api.problems import install_handlers
@@ -55,7 +55,7 @@ def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock =
         redirect_slashes=False,
     )
     install_handlers(app)
-    complete_openapi(app)
+    complete_openapi(app, EXAMPLES)
     for add in (_add_usage, _add_reconciliation, add_health, add_ops):
         add(app, service)
     return app

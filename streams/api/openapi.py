@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -55,7 +56,7 @@ EXAMPLE_ANSWER: Final[Json] = {
 }
 
 
-def _problem(
+def problem_response(
     status: int,
     code: str,
     description: str,
@@ -64,6 +65,7 @@ def _problem(
     errors: list[Json] | None = None,
     headers: Json | None = None,
 ) -> Json:
+    """Return how OpenAPI describes one problem."""
     example: Json = {
         "type": TYPE_PREFIX + code,
         "title": code.replace("-", " ").capitalize(),
@@ -76,31 +78,32 @@ def _problem(
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
 
 
-def _header(description: str, schema: Json) -> Json:
+def header(description: str, schema: Json) -> Json:
+    """Return how OpenAPI describes a header of an answer."""
     return {"description": description, "schema": schema}
 
 
-UNAVAILABLE: Final = _problem(
+UNAVAILABLE: Final = problem_response(
     503,
     "rebuilding",
     "Redis is away, or the read model is being rebuilt (never an empty or partial number)",
     "The read model is being rebuilt: 2 of 8 partitions are not complete yet. Ask again soon.",
-    headers={"Retry-After": _header("Seconds", {"type": "integer", "example": RETRY_REBUILDING_S})},
+    headers={"Retry-After": header("Seconds", {"type": "integer", "example": RETRY_REBUILDING_S})},
 )
-UNAUTHENTICATED: Final = _problem(
+UNAUTHENTICATED: Final = problem_response(
     401,
     "unauthenticated",
     "No credential, an unknown one, or two that contradict each other",
     "no credentials were sent; want 'Authorization: Bearer TOKEN'",
-    headers={"WWW-Authenticate": _header("What is wanted", {"type": "string"})},
+    headers={"WWW-Authenticate": header("What is wanted", {"type": "string"})},
 )
-FORBIDDEN: Final = _problem(
+FORBIDDEN: Final = problem_response(
     403,
     "forbidden",
     "The credential is known and does not reach this",
     "this credential may not look at operations: want one with ops = true",
 )
-INVALID: Final = _problem(
+INVALID: Final = problem_response(
     422,
     "misaligned",
     "A parameter breaks a rule",
@@ -115,10 +118,13 @@ INVALID: Final = _problem(
         }
     ],
 )
-INTERNAL: Final = _problem(500, "internal-error", "A fault of ours", "The endpoint failed on this request.")
+INTERNAL: Final = problem_response(
+    500, "internal-error", "A fault of ours", "The endpoint failed on this request."
+)
 
 
-def _parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
+def parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
+    """Return how OpenAPI describes a parameter of the query."""
     return {
         "name": name,
         "in": "query",
@@ -132,17 +138,18 @@ def _parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
 def _instant(name: str, description: str, example: str) -> Json:
     text = {"type": "string", "format": "date-time"}
     schema = {"anyOf": [text, {"type": "string", "format": "date"}]}
-    return _parameter(name, description, schema, example=example)
+    return parameter(name, description, schema, example=example)
 
 
-def _filter(name: str, description: str, pattern: str, example: str) -> Json:
+def filter_parameter(name: str, description: str, pattern: str, example: str) -> Json:
+    """Return how OpenAPI describes a filter that may be repeated."""
     schema = {
         "type": "array",
         "maxItems": MAX_FILTER_VALUES,
         "items": {"type": "string", "pattern": pattern},
     }
     meaning = f"{description}. Repeatable: one of its values must match, and every filter that is given"
-    return _parameter(name, meaning, schema, style="form", explode=True, example=[example])
+    return parameter(name, meaning, schema, style="form", explode=True, example=[example])
 
 
 USAGE_PARAMETERS: Final[list[Json]] = [
@@ -158,13 +165,13 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         " boundary, are rounded up to the end of their window. Default: now",
         "2026-11-02T00:00:00Z",
     ),
-    _parameter(
+    parameter(
         "granularity",
         "Length of a row's window. `all` is one window over the range, on hour boundaries. At most 31 days by"
         " hour, 18 months otherwise",
         {"type": "string", "enum": list(QUERY_GRANULARITIES), "default": "day"},
     ),
-    _parameter(
+    parameter(
         "group_by",
         "Dimensions whose values get rows of their own, in this order",
         {"type": "array", "items": {"type": "string", "enum": list(DIMENSIONS)}},
@@ -172,25 +179,25 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         explode=False,
         example=["country"],
     ),
-    _filter("provider", "Provider", "^[a-z][a-z0-9_]{0,31}$", "emnify"),
-    _filter("country", "ISO 3166 alpha-2 country; empty for unknown", "^([A-Z]{2})?$", "DE"),
-    _filter(
+    filter_parameter("provider", "Provider", "^[a-z][a-z0-9_]{0,31}$", "emnify"),
+    filter_parameter("country", "ISO 3166 alpha-2 country; empty for unknown", "^([A-Z]{2})?$", "DE"),
+    filter_parameter(
         "network", "MCC-MNC of the visited network; empty for unknown", "^([0-9]{3}-[0-9]{2,3})?$", "262-01"
     ),
-    _filter(
+    filter_parameter(
         "sim", "ICCID of 19 digits, or of 20 with its check digit", "^[0-9]{19,20}$", "8988303000008013931"
     ),
-    _parameter(
+    parameter(
         "fill",
         "`none`: rows only where there is usage. `zero`: also windows without, up to now; not with group_by",
         {"type": "string", "enum": list(FILLS), "default": "none"},
     ),
-    _parameter(
+    parameter(
         "limit",
         "Most rows of one page",
         {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
     ),
-    _parameter(
+    parameter(
         "cursor",
         "`next` of the page before; it holds good for the same question of the same tenant only",
         {"type": "string"},
@@ -208,7 +215,7 @@ USAGE: Final[Json] = {
     "responses": {
         200: {
             "description": "Rows of the effective range, which is stated",
-            "headers": {"Link": _header("The next page (rel=next), where there is one", {"type": "string"})},
+            "headers": {"Link": header("The next page (rel=next), where there is one", {"type": "string"})},
         },
         401: UNAUTHENTICATED,
         422: INVALID,
@@ -220,12 +227,12 @@ USAGE: Final[Json] = {
 
 RECONCILIATION_PARAMETERS: Final[list[Json]] = [
     *USAGE_PARAMETERS[:2],
-    _parameter(
+    parameter(
         "granularity",
         "Length of a row's window",
         {"type": "string", "enum": list(SPANS), "default": "day"},
     ),
-    _parameter(
+    parameter(
         "account",
         "Account of the tenant. Repeatable; without it all of them",
         {"type": "array", "items": {"type": "string"}},
@@ -343,8 +350,11 @@ EXAMPLES: Final[dict[str, Json]] = {
 """Examples of the answers by path; FastAPI would leave their nulls out."""
 
 
-def complete_openapi(app: FastAPI) -> None:
-    """Give the application's OpenAPI its description, the problem's schema and the security schemes."""
+def complete_openapi(app: FastAPI, examples: Mapping[str, Json]) -> None:
+    """Give the application's OpenAPI its description, the problem's schema and the security schemes.
+
+    `examples` are of the answers to a GET, by path.
+    """
 
     def build() -> Json:
         if app.openapi_schema is None:
@@ -359,7 +369,7 @@ def complete_openapi(app: FastAPI) -> None:
                 CLIENT_ID: {"type": "apiKey", "in": "header", "name": CLIENT_ID},
                 CLIENT_SECRET: {"type": "apiKey", "in": "header", "name": CLIENT_SECRET},
             }
-            for path, example in EXAMPLES.items():
+            for path, example in examples.items():
                 content = schema["paths"][path]["get"]["responses"]["200"]["content"]
                 content["application/json"]["example"] = example
             app.openapi_schema = schema
