@@ -114,7 +114,7 @@ def ids_key(account: str, kind: str) -> str:
 
 
 def names_key(account: str) -> str:
-    """Sorted `name|ICCID` for each name that a SIM of the account goes or went by; a SIM says which hold still."""
+    """Sorted `name|ICCID` for each name that a SIM of the account ever had; its item says which hold."""
     return f"{PREFIX}:names:{account}"
 
 

@@ -69,7 +69,7 @@ async def copying(settings: Settings, redis: Redis) -> AsyncIterator[None]:
 
 async def copied(redis: Redis) -> bool:
     """Whether Redis holds the renumbered SIM under all its names, whose it is, its endpoint and its fleet."""
-    names: list[bytes] = await redis.zrange(keys.names_key(ACCOUNT), 0, -1)
+    names: Any = await redis.zrange(keys.names_key(ACCOUNT), 0, -1)
     items: dict[Any, Any] = await redis.hgetall(keys.inventory_key(ACCOUNT))
     everything = (SIM, OTHER, "E1", "HS1", "meter")
     return (
