@@ -25,6 +25,8 @@ from tests.benchmarks.growth import BELONGS_TO as OF_GROWTH
 from tests.benchmarks.growth import growth
 from tests.benchmarks.ingest import Fold, check_exact, fold, two_workers
 from tests.benchmarks.load import Load, Spec
+from tests.benchmarks.receiver import BELONGS_TO as OF_RECEIVER
+from tests.benchmarks.receiver import receiver
 from tests.benchmarks.services import MakeBroker, Rig, broker_maker, rig, say
 
 
@@ -39,11 +41,12 @@ class Sizes:
     scale: int
     growth: tuple[int, int]
     freshness_s: float
+    pushing_s: float
     limit_s: float
 
 
-FULL = Sizes("full", 3_000_000, 1_500_000, 200_000, 1_500_000, (1_000_000, 5_400_000), 60.0, 420.0)
-QUICK = Sizes("quick", 200_000, 100_000, 20_000, 100_000, (100_000, 300_000), 15.0, 120.0)
+FULL = Sizes("full", 3_000_000, 1_500_000, 200_000, 1_500_000, (1_000_000, 5_400_000), 60.0, 15.0, 420.0)
+QUICK = Sizes("quick", 200_000, 100_000, 20_000, 100_000, (100_000, 300_000), 15.0, 4.0, 120.0)
 
 Wanted = frozenset[str]
 
@@ -189,6 +192,12 @@ async def fresh(bench: Bench) -> list[Result]:
         return await freshness(at, load, seconds=bench.sizes.freshness_s)
 
 
+async def pushed(bench: Bench) -> list[Result]:
+    """The callback receiver under load, without a worker behind it."""
+    async with rig(bench.make, bench.spec(0)) as (at, load):
+        return await receiver(at, load, seconds=bench.sizes.pushing_s)
+
+
 async def core(bench: Bench) -> list[Result]:
     """The core alone, in this process: how fast it could be, and how long it stops."""
     return measure(bench.spec(bench.sizes.growth[1]), FLUSH)
@@ -214,6 +223,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, tuple[str, ...]]] = {
     ),
     "core": (core, OF_CORE),
     "freshness": (fresh, OF_FRESHNESS),
+    "receiver": (pushed, OF_RECEIVER),
     "growth": (grow, OF_GROWTH),
     "scale": (scale, ("scale_cost_ratio",)),
     "shuffled": (shuffled, ("ingest_fat_shuffled",)),

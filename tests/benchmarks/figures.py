@@ -73,6 +73,43 @@ FIGURES: Final[dict[str, Figure]] = {
     "callback_accepted_p99_ms": Figure(
         "ms", "callback due until its 2xx, in the same run", goal=50, better="lower"
     ),
+    "receiver_callbacks_of_1": Figure(
+        "callbacks/s",
+        "callbacks of one record acknowledged by the broker, 100 at once, receiver on one core",
+        baseline="bare_receiver_callbacks_of_1",
+    ),
+    "receiver_callbacks_of_50": Figure(
+        "callbacks/s", "the same of 50 records", baseline="bare_receiver_callbacks_of_50"
+    ),
+    "receiver_records_in_batches": Figure(
+        _RATE, "batches of 3 000 records, 4 at once", baseline="bare_receiver_records_in_batches"
+    ),
+    "receiver_accepted_p50_ms": Figure(
+        "ms",
+        "callback due until its 2xx, 5 000 records/s in callbacks of 50, open loop",
+        better="lower",
+        baseline="bare_receiver_accepted_p50_ms",
+    ),
+    "receiver_accepted_p99_ms": Figure(
+        "ms", "the same", goal=50, better="lower", baseline="bare_receiver_accepted_p99_ms"
+    ),
+    "receiver_batch_ms": Figure(
+        "ms",
+        "slowest 2xx of a batch of 3 000 records, one after the other",
+        goal=1_000,
+        better="lower",
+        baseline="bare_receiver_batch_ms",
+    ),
+    "bare_receiver_callbacks_of_1": Figure(
+        "callbacks/s", "a handler that reads the body and answers, callbacks of one record"
+    ),
+    "bare_receiver_callbacks_of_50": Figure("callbacks/s", "the same, callbacks of 50 records"),
+    "bare_receiver_records_in_batches": Figure(_RATE, "the same, batches of 3 000 records, 4 at once"),
+    "bare_receiver_accepted_p50_ms": Figure("ms", "the same, 5 000 records/s, open loop", better="lower"),
+    "bare_receiver_accepted_p99_ms": Figure("ms", "the same", better="lower"),
+    "bare_receiver_batch_ms": Figure(
+        "ms", "the same, slowest of the batches of 3 000 records", better="lower"
+    ),
     "query_p99_ms": Figure("ms", "GET /v1/usage of one tenant, in the same run", goal=10, better="lower"),
     "recovery_s": Figure(
         "s", "restart until the first new record is in the read model", goal=10, better="lower"

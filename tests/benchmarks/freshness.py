@@ -11,19 +11,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import aiohttp
 
 from connectors.demo.embedded import free_port
-from streams.errors import UnavailableError
-from streams.iccid import luhn_digit
 from tests.benchmarks import figures
+from tests.benchmarks.callbacks import (
+    HEADERS,
+    READY_WITHIN_S,
+    Stream,
+    address_of,
+    introduce,
+    kept,
+    percentile_ms,
+    ready,
+    tables,
+)
 from tests.benchmarks.figures import Result
-from tests.benchmarks.load import COUNTRIES, NETWORKS_A_COUNTRY, Load, account_of
+from tests.benchmarks.load import Load
 from tests.benchmarks.machine import Meter, cores, noise
 from tests.benchmarks.services import Rig, say
 
@@ -31,16 +39,9 @@ CALLBACKS_A_SECOND = 100
 RECORDS_A_CALLBACK = 50
 PROBED_EVERY = 5
 ASK_EVERY_S = 0.01
-RECORDS_OF_AN_INTRODUCTION = 500
-INTRODUCED_AT_ONCE = 4
 WARM_UP_S = 5.0
-READY_WITHIN_S = 60.0
 LAST_WITHIN_S = 30.0
 MB = 1_000_000
-_INTRODUCED = 10**12
-"""CDRs from here on introduce SIMs; the others are those of the open loop."""
-
-SECRET = "benchmark-callback-secret"
 BELONGS_TO = (
     "freshness_p50_ms",
     "freshness_p99_ms",
@@ -94,10 +95,11 @@ async def freshness(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
     seen = Seen()
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=200)) as session:
-        if not await _ready(session, rig, callbacks, query):
+        places = [f"http://127.0.0.1:{callbacks}/livez", f"http://127.0.0.1:{query}/readyz"]
+        if not await ready(session, rig, places):
             why = rig.died() or f"the roles are not ready after {READY_WITHIN_S:.0f} s"
             return [Result(name, None, why) for name in BELONGS_TO]
-        await _introduce(session, callbacks, load)
+        await introduce(session, callbacks, load)
         say(f"all roles ready; {CALLBACKS_A_SECOND * RECORDS_A_CALLBACK} records/s for {seconds:.0f} s")
         asking = asyncio.create_task(_ask(session, query, load.tenants[0], seen))
         begun = time.monotonic()
@@ -135,7 +137,7 @@ def _results(
         notes.append(f"{overtaken} were shown before their 2xx had come back and count as 0")
     note = "; ".join(notes)
     results = [
-        Result(f"{name}_{label}_ms", _percentile(values, share), note, shares)
+        Result(f"{name}_{label}_ms", percentile_ms(values, share), note, shares)
         for name, values in (("freshness", after_2xx), ("freshness_since_due", after_due))
         for label, share in (("p50", 0.50), ("p99", 0.99))
     ]
@@ -145,55 +147,15 @@ def _results(
         *results,
         Result(
             "callback_accepted_p99_ms",
-            _percentile(seen.waits, 0.99),
-            f"{len(seen.waits)} callbacks, p50 {_percentile(seen.waits, 0.5) or 0:.1f} ms",
+            percentile_ms(seen.waits, 0.99),
+            f"{len(seen.waits)} callbacks, p50 {percentile_ms(seen.waits, 0.5) or 0:.1f} ms",
         ),
         Result(
             "query_p99_ms",
-            _percentile(query_times, 0.99),
-            f"{len(query_times)} queries in turn, p50 {_percentile(query_times, 0.5) or 0:.1f} ms",
+            percentile_ms(query_times, 0.99),
+            f"{len(query_times)} queries in turn, p50 {percentile_ms(query_times, 0.5) or 0:.1f} ms",
         ),
     ]
-
-
-def _percentile(seconds: list[float], share: float) -> float | None:
-    """Return the nearest-rank percentile in milliseconds; `None` where that one never came."""
-    if not seconds:
-        return None
-    value = sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * share))]
-    return None if value == float("inf") else value * 1000
-
-
-async def _ready(session: aiohttp.ClientSession, rig: Rig, callbacks: int, query: int) -> bool:
-    places = [f"http://127.0.0.1:{callbacks}/livez", f"http://127.0.0.1:{query}/readyz"]
-    deadline = time.monotonic() + READY_WITHIN_S
-    while places and time.monotonic() < deadline and rig.died() is None:
-        try:
-            async with session.get(places[0]) as response:
-                if response.status == 200:
-                    places.pop(0)
-                    continue
-        except aiohttp.ClientError:
-            pass
-        await asyncio.sleep(0.1)
-    return not places
-
-
-async def _introduce(session: aiohttp.ClientSession, port: int, load: Load) -> None:
-    """Push each SIM once, a few callbacks at a time: the open loop is of a fleet that is known."""
-    begun = time.monotonic()
-    bodies = introductions(load)
-
-    async def push() -> None:
-        for tenant, body in bodies:
-            url = f"http://127.0.0.1:{port}/callbacks/{account_of(tenant)}"
-            async with session.post(url, data=body, headers={"X-Callback-Secret": SECRET}) as response:
-                await response.read()
-                if response.status != 200:
-                    raise UnavailableError(f"an introduction of SIMs was answered with {response.status}")
-
-    await asyncio.gather(*(push() for _ in range(INTRODUCED_AT_ONCE)))
-    say(f"{load.spec.sims:,} SIMs introduced in {time.monotonic() - begun:.1f} s")
 
 
 async def _send_all(
@@ -206,7 +168,7 @@ async def _send_all(
         due = begun + number / CALLBACKS_A_SECOND
         tenant, body = next(bodies)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        url = f"http://127.0.0.1:{port}/callbacks/{account_of(tenant)}"
+        url = address_of(port, tenant)
         task = asyncio.create_task(_send(session, url, body, due, seen, probe=tenant == load.tenants[0]))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
@@ -218,7 +180,7 @@ async def _send(
     session: aiohttp.ClientSession, url: str, body: bytes, due: float, seen: Seen, *, probe: bool
 ) -> None:
     try:
-        async with session.post(url, data=body, headers={"X-Callback-Secret": SECRET}) as response:
+        async with session.post(url, data=body, headers=HEADERS) as response:
             await response.read()
             status = response.status
     except (aiohttp.ClientError, TimeoutError):
@@ -270,7 +232,7 @@ async def _shown(seen: Seen, asking: asyncio.Task[None]) -> None:
 
 def callback_bodies(load: Load) -> Iterator[tuple[str, bytes]]:
     """Yield tenants and bodies as emnify's Data Streamer sends them, stamped with the present time."""
-    tenants, stream = load.tenants, _Stream(load)
+    tenants, stream = load.tenants, Stream(load)
     cdr = 1
     for number in range(2**62):
         probed = number % PROBED_EVERY == 0
@@ -280,83 +242,13 @@ def callback_bodies(load: Load) -> Iterator[tuple[str, bytes]]:
         yield tenants[owner], stream.body(owner, cdrs, probe=cdrs[-1] if probed else None)
 
 
-def introductions(load: Load) -> Iterator[tuple[str, bytes]]:
-    """Yield bodies in which each SIM occurs once: whose it is has to be published before its first record."""
-    stream, each = _Stream(load), load.spec.sims // load.spec.tenants
-    for owner, tenant in enumerate(load.tenants):
-        for first in range(0, each, RECORDS_OF_AN_INTRODUCTION):
-            numbers = range(first, min(first + RECORDS_OF_AN_INTRODUCTION, each))
-            yield tenant, stream.body(owner, [_INTRODUCED + number for number in numbers])
-
-
-class _Stream:
-    """Writes records: the n-th one of an owner is of its n-th SIM, all over again."""
-
-    def __init__(self, load: Load) -> None:
-        self._tenants = len(load.tenants)
-        self._sims = [_sim(number) for number in range(load.spec.sims)]
-        self._operators = [
-            f'"operator":{{"id":{mnc},"name":"{country} {mnc}","mnc":"{mnc:02d}",'
-            f'"country":{{"id":{mcc},"mcc":"{mcc}","name":"{country}"}}}},'
-            for country, mcc in COUNTRIES
-            for mnc in range(1, NETWORKS_A_COUNTRY + 1)
-        ]
-
-    def body(self, owner: int, cdrs: Sequence[int], probe: int | None = None) -> bytes:
-        """Write records of one owner that end now; all but the probe are of whole megabytes."""
-        now = datetime.now(UTC)
-        end = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        start = (now - timedelta(seconds=45)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        parts = []
-        for cdr in cdrs:
-            sim = (cdr * self._tenants + owner) % len(self._sims)
-            rx, tx = ("0.000001", "0") if cdr == probe else (f"{cdr % 7}.000000", f"{cdr % 3 + 1}.000000")
-            total = "0.000001" if cdr == probe else f"{cdr % 7 + cdr % 3 + 1}.000000"
-            parts.append(
-                f'{{"id":{cdr},"traffic_type":{{"id":5,"description":"Data"}},"start_timestamp":"{start}",'
-                f'"end_timestamp":"{end}","volume":{{"total":{total},"rx":{rx},"tx":{tx}}},"cost":0,'
-                f'"currency":{{"id":1,"code":"EUR","symbol":"E"}},"imsi_id":{sim},'
-                f"{self._operators[sim * 7 % 32]}{self._sims[sim]}"
-            )
-        return f"[{','.join(parts)}]".encode()
-
-
-def _sim(number: int) -> str:
-    iccid = f"8988303{number:012d}"
-    return (
-        f'"imsi":"90143{number:010d}","sim":{{"id":{number},"iccid":"{iccid}{luhn_digit(iccid)}",'
-        f'"msisdn":"4236{number:011d}","production_date":"2021-01-01T00:00:00Z"}},'
-        f'"endpoint":{{"id":{50_000_000 + number},"name":"device {number}","ip_address":"10.0.0.1",'
-        f'"tags":"eu,metering","imei":"35{number:014d}","balance":null}},'
-        f'"organisation":{{"id":7,"name":"Fleet"}},'
-        f'"tariff":{{"id":1,"name":"Plan A","ratezone":{{"id":2,"name":"Zone 2"}}}}}}'
-    )
-
-
 def _token(tenant: str) -> str:
     return f"benchmark-token-of-{tenant}"
 
 
 def _tables(rig: Rig, callbacks: int, query: int) -> str:
-    secret = _kept(rig.folder, "callback-secret", SECRET)
-    parts = [
-        f'[callbacks]\nport = {callbacks}\npublic_url = "http://127.0.0.1:{callbacks}"\n',
-        f"[serve]\nport = {query}\n",
-    ]
+    parts = [f"[serve]\nport = {query}\n"]
     for tenant in rig.tenants:
-        reference = _kept(rig.folder, f"bearer-{tenant}", _token(tenant))
+        reference = kept(rig.folder, f"bearer-{tenant}", _token(tenant))
         parts.append(f'[[serve.tokens]]\ntenant = "{tenant}"\nbearer = "{reference}"\n')
-    for tenant in rig.tenants:
-        # Nobody answers at the provider's address: its stream status is not what is measured.
-        parts.append(
-            f'[accounts.{account_of(tenant)}]\nprovider = "emnify"\ntenant = "{tenant}"\n'
-            f'api_base = "http://127.0.0.1:9"\napplication_token = "{secret}"\n'
-            f'callback_secret = "{secret}"\nwatch_interval_s = 3600\n'
-        )
-    return "\n".join(parts)
-
-
-def _kept(folder: Path, name: str, value: str) -> str:
-    path = folder / name
-    path.write_text(value, encoding="utf-8")
-    return f"file:{path}"
+    return "\n".join([*parts, tables(rig, callbacks)])

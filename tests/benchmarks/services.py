@@ -33,7 +33,7 @@ from tests.benchmarks.load import Load, LoadEvent, Spec
 from tests.benchmarks.machine import cores, pinned
 
 SESSION_TIMEOUT_S: Final = 6
-_ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
 _IN_FLIGHT: Final = 64
 _ATTEMPTS: Final = 10
 
@@ -165,7 +165,7 @@ session_timeout_s = {SESSION_TIMEOUT_S}
             process = spawn(
                 [sys.executable, "-m", "simusage", role, "--config", str(self.config)],
                 self.folder / f"{name or role}.log",
-                cwd=_ROOT,
+                cwd=ROOT,
             )
         self.processes[name or role] = process
         return process
