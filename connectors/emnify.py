@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from connectors.account import AccountSettings
 from connectors.emnify_api import PAGE_SIZE, EmnifyApi
-from connectors.emnify_cdr import usage_record
+from connectors.emnify_cdr import is_event, usage_record
 from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_settings import EmnifyAccount, EmnifySettings
 from connectors.emnify_watch import StreamWatch
@@ -22,6 +22,7 @@ from connectors.poller import Job
 from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
+from streams.errors import DataError
 
 
 class EmnifyCallback:
@@ -41,18 +42,23 @@ class EmnifyCallback:
         """Pass every body: emnify signs none (emnify's documentation)."""
         return True
 
-    def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
+    def normalise(self, original: bytes, batch: Batch) -> None:
         """File one record. Ignored and counted is what is no usage, or is counted from polls.
 
         A stream that mixes in events has items that are no usage.
         """
         settings = self.account.settings
-        no_usage = isinstance(item, dict) and "event_type" in item and "volume" not in item
-        if no_usage or settings.source == "poll":
+        if settings.source == "poll":
             batch.ignored += 1
             return
-        record, traits = usage_record(item, mb_bytes=settings.mb_bytes, pro_rata=settings.pro_rata)
-        batch.add(record, traits, original)
+        try:
+            record, traits = usage_record(original, mb_bytes=settings.mb_bytes, pro_rata=settings.pro_rata)
+        except DataError:
+            if not is_event(original):
+                raise
+            batch.ignored += 1
+        else:
+            batch.add(record, traits, original)
 
 
 LIMITS: Final = (

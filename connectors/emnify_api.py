@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from connectors.auth import Token, TokenCache, jwt_expiry
-from connectors.emnify_cdr import Part
+from connectors.emnify_parts import Part
 from connectors.emnify_settings import EmnifyAccount
 from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.paging import Page, listed, numbered, whole

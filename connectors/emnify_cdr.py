@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from pydantic import ValidationError
 
 from connectors.account import Traits
 from connectors.mcc import country_of
-from connectors.values import Exact, InstantText, micros, scaled
+from connectors.values import exact, instant, micros, parse_item, scaled
 from streams.errors import DataError
-from streams.events import describe
+from streams.events import describe, short
 from streams.iccid import canonical_iccid
 from streams.usage import UsageRecord
 
@@ -24,66 +27,67 @@ TAG_LENGTH: Final = 128
 _NETWORK: Final = re.compile(r"^[0-9]{3}-[0-9]{2,3}$")
 
 
-class Part(BaseModel):
-    """A part of emnify's JSON: fields may be added at any time and are ignored."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", hide_input_in_errors=True, coerce_numbers_to_str=True
-    )
+class _Part(msgspec.Struct, gc=False):
+    """Fields may be added at any time and are ignored; numbers may be written as text and the other way."""
 
 
-class _TrafficType(Part):
+class _TrafficType(_Part):
     id: int
 
 
-class _Volume(Part):
-    total: Exact
-    rx: Exact | None = None
-    tx: Exact | None = None
+class _Volume(_Part):
+    total: Decimal
+    rx: Decimal | None = None
+    tx: Decimal | None = None
 
 
-class _Currency(Part):
+class _Currency(_Part):
     code: str
 
 
-class _Sim(Part):
-    iccid: str
+class _Sim(_Part):
+    iccid: str | int
 
 
-class _Endpoint(Part):
+class _Endpoint(_Part):
     id: int | None = None
-    tags: Annotated[str, Field(max_length=4096)] | None = None
+    tags: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
 
 
-class _Organisation(Part):
+class _Organisation(_Part):
     id: int | None = None
-    name: str | None = None
+    name: str | int | None = None
 
 
-class _Country(Part):
-    mcc: str | None = None
+class _Country(_Part):
+    mcc: str | int | None = None
 
 
-class _Operator(Part):
-    mnc: str | None = None
+class _Operator(_Part):
+    mnc: str | int | None = None
     country: _Country | None = None
 
 
-class _Cdr(Part):
-    id: Annotated[int, Field(ge=0, lt=2**64)]
+class _Cdr(_Part):
+    id: int
     traffic_type: _TrafficType
-    start_timestamp: InstantText
-    end_timestamp: InstantText
+    start_timestamp: str
+    end_timestamp: str
     volume: _Volume
-    cost: Exact | None = None
-    currency: _Currency | None = None
     sim: _Sim
+    cost: Decimal | None = None
+    currency: _Currency | None = None
     endpoint: _Endpoint | None = None
     organisation: _Organisation | None = None
     operator: _Operator | None = None
 
 
-def usage_record(item: object, *, mb_bytes: int, pro_rata: bool = False) -> tuple[UsageRecord, Traits]:
+_decoder: Final = msgspec.json.Decoder(_Cdr, strict=False)
+
+T = TypeVar("T")
+
+
+def usage_record(original: bytes, *, mb_bytes: int, pro_rata: bool = False) -> tuple[UsageRecord, Traits]:
     """Normalise one record of the Data Streamer. Raises `DataError` (`malformed`).
 
     A record states its own interval only, so it is a delta. Money that is absent, 0 or null is unknown, since
@@ -92,23 +96,29 @@ def usage_record(item: object, *, mb_bytes: int, pro_rata: bool = False) -> tupl
     microseconds, which every delivery repeats.
     """
     try:
-        cdr = _Cdr.model_validate(item)
-    except ValidationError as error:
-        raise DataError("malformed", describe(error)) from None
-    sim = canonical_iccid(cdr.sim.iccid)
+        cdr = _decoder.decode(original)
+    except msgspec.ValidationError as error:
+        raise DataError("malformed", _told(error, original)) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError("malformed", f"not JSON: {error}") from None
+    if not 0 <= cdr.id < 2**64:
+        raise DataError("malformed", f"id: want 64 bits without a sign, got {cdr.id}")
+    sim = canonical_iccid(str(cdr.sim.iccid))
     tags = tags_of(cdr.endpoint.tags if cdr.endpoint else None)
     country, network = _place(cdr.operator)
-    priced = cdr.cost is not None and cdr.cost > 0 and cdr.currency is not None
+    cost = None if cdr.cost is None else _read("cost", exact, cdr.cost)
+    priced = cost is not None and cost > 0 and cdr.currency is not None
     endpoint = cdr.endpoint.id if cdr.endpoint else None
+    end = _read("end_timestamp", instant, cdr.end_timestamp)
     try:
         record = UsageRecord(
             identity=f"cdr:{cdr.id}",
-            revision=micros(cdr.end_timestamp),
+            revision=micros(end),
             semantics="delta",
-            start=cdr.start_timestamp,
-            end=cdr.end_timestamp,
+            start=_read("start_timestamp", instant, cdr.start_timestamp),
+            end=end,
             sim=sim,
-            cost=cdr.cost if priced else None,
+            cost=cost if priced else None,
             currency=cdr.currency.code if priced and cdr.currency else None,
             cost_status="complete" if priced else "unknown",
             endpoint=None if endpoint is None else str(endpoint),
@@ -120,25 +130,51 @@ def usage_record(item: object, *, mb_bytes: int, pro_rata: bool = False) -> tupl
         )
     except ValidationError as error:
         raise DataError("malformed", describe(error)) from None
-    organisation = cdr.organisation or _Organisation()
-    names = tuple(str(name) for name in (organisation.id, organisation.name) if name is not None)
+    owner = cdr.organisation
+    names = tuple(str(name) for name in ((owner.id, owner.name) if owner else ()) if name is not None)
     return record, Traits(sim=sim, organisations=names, tags=tags)
+
+
+def is_event(original: bytes) -> bool:
+    """Whether an item that is no usage record is one of the events that a stream may mix in."""
+    try:
+        item = msgspec.json.decode(original)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(item, dict) and "event_type" in item and "volume" not in item
 
 
 def _volumes(cdr: _Cdr, mb_bytes: int) -> dict[str, Any]:
     volume = cdr.volume
+    total = _read("volume.total", exact, volume.total)
     if cdr.traffic_type.id == DATA:
-        return {
-            "service": "data",
-            "total": scaled(volume.total, mb_bytes),
-            "rx": None if volume.rx is None else scaled(volume.rx, mb_bytes),
-            "tx": None if volume.tx is None else scaled(volume.tx, mb_bytes),
-        }
+        rx, tx = (
+            None if value is None else scaled(_read(f"volume.{name}", exact, value), mb_bytes)
+            for name, value in (("rx", volume.rx), ("tx", volume.tx))
+        )
+        return {"service": "data", "total": scaled(total, mb_bytes), "rx": rx, "tx": tx}
     if cdr.traffic_type.id == SMS:
-        if volume.total != volume.total.to_integral_value():
-            raise DataError("malformed", f"volume.total: got {volume.total} messages; want a whole number")
-        return {"service": "sms", "total": int(volume.total)}
+        if total != total.to_integral_value():
+            raise DataError("malformed", f"volume.total: got {total} messages; want a whole number")
+        return {"service": "sms", "total": int(total)}
     raise DataError("malformed", f"traffic_type.id: got {cdr.traffic_type.id}; want 5 (data) or 6 (SMS)")
+
+
+def _read(place: str, reader: Callable[[object], T], value: object) -> T:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise DataError("malformed", f"{place}: {error}, got {short(value)}") from None
+
+
+def _told(error: msgspec.ValidationError, original: bytes) -> str:
+    """Name the field, the rule and what came instead."""
+    rule, _, place = str(error).partition(" - at `$.")
+    path = place.rstrip("`")
+    value = parse_item(original)
+    for key in path.split(".") if path else ():
+        value = value[key]
+    return f"{path or 'record'}: {rule}, got {short(value)}"
 
 
 def tags_of(text: str | None) -> tuple[str, ...]:
@@ -148,9 +184,9 @@ def tags_of(text: str | None) -> tuple[str, ...]:
 
 def _place(operator: _Operator | None) -> tuple[str | None, str | None]:
     """Return country and network; a country with several MCCs still names the country."""
-    mcc = operator.country.mcc if operator and operator.country else None
-    if mcc is None:
+    found = operator.country.mcc if operator and operator.country else None
+    if found is None:
         return None, None
-    mnc = operator.mnc if operator else None
-    network = f"{mcc}-{mnc.zfill(2)}" if mnc else ""
+    mcc, mnc = str(found), operator.mnc if operator else None
+    network = f"{mcc}-{str(mnc).zfill(2)}" if mnc not in (None, "") else ""
     return country_of(mcc), network if _NETWORK.match(network) else None

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from connectors.emnify_cdr import Part
+from connectors.emnify_parts import Part
 from connectors.values import Exact, InstantText, scaled
 from streams.errors import DataError
 from streams.events import describe

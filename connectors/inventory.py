@@ -22,6 +22,7 @@ from connectors.assignments import Standing, place_at, placed
 from connectors.compacted import FETCH_WAIT_MS, CompactedTopic, Log
 from connectors.holdings import Holdings
 from connectors.publisher import Batch, Proceed, Sender, always
+from connectors.tasks import Turn
 from streams.errors import ConfigError, DataError, UnavailableError
 from streams.inventory import Item, Kind, Ownership, Place, Places, decode, message
 from streams.settings import Settings
@@ -110,9 +111,9 @@ class Inventory:
         on. What nobody owns is rejected as `unknown-tenant`. A record that does not say fleet and tags gets
         those of its start. Raises `UnavailableError`.
         """
-        if self._news(account, batch, at):
+        if await self._news(account, batch, at):
             await self.refresh()
-            if news := self._news(account, batch, at):
+            if news := await self._news(account, batch, at):
                 await self._write(news, proceed)
         holdings = self.of(account.name)
         batch.place(lambda record: _in_place(record, holdings.places(record.sim)))
@@ -198,10 +199,12 @@ class Inventory:
         )
         return msgspec.structs.replace(item, replaces=holdings.predecessors(item)) if sim else item
 
-    def _news(self, account: Account[Any], batch: Batch, at: datetime) -> list[Entry]:
+    async def _news(self, account: Account[Any], batch: Batch, at: datetime) -> list[Entry]:
         """Return the ownerships that the batch's records change, judged by each SIM's newest."""
         newest: dict[str, tuple[datetime, str]] = {}
+        turn = Turn()
         for filed in batch.filed:
+            await turn.over()
             sim, start = filed.record.sim, filed.record.start
             if sim in newest and start <= newest[sim][0]:
                 continue
@@ -209,11 +212,12 @@ class Inventory:
             tenant = account.settings.tenant_of(filed.traits)
             if tenant is not None:
                 newest[sim] = start, tenant
-        found = (
-            self._changed(account.name, sim, tenant, as_of=min(start, at), at=at)
-            for sim, (start, tenant) in newest.items()
-        )
-        return [each for each in found if each is not None]
+        news: list[Entry] = []
+        for sim, (start, tenant) in newest.items():
+            await turn.over()
+            changed = self._changed(account.name, sim, tenant, as_of=min(start, at), at=at)
+            news += [changed] if changed is not None else []
+        return news
 
     def _ruled(
         self, account: Account[Any], traits: Traits, *, as_of: datetime, at: datetime

@@ -20,7 +20,7 @@ from connectors.kore_counting import Counting
 from connectors.kore_settings import KoreAccount
 from connectors.publisher import Batch
 from connectors.receiver import Caller
-from connectors.values import InstantText, micros
+from connectors.values import InstantText, micros, parse_item
 from streams.errors import DataError
 from streams.events import describe
 from streams.iccid import canonical_iccid
@@ -97,8 +97,9 @@ class KoreCallback:
         expected = signatures(self.account.settings.callback_secrets, method, self._url, body)
         return sum([hmac.compare_digest(given, each.encode()) for each in expected]) > 0
 
-    def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
+    def normalise(self, original: bytes, batch: Batch) -> None:
         """File one event. What is no usage, or is counted from the other source, is ignored and counted."""
+        item = parse_item(original)
         record = usage_record(item, self._counting, pro_rata=self.account.settings.pro_rata)
         if record is None:
             batch.ignored += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 from connectors.account import Account, AccountSettings, Traits
 from connectors.http import HttpClient
@@ -24,6 +24,7 @@ from connectors.onomondo_watch import OnomondoWatch
 from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox
+from connectors.values import parse_item
 
 
 class OnomondoCallback:
@@ -52,8 +53,9 @@ class OnomondoCallback:
         """Pass every body: Onomondo signs none (Onomondo's documentation)."""
         return True
 
-    def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
+    def normalise(self, original: bytes, batch: Batch) -> None:
         """File one event; those of other types, and those that the poll counts, are only counted."""
+        item = parse_item(original)
         kind = item.get("type") if isinstance(item, dict) else None
         if isinstance(kind, str) and kind not in self._counted:
             batch.ignored += 1

@@ -33,7 +33,7 @@ from connectors.account import Account
 from connectors.packing import Packer
 from connectors.publisher import Batch, Owners, Sender
 from connectors.tasks import Turn
-from connectors.values import check_escapes, json_items
+from connectors.values import json_items
 from streams.errors import DataError, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class CallbackHandler(Protocol):
     def signed(self, method: str, headers: Mapping[str, str], body: bytes) -> bool:
         """Whether the body is the provider's own, where it signs its requests; else always."""
 
-    def normalise(self, original: bytes, item: Any, batch: Batch) -> None:
+    def normalise(self, original: bytes, batch: Batch) -> None:
         """File one item of a body in the batch. Raises `DataError` for one that cannot be used."""
 
 
@@ -157,15 +157,12 @@ async def normalised(handler: CallbackHandler, body: bytes) -> Batch:
     except DataError as error:
         batch.reject(body, error)
         return batch
-    for original, item in items:
+    for item in items:
         await turn.over()
         try:
-            check_escapes(original.decode())
-            handler.normalise(original, item, batch)
+            handler.normalise(item, batch)
         except DataError as error:
-            batch.reject(original, error)
-        except ValueError as error:
-            batch.reject(original, DataError("malformed", f"not JSON: {error}"))
+            batch.reject(item, error)
     return batch
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Annotated, Any, Final, NoReturn
 
+import msgspec
 import orjson
 from pydantic import BeforeValidator
 
@@ -41,12 +42,15 @@ def instant(value: object) -> datetime:
         raise ValueError("want a time such as 2025-05-09T10:00:00Z") from None
 
 
-def _decimal(value: object) -> object:
-    """Read a number or its text; a binary float never gets here because JSON is parsed to `Decimal`."""
+def exact(value: object) -> Decimal:
+    """Read a number or its text; a binary float never gets here because JSON is parsed to `Decimal`.
+
+    Bounded, so that arithmetic on it cannot explode. Raises `ValueError`.
+    """
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         raise ValueError("want a number")
     try:
-        number = Decimal(value)
+        number = value if isinstance(value, Decimal) else Decimal(value)
     except ArithmeticError:
         raise ValueError("want a number") from None
     exponent = number.as_tuple().exponent
@@ -58,8 +62,8 @@ def _decimal(value: object) -> object:
 InstantText = Annotated[datetime, BeforeValidator(instant)]
 """An instant in any form that the providers were seen to use."""
 
-Exact = Annotated[Decimal, BeforeValidator(_decimal)]
-"""A number or its text, exact and bounded, so that arithmetic on it cannot explode."""
+Exact = Annotated[Decimal, BeforeValidator(exact)]
+"""A number or its text; see `exact`."""
 
 
 def scaled(value: Decimal, factor: int) -> int:
@@ -101,11 +105,29 @@ def text_of(row: object, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def json_items(body: bytes) -> Iterator[tuple[bytes, Any]]:
-    """Split a body, which is one object or an array, into its items and their original bytes.
+def parse_item(original: bytes) -> Any:
+    """Parse one item of a body. Raises `DataError` (`malformed`)."""
+    try:
+        return parse_json(original.decode())
+    except ValueError as error:
+        raise DataError("malformed", f"not JSON: {error}") from None
+
+
+def json_items(body: bytes) -> Iterator[bytes]:
+    """Split a body, which is one object or an array, into the bytes of its items.
 
     Raises `DataError` (`malformed`) where the body is neither, after the items before the fault.
     """
+    try:
+        items = [_OBJECT.decode(body)] if body.lstrip()[:1] == b"{" else _ARRAY.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        # Half of a surrogate pair spoils its own item alone, and what is wrong is told by character.
+        yield from _json_items_slowly(body)
+    else:
+        yield from map(bytes, items)
+
+
+def _json_items_slowly(body: bytes) -> Iterator[bytes]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -115,7 +137,8 @@ def json_items(body: bytes) -> Iterator[tuple[bytes, Any]]:
         raise DataError("malformed", "body: want a JSON array of records, or one record as an object")
     try:
         if text[start] == "{":
-            yield text.strip(_SPACE).encode(), parse_json(text.strip(_SPACE))
+            parse_json(text.strip(_SPACE))
+            yield text.strip(_SPACE).encode()
         else:
             yield from _elements(text, start + 1)
     except RecursionError:
@@ -124,13 +147,13 @@ def json_items(body: bytes) -> Iterator[tuple[bytes, Any]]:
         raise DataError("malformed", f"body is not JSON: {error}") from None
 
 
-def _elements(text: str, at: int) -> Iterator[tuple[bytes, Any]]:
+def _elements(text: str, at: int) -> Iterator[bytes]:
     at = _skip(text, at)
     if text[at : at + 1] == "]":
         return _end(text, at + 1)
     while True:
-        value, end = _DECODER.raw_decode(text, at)
-        yield text[at:end].encode(), value
+        _, end = _DECODER.raw_decode(text, at)
+        yield text[at:end].encode()
         at = _skip(text, end)
         if text[at : at + 1] == "]":
             return _end(text, at + 1)
@@ -162,4 +185,6 @@ def _exact(text: str) -> Decimal:
 
 
 _SPACE = " \t\r\n"
+_OBJECT = msgspec.json.Decoder(msgspec.Raw)
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _DECODER = json.JSONDecoder(parse_float=_exact, parse_constant=_no_constant)

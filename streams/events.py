@@ -205,7 +205,7 @@ def describe(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False, include_context=False)[:5]:
         where = ".".join(str(part) for part in item["loc"]) or "event"
-        parts.append(f"{where}: {item['msg']}, got {_short(item['input'])}")
+        parts.append(f"{where}: {item['msg']}, got {short(item['input'])}")
     return "; ".join(parts)
 
 
@@ -253,6 +253,7 @@ def _message(event: UsageEvent | CoverageEvent | TotalsEvent, type_: str, at: da
     return Message(key=event.tenant.encode(), value=value, headers=headers)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Write a value for an error, without echoing a whole payload."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

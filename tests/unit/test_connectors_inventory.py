@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -239,3 +240,27 @@ async def test_a_record_of_another_version_is_refused(sender: MemorySender, inve
     sender.sent.append((INVENTORY, Message(b"main|sim|1", b'{"schema_version": 2}', [])))
     with pytest.raises(ConfigError, match="upgrade"):
         await inventory.refresh()
+
+
+async def test_whose_a_large_batch_is_lets_others_have_their_turn(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver answers other callbacks meanwhile; with turns of no length at every record."""
+    monkeypatch.setattr("connectors.tasks.TURN_S", 0.0)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    batch = Batch()
+    for number in range(50):
+        record = usage(NOW, sim=f"{8988303000000000100 + number:019d}", identity=f"cdr:{number}")
+        batch.add(record, Traits(record.sim, fleet="north"), b"{}")
+    waiting = asyncio.create_task(other())
+    await inventory.own(SHARED, batch, NOW)
+    waiting.cancel()
+    assert batch.accepted == 50
+    assert turns >= 100

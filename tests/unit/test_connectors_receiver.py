@@ -114,7 +114,7 @@ async def test_a_bad_record_does_not_hold_up_the_rest(
     ]
 
 
-@pytest.mark.parametrize("body", [b"", b"not json", b'"text"', b"[{", b"\xff", b"[1e999999999999999999999]"])
+@pytest.mark.parametrize("body", [b"", b"not json", b'"text"', b"[{", b"\xff"])
 async def test_a_body_that_cannot_be_read_is_kept_whole(
     client: httpx.AsyncClient, sender: MemorySender, body: bytes
 ) -> None:
