@@ -21,6 +21,10 @@ class UnavailableError(SimusageError):
     """A service (broker, Redis, provider) does not answer now: wait and try again."""
 
 
+class RebuildingError(UnavailableError):
+    """The read model is there but not complete: the worker is filling it."""
+
+
 class DataError(SimusageError):
     """Data that cannot be used: it goes to the dead letters under `reason` and the rest goes on."""
 

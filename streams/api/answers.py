@@ -1,20 +1,22 @@
-"""Answers of the query endpoint: their models (for OpenAPI and tests), and how rows become JSON. Pure."""
+"""Answers of the query endpoint: their models (for OpenAPI and tests), and how rows become JSON. Pure.
+
+A page may have a thousand rows, so its JSON is put together from parts that were made once.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from math import floor
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from streams.aggregate import describe
-from streams.api.query import Dimension, UsageQuery
+from streams.api.filters import Dimension
+from streams.api.query import UsageQuery
 from streams.api.ranges import QueryGranularity, rfc3339
 from streams.api.rows import AccountCoverage, Page, Row
-from streams.coverage import Interval, share, watermark
+from streams.api.trust import MAX_GAPS, Finality, Trusting, second_text
+from streams.coverage import watermark
 from streams.usage import CostStatus
 
 Count = Annotated[int, Field(ge=0)]
@@ -53,6 +55,13 @@ class CostAmount(_Answer):
     amount: Amount
 
 
+class Gap(_Answer):
+    """A half-open interval that is not known to be complete."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+
 class UsageRow(_Answer):
     """Usage of one group over the half-open window `[start, end)`."""
 
@@ -71,6 +80,7 @@ class UsageRow(_Answer):
     ]
     records: Count
     active_sims: Annotated[int, Field(ge=0, description="Distinct SIMs with usage records in the row")]
+    active_endpoints: Annotated[int, Field(ge=0, description="Distinct endpoints with usage in the row")]
     coverage: Annotated[
         float,
         Field(
@@ -79,6 +89,25 @@ class UsageRow(_Answer):
             description=(
                 "Share of the window until now for which the data is known to be there: the lowest of the"
                 " accounts that can contribute to the row. 0 and no usage means no data, not zero"
+            ),
+        ),
+    ]
+    status: Annotated[
+        Finality,
+        Field(
+            description=(
+                "open: the window is not over. settling: it is, but an account that can contribute is not yet"
+                " known to be complete for its settle time behind the window's end. final: all are"
+            )
+        ),
+    ]
+    gaps: Annotated[
+        list[Gap],
+        Field(
+            max_length=MAX_GAPS,
+            description=(
+                "Where the window, until now, is not covered by every account that can contribute; where"
+                f" there are more than {MAX_GAPS}, those closest to one another are joined"
             ),
         ),
     ]
@@ -91,12 +120,22 @@ class UsageAnswer(_Answer):
     start: Annotated[AwareDatetime, Field(alias="from")]
     end: Annotated[AwareDatetime, Field(alias="to")]
     granularity: QueryGranularity
+    tz: Annotated[str, Field(description="Whose days, months and years the rows are; instants are in UTC")]
     group_by: list[Dimension]
     filters: dict[Dimension, list[str | None]]
     rows: list[UsageRow]
     watermark: Annotated[
         dict[str, AwareDatetime | None],
         Field(description="By account: the end of the latest interval that is known to be complete"),
+    ]
+    unsupported_by: Annotated[
+        dict[str, list[str]],
+        Field(
+            description=(
+                "By dimension (or `minute`) of the question: the providers of the tenant's accounts that do"
+                " not tell it. Their usage counts under null, or not at all, and that is not zero"
+            )
+        ),
     ]
     next: Annotated[str | None, Field(description="Cursor of the next page; null on the last")]
 
@@ -137,63 +176,47 @@ class Health(_Answer):
 
 
 def usage_answer(
-    query: UsageQuery, page: Page, accounts: Mapping[str, AccountCoverage], now: datetime
-) -> dict[str, Any]:
+    query: UsageQuery,
+    page: Page,
+    accounts: Mapping[str, AccountCoverage],
+    trusting: Trusting,
+    unsupported_by: Mapping[str, list[str]],
+) -> bytes:
     """Return the JSON of a page; `UsageAnswer` is its model."""
-    return {
+    head = {
         "tenant": query.tenant,
         "from": rfc3339(query.start),
         "to": rfc3339(query.end),
         "granularity": query.granularity,
+        "tz": query.calendar.name,
         "group_by": query.group_by,
         "filters": query.filters,
-        "rows": [_row(query, row, accounts, now) for row in page.rows],
-        "watermark": {name: _instant(watermark(account.intervals)) for name, account in accounts.items()},
-        "next": query.cursor(page.rows[-1].position) if page.more else None,
     }
-
-
-def _row(
-    query: UsageQuery, row: Row, accounts: Mapping[str, AccountCoverage], now: datetime
-) -> dict[str, Any]:
-    return {
-        "start": rfc3339(row.start),
-        "end": rfc3339(row.end),
-        "group": dict(zip(query.group_by, row.group, strict=True)),
-        **describe(row.totals),
-        "active_sims": row.active_sims,
-        "coverage": _coverage(query, row, accounts, now),
+    tail = {
+        "watermark": {
+            name: None if (latest := watermark(account.intervals)) is None else second_text(latest)
+            for name, account in accounts.items()
+        },
+        "unsupported_by": unsupported_by,
+        "next": next_cursor(query, page),
     }
+    rows = b",".join([_row(query, row, trusting) for row in page.rows])
+    return b'%b,"rows":[%b],%b' % (orjson.dumps(head)[:-1], rows, orjson.dumps(tail)[1:])
 
 
-def _coverage(query: UsageQuery, row: Row, accounts: Mapping[str, AccountCoverage], now: datetime) -> float:
-    providers = _providers(query, row)
-    start, end = int(row.start.timestamp()), int(min(row.end, now).timestamp())
-    if end <= start:
-        return 0.0
-    shares = [
-        share(_meeting(account.intervals, start, end), start, end)
-        for account in accounts.values()
-        if providers is None or account.provider in providers
-    ]
-    # Rounded down, so that a gap of seconds in a month never reads as complete.
-    return floor(min(shares, default=0.0) * 1e6) / 1e6
+def next_cursor(query: UsageQuery, page: Page) -> str | None:
+    """Return the cursor of the next page, `None` on the last."""
+    return query.cursor(page.rows[-1].position) if page.more else None
 
 
-def _providers(query: UsageQuery, row: Row) -> frozenset[str | None] | None:
-    if "provider" in query.group_by:
-        return frozenset({row.group[query.group_by.index("provider")]})
-    if "provider" in query.filters:
-        return frozenset(query.filters["provider"])
-    return None
-
-
-def _meeting(intervals: tuple[Interval, ...], start: int, end: int) -> tuple[Interval, ...]:
-    """Return the few of many sorted disjoint intervals that meet `[start, end)`."""
-    first = bisect_left(intervals, start, key=lambda interval: interval[1])
-    last = bisect_left(intervals, end, key=lambda interval: interval[0])
-    return intervals[first:last]
-
-
-def _instant(seconds: int | None) -> str | None:
-    return None if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))
+def _row(query: UsageQuery, row: Row, trusting: Trusting) -> bytes:
+    group = orjson.dumps(dict(zip(query.group_by, row.group, strict=True))) if query.group_by else b"{}"
+    return b'{"start":"%b","end":"%b","group":%b,%b,"active_sims":%d,"active_endpoints":%d,%b}' % (
+        second_text(int(row.start.timestamp())).encode(),
+        second_text(int(row.end.timestamp())).encode(),
+        group,
+        row.totals.text,
+        row.active_sims,
+        row.active_endpoints,
+        trusting.of(row).text,
+    )

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from urllib.parse import urlencode
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streams.api.answers import UsageAnswer, usage_answer
+from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.health import add_health
-from streams.api.openapi import EXAMPLES, RECONCILIATION, USAGE, complete_openapi
+from streams.api.openapi import EXAMPLES, RECONCILIATION, complete_openapi
 from streams.api.ops import add_ops
-from streams.api.pages import read_page
 from streams.api.problems import install_handlers
-from streams.api.query import parse_usage_query
 from streams.api.reader import Reader, connect_redis
 from streams.api.reconciliation_query import (
     ReconciliationAnswer,
@@ -27,17 +24,29 @@ from streams.api.reconciliation_query import (
 )
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
 from streams.api.tokens import Tokens
+from streams.api.usage_docs import EXAMPLE_ANSWER
+from streams.api.usage_route import add_usage
 from streams.settings import Settings
 
 
-def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock = utc_now) -> FastAPI:
+def create_app(
+    settings: Settings,
+    redis: Redis | None = None,
+    *,
+    abilities: Abilities = UNKNOWN,
+    clock: Clock = utc_now,
+) -> FastAPI:
     """Return the application; a Redis client that is handed in stays the caller's to close.
+
+    `abilities` is what the provider modules say of the accounts.
 
     Raises `ConfigError` for tokens or a Redis URL that cannot be used.
     """
     tokens = Tokens(settings)
     client = redis if redis is not None else connect_redis(settings.redis_url)
-    service = Service(settings, client, Reader(client), tokens, clock, configured_accounts(settings))
+    service = Service(
+        settings, client, Reader(client), tokens, clock, configured_accounts(settings), abilities
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -55,29 +64,10 @@ def create_app(settings: Settings, redis: Redis | None = None, *, clock: Clock =
         redirect_slashes=False,
     )
     install_handlers(app)
-    complete_openapi(app, EXAMPLES)
-    for add in (_add_usage, _add_reconciliation, add_health, add_ops):
+    complete_openapi(app, {**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER})
+    for add in (add_usage, _add_reconciliation, add_health, add_ops):
         add(app, service)
     return app
-
-
-def _add_usage(app: FastAPI, service: Service) -> None:
-    months = service.settings.retention.aggregate_months
-
-    @app.get("/v1/usage", response_model=UsageAnswer, **USAGE)
-    async def usage(request: Request) -> Response:
-        tenant, now = service.tenant(request), service.clock()
-        items = request.query_params.multi_items()
-        query = parse_usage_query(tenant, items, now=now, retention_months=months)
-        async with service.reader.complete():
-            page = await read_page(service.reader, query, now)
-            accounts = await service.accounts(tenant)
-        body = usage_answer(query, page, accounts, now)
-        response = answer(body)
-        if body["next"] is not None:
-            following = [*(item for item in items if item[0] != "cursor"), ("cursor", body["next"])]
-            response.headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
-        return response
 
 
 def _add_reconciliation(app: FastAPI, service: Service) -> None:

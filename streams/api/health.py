@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from streams.api.answers import Alive, Health, Ready
 from streams.api.openapi import ALIVE, HEALTH, READY
-from streams.api.reader import RebuildingError
 from streams.api.service import Service, answer
-from streams.errors import UnavailableError
+from streams.errors import RebuildingError, UnavailableError
 
 
 def add_health(app: FastAPI, service: Service) -> None:

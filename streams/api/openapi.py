@@ -8,9 +8,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
-from streams.api.query import DIMENSIONS, FILLS, MAX_FILTER_VALUES, MAX_LIMIT
-from streams.api.ranges import QUERY_GRANULARITIES
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.reconciliation import SPANS
 
@@ -24,37 +23,6 @@ decimal text with its currency. `null` means that nothing is known, which is not
 problems that name the parameter, the rule, what came and what would do.
 """
 
-EXAMPLE_ROW: Final[Json] = {
-    "start": "2026-11-01T00:00:00Z",
-    "end": "2026-11-02T00:00:00Z",
-    "group": {"country": "DE"},
-    "records": 42,
-    "data": {
-        "rx_bytes": 700000,
-        "tx_bytes": 300000,
-        "undirected_bytes": 0,
-        "total_bytes": 1000000,
-        "billed_bytes": None,
-    },
-    "sms": {"rx_messages": 2, "tx_messages": 1, "undirected_messages": 0, "total_messages": 3},
-    "cost": [{"currency": "EUR", "amount": "0.1225"}],
-    "cost_status": "complete",
-    "active_sims": 7,
-    "coverage": 1.0,
-}
-
-EXAMPLE_ANSWER: Final[Json] = {
-    "tenant": "acme",
-    "from": "2026-11-01T00:00:00Z",
-    "to": "2026-11-02T00:00:00Z",
-    "granularity": "day",
-    "group_by": ["country"],
-    "filters": {"provider": ["emnify"]},
-    "rows": [EXAMPLE_ROW],
-    "watermark": {"acme-emnify": "2026-11-02T08:59:30Z"},
-    "next": None,
-}
-
 
 def problem_response(
     status: int,
@@ -64,8 +32,9 @@ def problem_response(
     *,
     errors: list[Json] | None = None,
     headers: Json | None = None,
+    more: Json | None = None,
 ) -> Json:
-    """Return how OpenAPI describes one problem."""
+    """Return how OpenAPI describes one problem; `more` are members of its own."""
     example: Json = {
         "type": TYPE_PREFIX + code,
         "title": code.replace("-", " ").capitalize(),
@@ -73,6 +42,7 @@ def problem_response(
         "detail": detail,
         "instance": "/v1/usage",
         **({"errors": errors} if errors else {}),
+        **(more or {}),
     }
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}}
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
@@ -152,11 +122,11 @@ def filter_parameter(name: str, description: str, pattern: str, example: str) ->
     return parameter(name, meaning, schema, style="form", explode=True, example=[example])
 
 
-USAGE_PARAMETERS: Final[list[Json]] = [
+RANGE: Final[list[Json]] = [
     _instant(
         "from",
-        "Start of the range, inclusive: an RFC 3339 instant, or a date (midnight UTC), on a boundary of the"
-        " granularity. Default: 30 days before the end",
+        "Start of the range, inclusive: an RFC 3339 instant, or a date (midnight), on a boundary of the"
+        " granularity. Default: 30 days before the end (by minute: an hour)",
         "2026-11-01T00:00:00Z",
     ),
     _instant(
@@ -165,68 +135,14 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         " boundary, are rounded up to the end of their window. Default: now",
         "2026-11-02T00:00:00Z",
     ),
-    parameter(
-        "granularity",
-        "Length of a row's window. `all` is one window over the range, on hour boundaries. At most 31 days by"
-        " hour, 18 months otherwise",
-        {"type": "string", "enum": list(QUERY_GRANULARITIES), "default": "day"},
-    ),
-    parameter(
-        "group_by",
-        "Dimensions whose values get rows of their own, in this order",
-        {"type": "array", "items": {"type": "string", "enum": list(DIMENSIONS)}},
-        style="form",
-        explode=False,
-        example=["country"],
-    ),
-    filter_parameter("provider", "Provider", "^[a-z][a-z0-9_]{0,31}$", "emnify"),
-    filter_parameter("country", "ISO 3166 alpha-2 country; empty for unknown", "^([A-Z]{2})?$", "DE"),
-    filter_parameter(
-        "network", "MCC-MNC of the visited network; empty for unknown", "^([0-9]{3}-[0-9]{2,3})?$", "262-01"
-    ),
-    filter_parameter(
-        "sim", "ICCID of 19 digits, or of 20 with its check digit", "^[0-9]{19,20}$", "8988303000008013931"
-    ),
-    parameter(
-        "fill",
-        "`none`: rows only where there is usage. `zero`: also windows without, up to now; not with group_by",
-        {"type": "string", "enum": list(FILLS), "default": "none"},
-    ),
-    parameter(
-        "limit",
-        "Most rows of one page",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
-    ),
-    parameter(
-        "cursor",
-        "`next` of the page before; it holds good for the same question of the same tenant only",
-        {"type": "string"},
-    ),
 ]
+"""Parameters of a range."""
 
 BEARER: Final = "bearer"
 SECURITY: Final[list[dict[str, list[str]]]] = [{BEARER: []}, {CLIENT_ID: [], CLIENT_SECRET: []}]
 
-USAGE: Final[Json] = {
-    "summary": "Usage over a range, by window and group",
-    "description": "Rows come ordered by start, then by group with absent values first.",
-    "tags": ["usage"],
-    "operation_id": "usage",
-    "responses": {
-        200: {
-            "description": "Rows of the effective range, which is stated",
-            "headers": {"Link": header("The next page (rel=next), where there is one", {"type": "string"})},
-        },
-        401: UNAUTHENTICATED,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
-    },
-    "openapi_extra": {"parameters": USAGE_PARAMETERS, "security": SECURITY},
-}
-
 RECONCILIATION_PARAMETERS: Final[list[Json]] = [
-    *USAGE_PARAMETERS[:2],
+    *RANGE,
     parameter(
         "granularity",
         "Length of a row's window",
@@ -336,7 +252,6 @@ EXAMPLE_CONNECTOR: Final[Json] = {
 }
 
 EXAMPLES: Final[dict[str, Json]] = {
-    "/v1/usage": EXAMPLE_ANSWER,
     "/ops/connectors": {"connectors": [EXAMPLE_CONNECTOR]},
     "/v1/reconciliation": EXAMPLE_RECONCILIATION,
     "/livez": {"status": "alive"},

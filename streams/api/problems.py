@@ -10,15 +10,14 @@ from typing import Annotated, Final
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.ranges import Fault, InvalidQuestionError
-from streams.api.reader import RebuildingError
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
-from streams.errors import SimusageError, UnavailableError
+from streams.errors import RebuildingError, SimusageError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +52,10 @@ class Problem(BaseModel):
     detail: str
     instance: Annotated[str, Field(description="Path of the request")]
     errors: list[ProblemError] = []
+    finalizes_at: Annotated[
+        AwareDatetime | None,
+        Field(description="Of `not-final`: the earliest instant at which the numbers may be final"),
+    ] = None
 
 
 class UnauthenticatedError(SimusageError):
@@ -71,8 +74,9 @@ def problem(
     *,
     faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Response:
-    """Return the response of one problem."""
+    """Return the response of one problem; `more` are members of its own."""
     body: dict[str, object] = {
         "type": TYPE_PREFIX + code,
         "title": code.replace("-", " ").capitalize(),
@@ -80,6 +84,7 @@ def problem(
         "detail": detail,
         "instance": request.url.path,
     }
+    body |= more or {}
     if faults:
         body["errors"] = [
             {"parameter": f.parameter, "code": f.code, "rule": f.rule, "got": f.got, "try": f.remedy}

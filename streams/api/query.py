@@ -1,8 +1,4 @@
-"""The usage question: parameters of `GET /v1/usage` checked and given their meaning. Pure.
-
-Filters of different names are ANDed, values of one name ORed. The empty string filters for usage whose
-provider did not name the dimension; it is `None` here and null in answers.
-"""
+"""The usage question: parameters of `GET /v1/usage` checked and given their meaning. Pure."""
 
 from __future__ import annotations
 
@@ -10,42 +6,48 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal, cast, get_args
 
 import orjson
 
-from streams.api.parameters import choice, gathered, unexpected
+from streams.api.filters import DIMENSIONS, Dimension, Filters, parse_filter
+from streams.api.parameters import Given, choice, gathered, unexpected
 from streams.api.ranges import (
     QUERY_GRANULARITIES,
     Fault,
     InvalidQuestionError,
     QueryGranularity,
-    align_up,
     check_range,
     resolve_range,
     rfc3339,
     shown,
     window_of,
 )
-from streams.cells import Context
-from streams.errors import DataError
-from streams.iccid import canonical_iccid
-from streams.windows import window_start
+from streams.api.zones import UTC_CALENDAR, Calendar, zone_names
 
-Dimension = Literal["provider", "country", "network", "sim"]
 Fill = Literal["none", "zero"]
+Require = Literal["any", "final"]
 Group = tuple[str | None, ...]
 
-DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
 FILLS: Final[tuple[Fill, ...]] = get_args(Fill)
-PARAMETERS: Final = ("from", "to", "granularity", "group_by", *DIMENSIONS, "fill", "limit", "cursor")
+REQUIREMENTS: Final[tuple[Require, ...]] = get_args(Require)
+PARAMETERS: Final = (
+    "from",
+    "to",
+    "granularity",
+    "tz",
+    "group_by",
+    *DIMENSIONS,
+    "fill",
+    "require",
+    "limit",
+    "cursor",
+)
 
 MAX_LIMIT: Final = 1000
-MAX_FILTER_VALUES: Final = 100
-"""A SIM filter costs one Redis look-up for each value and hour."""
 
 _REPEATABLE: Final = frozenset(("group_by", *DIMENSIONS))
 
@@ -72,8 +74,10 @@ class UsageQuery:
     end: datetime
     granularity: QueryGranularity = "day"
     group_by: tuple[Dimension, ...] = ()
-    filters: Mapping[Dimension, tuple[str | None, ...]] = field(default_factory=dict)
+    filters: Filters = field(default_factory=dict)
     fill: Fill = "none"
+    require: Require = "any"
+    calendar: Calendar = UTC_CALENDAR
     limit: int = MAX_LIMIT
     after: Position | None = None
     digest: str = ""
@@ -85,22 +89,16 @@ class UsageQuery:
 
     def window(self, at: datetime) -> datetime:
         """Return the start of the row that holds the instant."""
-        return self.start if self.granularity == "all" else window_start(at, self.granularity)
+        return self.start if self.granularity == "all" else self.calendar.start(at, self.granularity)
+
+    def window_end(self, start: datetime) -> datetime:
+        """Return the exclusive end of the row that starts there."""
+        return self.end if self.granularity == "all" else self.calendar.end(start, self.granularity)
 
     def cursor(self, after: Position) -> str:
         """Return the opaque cursor of the rows behind a position; it holds the effective range fast."""
         body = [self.digest, rfc3339(self.start), rfc3339(self.end), rfc3339(after.start), *after.group]
         return base64.urlsafe_b64encode(orjson.dumps(body)).decode().rstrip("=")
-
-
-def matcher(query: UsageQuery) -> Callable[[Context], bool]:
-    """Return the test whether a cell passes the question's filters."""
-    wanted = [(Context._fields.index(name), frozenset(values)) for name, values in query.filters.items()]
-
-    def matches(context: Context) -> bool:
-        return all(context[index] in values for index, values in wanted)
-
-    return matches
 
 
 def parse_usage_query(
@@ -116,7 +114,9 @@ def parse_usage_query(
     granularity = choice("granularity", given, QUERY_GRANULARITIES, "day", faults)
     fill = choice("fill", given, FILLS, "none", faults)
     group_by = _group_by(given.get("group_by", []), faults)
-    filters = {name: _filter(name, given[name], faults) for name in DIMENSIONS if name in given}
+    filters = {name: parse_filter(name, given[name], faults) for name in DIMENSIONS if name in given}
+    require = choice("require", given, REQUIREMENTS, "any", faults)
+    calendar = _calendar(given, faults)
     limit = _limit(given, faults)
     if fill == "zero" and group_by:
         faults.append(
@@ -129,25 +129,46 @@ def parse_usage_query(
             )
         )
     start_text, end_text = (given[name][0] if name in given else None for name in ("from", "to"))
-    asked = [tenant, start_text, end_text, granularity, group_by, sorted(filters.items()), fill]
+    asked = [
+        tenant,
+        start_text,
+        end_text,
+        granularity,
+        group_by,
+        sorted(filters.items()),
+        fill,
+        calendar.name,
+    ]
     digest = hashlib.sha256(orjson.dumps(asked)).hexdigest()[:16]
     after = None
     try:
         if "cursor" in given and not faults:
-            start, end, after = _read_cursor(given["cursor"][0], digest, granularity, len(group_by))
+            groups = len(group_by)
+            start, end, after = _read_cursor(given["cursor"][0], digest, granularity, groups, calendar)
         else:
             start, end = resolve_range(
-                start_text, end_text, granularity, now=now, retention_months=retention_months
+                start_text,
+                end_text,
+                granularity,
+                now=now,
+                retention_months=retention_months,
+                calendar=calendar,
             )
     except InvalidQuestionError as error:
         raise InvalidQuestionError([*faults, *error.faults]) from None
+    if not faults and not calendar.whole_hours(start, end):
+        faults.append(
+            _zone_fault("zone-not-whole-hours", "a zone that is whole hours off UTC", calendar.name)
+        )
     if faults:
         raise InvalidQuestionError(faults)
-    return UsageQuery(tenant, start, end, granularity, group_by, filters, fill, limit, after, digest)
+    return UsageQuery(
+        tenant, start, end, granularity, group_by, filters, fill, require, calendar, limit, after, digest
+    )
 
 
 def _read_cursor(
-    text: str, digest: str, granularity: QueryGranularity, groups: int
+    text: str, digest: str, granularity: QueryGranularity, groups: int, calendar: Calendar
 ) -> tuple[datetime, datetime, Position]:
     fault = Fault(
         "cursor",
@@ -163,9 +184,9 @@ def _read_cursor(
         group = tuple(body[4:])
         sound = bound == digest and len(group) == groups and all(isinstance(part, str) for part in group)
         window = window_of(granularity)
-        if not sound or any(align_up(at, window) != at for at in (start, end)):
+        if not sound or any(calendar.start(at, window) != at for at in (start, end)):
             raise ValueError(text)
-        check_range(start, end, granularity, earliest=start)
+        check_range(start, end, granularity, earliest=start, calendar=calendar)
     except (binascii.Error, ValueError, TypeError, LookupError, OverflowError, InvalidQuestionError):
         raise InvalidQuestionError([fault]) from None
     return start, end, Position(at, group)
@@ -181,60 +202,19 @@ def _group_by(values: list[str], faults: list[Fault]) -> tuple[Dimension, ...]:
     return cast(tuple[Dimension, ...], tuple(dict.fromkeys(names)))
 
 
-def _filter(name: Dimension, values: list[str], faults: list[Fault]) -> tuple[str | None, ...]:
-    if len(values) > MAX_FILTER_VALUES:
-        rule = f"at most {MAX_FILTER_VALUES} values of one filter"
-        faults.append(Fault(name, "too-many-values", rule, str(len(values)), "several questions"))
-        return ()
-    wanted: set[str] = set()
-    for value in values:
-        try:
-            wanted.add(_FORMS[name](value))
-        except ValueError as error:
-            rule, remedy = error.args
-            faults.append(Fault(name, "invalid-value", rule, shown(value), remedy))
-    return tuple(value or None for value in sorted(wanted))
+def _calendar(given: Given, faults: list[Fault]) -> Calendar:
+    name = given.get("tz", ["UTC"])[0]
+    if name in zone_names():
+        return Calendar(name)
+    faults.append(_zone_fault("unknown-zone", "the IANA name of a time zone", shown(name)))
+    return UTC_CALENDAR
 
 
-def _provider(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", value):
-        raise ValueError("a provider's name in lower case; it is never absent", "provider=emnify")
-    return value
+def _zone_fault(code: str, rule: str, got: str) -> Fault:
+    return Fault("tz", code, f"{rule}, as tz=Europe/Berlin", got, "tz=UTC, or leave tz out")
 
 
-def _country(value: str) -> str:
-    if value and not re.fullmatch(r"[A-Z]{2}", value, re.ASCII):
-        example = value.lower().upper() if re.fullmatch(r"[a-z]{2}", value.lower(), re.ASCII) else "DE"
-        raise ValueError("ISO 3166 alpha-2 in capitals, or empty for unknown", f"country={example}")
-    return value
-
-
-def _network(value: str) -> str:
-    if value and not re.fullmatch(r"[0-9]{3}-[0-9]{2,3}", value):
-        digits = re.fullmatch(r"([0-9]{3})([0-9]{2,3})", value)
-        example = f"{digits[1]}-{digits[2]}" if digits else "262-01"
-        raise ValueError("MCC-MNC, or empty for unknown", f"network={example}")
-    return value
-
-
-def _sim(value: str) -> str:
-    try:
-        return canonical_iccid(value)
-    except DataError:
-        raise ValueError(
-            "an ICCID of 19 digits, or of 20 with its check digit", "sim=8988303000008013931"
-        ) from None
-
-
-_FORMS: Final[Mapping[Dimension, Callable[[str], str]]] = {
-    "provider": _provider,
-    "country": _country,
-    "network": _network,
-    "sim": _sim,
-}
-
-
-def _limit(given: Mapping[str, list[str]], faults: list[Fault]) -> int:
+def _limit(given: Given, faults: list[Fault]) -> int:
     text = given.get("limit", [str(MAX_LIMIT)])[0]
     if re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
         return int(text)

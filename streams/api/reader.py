@@ -6,34 +6,25 @@ worker is still filling, gives `RebuildingError` and never an empty or partial n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from streams.aggregate import ByKind
 from streams.api.rows import AccountCoverage
-from streams.cells import Cell, Context, context_from, decode_cells, measures_from_json
+from streams.api.store import Store, unavailable
+from streams.cells import measures_from_json
 from streams.coverage import union
-from streams.errors import ConfigError, UnavailableError
-from streams.keys import (
-    META,
-    cells_key,
-    contexts_key,
-    coverage_key,
-    hours_key,
-    partition_key,
-    reconciliation_key,
-    windows_key,
-)
+from streams.errors import ConfigError, RebuildingError
+from streams.keys import META, coverage_key, hours_key, partition_key, reconciliation_key, windows_key
 from streams.reconciliation import Place
 from streams.windows import Granularity
 
@@ -41,14 +32,7 @@ T = TypeVar("T")
 
 CHUNK_COMMANDS: Final = 500
 CHUNK_FIELDS: Final = 20_000
-"""Fields fetched at once, about 4 MB: enough to hide the round trip, too few to hold up other requests."""
-
-CONTEXTS_KEPT: Final = 500_000
-"""Dimensions of a tenant remembered by their public id, which never changes its meaning; about 200 MB."""
-
-
-class RebuildingError(UnavailableError):
-    """The read model is there but not complete: the worker is filling it."""
+"""Fields fetched at once: enough to hide the round trip, too few to hold up other requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +85,7 @@ class Reader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._contexts: dict[str, dict[bytes, Context]] = {}
+        self.store = Store(redis, self._require_complete)
         self._partitions = 0
 
     async def check_start(self, url: str) -> None:
@@ -122,7 +106,7 @@ class Reader:
     async def status(self) -> ModelStatus:
         """Return how complete the read model is."""
         # The number of partitions hardly ever changes, so one round trip asks for it and for each of them.
-        with _unavailable():
+        with unavailable():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(META, "partitions")
                 for partition in range(self._partitions):
@@ -145,59 +129,11 @@ class Reader:
 
     async def hours(self, tenant: str, first: int, end: int) -> list[int]:
         """Return the hour numbers in `[first, end)` that have cells, in order."""
-        with _unavailable():
+        with unavailable():
             found = await cast(
                 "Awaitable[list[bytes]]", self._redis.zrangebyscore(hours_key(tenant), first, f"({end}")
             )
         return [int(hour) for hour in found]
-
-    async def cells(
-        self, tenant: str, hours: Sequence[int], sims: Sequence[str] | None = None
-    ) -> AsyncIterator[tuple[int, list[Cell]]]:
-        """Yield each hour's cells in order, of the named SIMs or of all."""
-        if sims is None:
-            async for hour, packed in self._by_size(tenant, hours, lambda pipe, key: pipe.hgetall(key)):
-                yield hour, await self._named(tenant, packed.values())
-            return
-        step = max(1, min(CHUNK_COMMANDS, CHUNK_FIELDS // max(1, len(sims))))
-        for part in _cut(hours, step):
-            with _unavailable():
-                found = await self._pipelined(
-                    lambda pipe, hour: pipe.hmget(cells_key(tenant, hour), sims), part
-                )
-            for hour, values in zip(part, found, strict=True):
-                yield hour, await self._named(tenant, (value for value in values if value is not None))
-
-    async def _named(self, tenant: str, values: Iterable[bytes]) -> list[Cell]:
-        cells = [cell for value in values for cell in decode_cells(value)]
-        known = self._contexts.setdefault(tenant, {})
-        missing = list({public for public, _ in cells if public not in known})
-        if missing and len(known) + len(missing) > CONTEXTS_KEPT:
-            known.clear()
-            missing = list({public for public, _ in cells})
-        for part in _cut(missing, CHUNK_FIELDS):
-            with _unavailable():
-                found = await cast(
-                    "Awaitable[list[bytes | None]]", self._redis.hmget(contexts_key(tenant), part)
-                )
-            for public, value in zip(part, found, strict=True):
-                if value is None:
-                    raise RebuildingError("a cell's dimensions are not there yet")
-                known[public] = context_from(value)
-        return [(known[public], measures) for public, measures in cells]
-
-    async def sims(self, tenant: str, hours: Sequence[int]) -> AsyncIterator[tuple[int, list[bytes]]]:
-        """Yield the SIMs with usage of each hour, in order."""
-        async for hour, names in self._by_size(tenant, hours, lambda pipe, key: pipe.hkeys(key)):
-            yield hour, names
-
-    async def sim_counts(self, tenant: str, hours: Sequence[int]) -> list[int]:
-        """Return the number of SIMs with usage of each hour."""
-        counts: list[int] = []
-        for part in _cut(hours, CHUNK_COMMANDS):
-            with _unavailable():
-                counts += await self._pipelined(lambda pipe, hour: pipe.hlen(cells_key(tenant, hour)), part)
-        return counts
 
     async def windows(
         self, tenant: str, granularity: Granularity, starts: Sequence[int]
@@ -205,7 +141,7 @@ class Reader:
         """Return the totals of the windows that have usage, by their start in epoch seconds."""
         totals: dict[int, ByKind] = {}
         for part in _cut(starts, CHUNK_COMMANDS):
-            with _unavailable():
+            with unavailable():
                 key = windows_key(tenant, granularity)
                 values = await cast(
                     "Awaitable[list[bytes | None]]", self._redis.hmget(key, [str(s) for s in part])
@@ -215,7 +151,7 @@ class Reader:
 
     async def coverage(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the coverage of the tenant's accounts, by account."""
-        with _unavailable():
+        with unavailable():
             found = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(coverage_key(tenant)))
         accounts = {}
         for account, value in sorted(found.items()):
@@ -229,7 +165,7 @@ class Reader:
         """Return what is known of the places, of those of which anything is."""
         found: dict[Place, dict[str, Any]] = {}
         for part in _cut(places, CHUNK_FIELDS):
-            with _unavailable():
+            with unavailable():
                 fields = [place.field for place in part]
                 values = await cast(
                     "Awaitable[list[bytes | None]]", self._redis.hmget(reconciliation_key(tenant), fields)
@@ -243,50 +179,10 @@ class Reader:
         if missing is not None:
             raise RebuildingError(missing)
 
-    async def _by_size(
-        self, tenant: str, hours: Sequence[int], read: Callable[[Any, str], object]
-    ) -> AsyncIterator[tuple[int, Any]]:
-        for part in _cut(hours, CHUNK_COMMANDS):
-            sizes = dict(zip(part, await self.sim_counts(tenant, part), strict=True))
-            for group in _packed(part, sizes):
-                with _unavailable():
-                    found = await self._pipelined(
-                        lambda pipe, hour: read(pipe, cells_key(tenant, hour)), group
-                    )
-                for hour, value in zip(group, found, strict=True):
-                    yield hour, value
-
-    async def _pipelined(self, queue: Callable[[Pipeline, int], object], items: Iterable[int]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for item in items:
-                queue(pipe, item)
-            return await pipe.execute()
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
-
 
 def _cut(items: Sequence[T], step: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), step):
         yield items[at : at + step]
-
-
-def _packed(hours: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
-    group: list[int] = []
-    held = 0
-    for hour in hours:
-        if group and held + sizes[hour] > CHUNK_FIELDS:
-            yield group
-            group, held = [], 0
-        group.append(hour)
-        held += sizes[hour]
-    if group:
-        yield group
 
 
 def _totals(value: bytes) -> ByKind:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.app import create_app
 from streams.api.reader import Reader, connect_redis
 from streams.errors import ConfigError
@@ -32,13 +33,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends requests that still run.
 
     Raises `ConfigError` when Redis does not answer at the start, or the address cannot be listened on.
     """
     async with connect_redis(settings.redis_url) as redis:
-        app = create_app(settings, redis)
+        app = create_app(settings, redis, abilities=abilities)
         await Reader(redis).check_start(settings.redis_url)
         if not settings.serve.tokens:
             log.warning("no token is configured under serve.tokens, so every question is answered 401")

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 
+from streams.api.abilities import Abilities
 from streams.api.problems import ForbiddenError, unauthenticated
 from streams.api.reader import Reader
 from streams.api.rows import AccountCoverage
@@ -37,6 +38,8 @@ class Service:
     clock: Clock
     configured: Mapping[str, Mapping[str, AccountCoverage]]
     """Accounts that may bring usage, by tenant."""
+    abilities: Abilities
+    """What the accounts' providers can tell, and when it settles."""
 
     def tenant(self, request: Request) -> str:
         """Return whose credential the request has. Raises `UnauthenticatedError`."""

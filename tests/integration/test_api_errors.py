@@ -57,8 +57,8 @@ def problem_of(response: httpx.Response, status: int) -> Problem:
             "to=2026-11-01T00:00:00Z or earlier, or granularity=day",
         ),
         ("from=2020-01-01", "from", "beyond-retention", "2020-01-01T00:00:00Z", "from=2025-05-22T00:00:00Z"),
-        ("granularity=minute", "granularity", "unknown-value", "minute", "granularity=day"),
-        ("group_by=country,fleet", "group_by", "unknown-value", "fleet", "group_by=provider,country"),
+        ("granularity=week", "granularity", "unknown-value", "week", "granularity=day"),
+        ("group_by=country,colour", "group_by", "unknown-value", "colour", "group_by=provider,country"),
         ("fill=zero&group_by=sim", "fill", "fill-with-groups", "zero", "leave group_by out"),
         ("limit=5000", "limit", "out-of-range", "5000", "limit=1000"),
         ("limit=1&limit=2", "limit", "repeated", "2 times", "limit=1"),
@@ -134,7 +134,7 @@ async def test_openapi_lists_what_can_come_back(api: httpx.AsyncClient) -> None:
     """Operation, parameters, security and problems are documented, and the examples fit their models."""
     document = (await api.get("/openapi.json")).json()
     operation = document["paths"]["/v1/usage"]["get"]
-    assert set(operation["responses"]) == {"200", "401", "422", "500", "503"}
+    assert set(operation["responses"]) == {"200", "304", "401", "409", "422", "500", "503"}
     assert {"bearer": []} in operation["security"]
     assert document["components"]["schemas"]["Problem"]["properties"]["errors"]
     example = operation["responses"]["200"]["content"]["application/json"]["example"]

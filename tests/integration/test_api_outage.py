@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedRedis, free_port
 from streams import keys
-from streams.api.reader import Reader, RebuildingError
+from streams.api.reader import Reader
 from streams.api.serve import run
-from streams.errors import ConfigError
+from streams.errors import ConfigError, RebuildingError
 from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of, settings
 from tests.waiting import wait_until
 

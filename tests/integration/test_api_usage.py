@@ -56,6 +56,7 @@ async def test_one_answer_in_full(model: ReadModel, api: httpx.AsyncClient) -> N
         "from": "2026-11-20T00:00:00Z",
         "to": "2026-11-21T00:00:00Z",
         "granularity": "day",
+        "tz": "UTC",
         "group_by": [],
         "filters": {},
         "rows": [
@@ -83,10 +84,14 @@ async def test_one_answer_in_full(model: ReadModel, api: httpx.AsyncClient) -> N
                 ],
                 "cost_status": "pending",
                 "active_sims": 2,
+                "active_endpoints": 0,
                 "coverage": 1.0,
+                "status": "final",
+                "gaps": [],
             }
         ],
         "watermark": {"acme-emnify": "2026-11-21T08:00:00Z"},
+        "unsupported_by": {},
         "next": None,
     }
     assert UsageAnswer.model_validate_json(response.content)

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from streams.api.reader import Reader, RebuildingError
+from streams.api.reader import Reader
+from streams.errors import RebuildingError
 from streams.events import StatedTotal, TotalsEvent, UsageEvent
 from streams.reconciliation import Place, Span
 from streams.topics import DEADLETTERS, RECONCILIATION

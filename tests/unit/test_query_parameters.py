@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.api.query import MAX_LIMIT, PARAMETERS, Position, UsageQuery, parse_usage_query
-from streams.api.ranges import Fault, InvalidQuestionError, align_up, window_of
+from streams.api.ranges import Fault, InvalidQuestionError, window_of
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, tzinfo=UTC)
 
@@ -48,6 +48,14 @@ def test_filters_are_normalised() -> None:
         "network": ("262-01",),
         "sim": ("8988303000008013931",),
     }
+    assert ask("tag=&tag=Größe 1&fleet=vans&rat=&service=sms&endpoint=7&account=kore-1").filters == {
+        "tag": (None, "Größe 1"),
+        "fleet": ("vans",),
+        "rat": (None,),
+        "service": ("sms",),
+        "endpoint": ("7",),
+        "account": ("kore-1",),
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,20 @@ def test_filters_are_normalised() -> None:
         ("granularity=week", [("granularity", "unknown-value")]),
         ("granularity=", [("granularity", "unknown-value")]),
         ("group_by=", [("group_by", "unknown-value")]),
-        ("group_by=tag", [("group_by", "unknown-value")]),
+        ("group_by=tags", [("group_by", "unknown-value")]),
+        ("group_by=fleet,colour", [("group_by", "unknown-value")]),
+        ("account=", [("account", "invalid-value")]),
+        ("account=Main", [("account", "invalid-value")]),
+        ("service=", [("service", "invalid-value")]),
+        ("service=voice", [("service", "invalid-value")]),
+        ("tag=%00", [("tag", "invalid-value")]),
+        ("fleet=" + "x" * 129, [("fleet", "invalid-value")]),
+        ("require=all", [("require", "unknown-value")]),
+        ("tz=", [("tz", "unknown-zone")]),
+        ("tz=Europe", [("tz", "unknown-zone")]),
+        ("tz=../etc/passwd", [("tz", "unknown-zone")]),
+        ("tz=Asia/Kolkata", [("tz", "zone-not-whole-hours")]),
+        ("tz=Australia/Lord_Howe&from=2026-08-01&to=2026-10-20", [("tz", "zone-not-whole-hours")]),
         ("fill=null", [("fill", "unknown-value")]),
         ("fill=zero&group_by=sim", [("fill", "fill-with-groups")]),
         ("limit=0", [("limit", "out-of-range")]),
@@ -96,6 +117,8 @@ def test_refused_parameters(question: str, faults: list[tuple[str, str]]) -> Non
         ("granularity=HOUR", "granularity=hour"),
         ("country=de", "country=DE"),
         ("network=26201", "network=262-01"),
+        ("provider=KORE", "provider=kore"),
+        ("service=SMS", "service=sms"),
     ],
 )
 def test_remedy_guesses_what_was_meant(question: str, remedy: str) -> None:
@@ -128,7 +151,9 @@ def test_any_input_is_a_question_or_a_refusal(items: list[tuple[str, str]]) -> N
         faults = error.faults
     else:
         assert query.start < query.end
-        assert all(align_up(at, window_of(query.granularity)) == at for at in (query.start, query.end))
+        assert all(
+            query.calendar.start(at, window_of(query.granularity)) == at for at in (query.start, query.end)
+        )
         return
     assert faults
     assert all(fault.rule and fault.remedy and len(fault.got) <= 80 for fault in faults)

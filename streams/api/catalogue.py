@@ -1,0 +1,105 @@
+"""The contexts of one tenant by numbers of this process, so that cells can be summed up in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.cells import CELL_BYTES, COLUMNS, ID_BYTES, Context, context_from
+
+Numbers = npt.NDArray[np.int64]
+
+NONE = -1
+"""The number of an endpoint that a provider did not name."""
+
+_ROW = np.dtype([("id", f"V{ID_BYTES}"), ("measures", "<i8", len(COLUMNS))])
+
+
+class Catalogue:
+    """Contexts, SIMs and endpoints in the order in which they were met.
+
+    A public id never changes its meaning, so what was learned holds good for ever.
+    """
+
+    def __init__(self) -> None:
+        self.contexts: list[Context] = []
+        self._numbers: dict[bytes, int] = {}
+        self._sims: dict[str, int] = {}
+        self._endpoints: dict[tuple[str, str], int] = {}
+        self._sim_of: list[int] = []
+        self._endpoint_of: list[int] = []
+        self._columns = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        """Return how many contexts are known."""
+        return len(self.contexts)
+
+    def unknown(self, publics: Iterable[bytes]) -> list[bytes]:
+        """Return those of some public ids that must be learned, each once."""
+        return list({public for public in publics if public not in self._numbers})
+
+    def learn(self, public: bytes, value: bytes) -> None:
+        """Take in what a public id stands for: the bytes of `streams.cells.context_value`."""
+        if public in self._numbers:
+            return
+        context = context_from(value)
+        self._numbers[public] = len(self.contexts)
+        self.contexts.append(context)
+        self._sim_of.append(self._sims.setdefault(context.sim, len(self._sims)))
+        place = (context.account, context.endpoint or "")
+        self._endpoint_of.append(
+            self._endpoints.setdefault(place, len(self._endpoints)) if context.endpoint else NONE
+        )
+
+    def numbers(self, publics: Sequence[bytes]) -> Numbers:
+        """Return the numbers of contexts that were learned."""
+        return np.fromiter(map(self._numbers.__getitem__, publics), np.int64, len(publics))
+
+    def sims(self, contexts: Numbers) -> Numbers:
+        """Return the SIMs of contexts."""
+        return self._current()[0][contexts]
+
+    def endpoints(self, contexts: Numbers) -> Numbers:
+        """Return the endpoints of contexts, `NONE` where there is none."""
+        return self._current()[1][contexts]
+
+    def _current(self) -> tuple[Numbers, Numbers]:
+        if len(self._columns[0]) != len(self.contexts):
+            self._columns = (np.array(self._sim_of, np.int64), np.array(self._endpoint_of, np.int64))
+        return self._columns
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Cells of whole hours (or minutes) in ascending order."""
+
+    catalogue: Catalogue
+    places: Sequence[int]
+    """Hour or minute numbers."""
+    sizes: Sequence[int]
+    """How many cells each of them has."""
+    contexts: Numbers
+    """The context of each cell."""
+    measures: npt.NDArray[np.int64]
+    """A row of `COLUMNS` for each cell."""
+
+    def cut(self) -> Iterable[tuple[int, Numbers]]:
+        """Yield each place with the contexts of its cells."""
+        at = 0
+        for place, size in zip(self.places, self.sizes, strict=True):
+            yield place, self.contexts[at : at + size]
+            at += size
+
+
+def public_ids(cells: bytes) -> list[bytes]:
+    """Return the public id of each cell in a run of them."""
+    return [cells[at : at + ID_BYTES] for at in range(0, len(cells), CELL_BYTES)]
+
+
+def measures_of(cells: bytes) -> npt.NDArray[np.int64]:
+    """Return the measures of each cell in a run of them."""
+    rows: npt.NDArray[np.int64] = np.frombuffer(cells, _ROW)["measures"]
+    return np.ascontiguousarray(rows, np.int64)

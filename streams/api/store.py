@@ -1,0 +1,228 @@
+"""Cells and windows out of Redis, many hours at a time.
+
+A script gathers what lies in many hashes and returns it as one string: a value of its own for each SIM and
+hour would cost the client a hundred times what it costs Redis. Each call is bounded, because Redis serves
+nobody else meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streams.aggregate import ByKind
+from streams.api.catalogue import NONE, Catalogue, Numbers, Slice, measures_of, public_ids
+from streams.api.totals import Totals
+from streams.cells import CELL_BYTES, measures_from_json
+from streams.errors import RebuildingError, UnavailableError
+from streams.keys import cells_key, contexts_key, hours_key, minute_key, minutes_key, windows_key
+
+FIELDS_A_CALL: Final = 20_000
+"""Values that one call of a script gathers, about 4 MB and 10 ms of Redis; an hour is never cut."""
+
+CONTEXTS_KEPT: Final = 500_000
+"""Contexts of a tenant that are remembered, about 250 MB."""
+
+TOTALS_KEPT: Final = 50_000
+ACTIVE_KEPT: Final = 10_000_000
+"""SIMs and endpoints of hours that are remembered, 80 MB."""
+
+_HOURS: Final = """
+local lines = {}
+for n, hour in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2])) do
+  local window = redis.call('HGET', KEYS[2], string.format('%.0f', hour * 3600))
+  lines[n] = hour .. ' ' .. redis.call('HLEN', ARGV[3] .. hour) .. ' ' .. (window or '')
+end
+return table.concat(lines, '\\n')
+"""
+
+_CELLS: Final = """
+local left = tonumber(ARGV[4])
+local listed = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, 1000)
+local places, sizes, parts = {}, {}, {}
+for n, place in ipairs(listed) do
+  local key, size, values = ARGV[1] .. place, 0, nil
+  if #ARGV > 4 then values = redis.call('HMGET', key, unpack(ARGV, 5))
+  else values = redis.call('HVALS', key) end
+  for _, value in ipairs(values) do
+    if value then
+      parts[#parts + 1] = value
+      size = size + #value
+    end
+  end
+  places[n], sizes[n] = place, size
+  left = left - #values
+  if left <= 0 then break end
+end
+local more = #places < #listed or #listed == 1000
+return {table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts), more and 1 or 0}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What an hour comes to as a whole."""
+
+    number: int
+    sims: int
+    """SIMs with usage; each has a value of its own."""
+    window: bytes
+    """The hour's aggregate as it lies in Redis. Its version moves with any of the hour's cells."""
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Who had usage in an hour: numbers of the tenant's catalogue, each once."""
+
+    sims: Numbers
+    endpoints: Numbers
+
+
+class Store:
+    """Reads one Redis; every method raises `UnavailableError` while it does not answer.
+
+    `require_complete` raises where the read model is not complete.
+    """
+
+    def __init__(self, redis: Redis, require_complete: Callable[[], Awaitable[None]]) -> None:
+        self._redis = redis
+        self._require_complete = require_complete
+        self._hours = redis.register_script(_HOURS)
+        self._cells = redis.register_script(_CELLS)
+        self._catalogues: dict[str, Catalogue] = {}
+        self._totals: dict[bytes, Totals] = {}
+        self._active: dict[str, dict[int, tuple[bytes, Active]]] = {}
+        self._active_size = 0
+
+    async def hours(self, tenant: str, first: int, end: int) -> list[Hour]:
+        """Return the hours numbered in `[first, end)` that have cells, in order."""
+        keys = [hours_key(tenant), windows_key(tenant, "hour")]
+        with unavailable():
+            found = await self._hours(keys, [first, f"({end}", cells_key(tenant, 0)[:-1]])
+        if len(self._totals) > TOTALS_KEPT:
+            self._totals.clear()
+        return [self._hour(*line.split(b" ", 2)) for line in found.split(b"\n")] if found else []
+
+    def cells(
+        self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
+    ) -> AsyncIterator[Slice]:
+        """Yield the cells of the hours numbered in `[first, end)`, of the named SIMs or of all."""
+        return self._slices(tenant, hours_key(tenant), cells_key(tenant, 0)[:-1], first, end, sims)
+
+    def minutes(
+        self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
+    ) -> AsyncIterator[Slice]:
+        """Yield the usage of the minutes numbered in `[first, end)`, of the named SIMs or of all."""
+        return self._slices(tenant, minutes_key(tenant), minute_key(tenant, 0)[:-1], first, end, sims)
+
+    async def active(self, tenant: str, hours: Sequence[Hour]) -> Mapping[int, Active]:
+        """Return who had usage in each hour.
+
+        An hour is read again only when its window has changed: its version moves with any cell of it. What is
+        remembered was read from a model that was complete before and after.
+        """
+        catalogue = self._catalogue(tenant)
+        known = self._active.setdefault(tenant, {})
+        found = {h.number: known[h.number][1] for h in hours if known.get(h.number, (b"",))[0] == h.window}
+        learned: dict[int, Active] = {}
+        for first, end in _runs([hour.number for hour in hours], found):
+            async for part in self.cells(tenant, first, end):
+                if part.catalogue is not catalogue:
+                    return await self.active(tenant, hours)
+                learned |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
+        if learned:
+            await self._require_complete()
+            if self._active_size > ACTIVE_KEPT:
+                self._active.clear()
+                self._active_size = 0
+            if self._catalogues.get(tenant) is catalogue:
+                kept = self._active.setdefault(tenant, {})
+                kept |= {h.number: (h.window, learned[h.number]) for h in hours if h.number in learned}
+            self._active_size += sum(len(each.sims) + len(each.endpoints) for each in learned.values())
+        nobody = Active(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return {hour.number: found.get(hour.number) or learned.get(hour.number, nobody) for hour in hours}
+
+    def _hour(self, number: bytes, sims: bytes, window: bytes) -> Hour:
+        totals = self._totals.get(window)
+        if totals is None:
+            totals = self._totals[window] = Totals(_kinds(window))
+        return Hour(int(number), int(sims), window, totals)
+
+    async def _slices(
+        self, tenant: str, index: str, prefix: str, first: int, end: int, sims: Sequence[str] | None
+    ) -> AsyncIterator[Slice]:
+        catalogue, more = self._catalogue(tenant), True
+        while more:
+            with unavailable():
+                places, sizes, cells, more = await self._cells(
+                    [index], [prefix, first, f"({end}", FIELDS_A_CALL, *(sims or ())]
+                )
+            if not places:
+                return
+            numbers = [int(place) for place in places.split(b" ")]
+            counts = [int(size) // CELL_BYTES for size in sizes.split(b" ")]
+            publics = public_ids(cells)
+            await self._learn(tenant, catalogue, publics)
+            yield Slice(catalogue, numbers, counts, catalogue.numbers(publics), measures_of(cells))
+            first = numbers[-1] + 1
+
+    def _catalogue(self, tenant: str) -> Catalogue:
+        catalogue = self._catalogues.get(tenant)
+        if catalogue is None or len(catalogue) > CONTEXTS_KEPT:
+            catalogue = self._catalogues[tenant] = Catalogue()
+            self._active.pop(tenant, None)
+        return catalogue
+
+    async def _learn(self, tenant: str, catalogue: Catalogue, publics: Iterable[bytes]) -> None:
+        missing = catalogue.unknown(publics)
+        for at in range(0, len(missing), FIELDS_A_CALL):
+            part = missing[at : at + FIELDS_A_CALL]
+            with unavailable():
+                values = await cast(
+                    "Awaitable[list[bytes | None]]", self._redis.hmget(contexts_key(tenant), part)
+                )
+            for public, value in zip(part, values, strict=True):
+                if value is None:
+                    raise RebuildingError("a cell's dimensions are not there yet")
+                catalogue.learn(public, value)
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Make what redis-py raises while Redis is away an `UnavailableError`."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+
+
+def _kinds(window: bytes) -> ByKind:
+    if not window:
+        return {}
+    kinds = orjson.loads(window)["totals"].items()
+    return {kind: measures_from_json(values) for kind, values in kinds}
+
+
+def _active(catalogue: Catalogue, contexts: Numbers) -> Active:
+    endpoints = np.unique(catalogue.endpoints(contexts))
+    return Active(np.unique(catalogue.sims(contexts)), endpoints[endpoints != NONE])
+
+
+def _runs(hours: Sequence[int], found: Mapping[int, Active]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of successive hours that were not found."""
+    first: int | None = None
+    for at, hour in enumerate(hours):
+        if hour in found:
+            continue
+        first = hour if first is None else first
+        if at + 1 == len(hours) or hours[at + 1] in found:
+            yield first, hour + 1
+            first = None

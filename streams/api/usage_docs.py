@@ -1,0 +1,180 @@
+"""What OpenAPI says of `GET /v1/usage`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streams.api.filters import DIMENSIONS, FORMS, Dimension
+from streams.api.openapi import (
+    INTERNAL,
+    INVALID,
+    RANGE,
+    SECURITY,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Json,
+    filter_parameter,
+    header,
+    parameter,
+    problem_response,
+)
+from streams.api.query import FILLS, MAX_LIMIT, REQUIREMENTS
+from streams.api.ranges import QUERY_GRANULARITIES
+
+EXAMPLE_ROW: Final[Json] = {
+    "start": "2026-11-01T00:00:00Z",
+    "end": "2026-11-02T00:00:00Z",
+    "group": {"country": "DE"},
+    "records": 42,
+    "data": {
+        "rx_bytes": 700000,
+        "tx_bytes": 300000,
+        "undirected_bytes": 0,
+        "total_bytes": 1000000,
+        "billed_bytes": None,
+    },
+    "sms": {"rx_messages": 2, "tx_messages": 1, "undirected_messages": 0, "total_messages": 3},
+    "cost": [{"currency": "EUR", "amount": "0.1225"}],
+    "cost_status": "complete",
+    "active_sims": 7,
+    "active_endpoints": 7,
+    "coverage": 0.958333,
+    "status": "final",
+    "gaps": [{"start": "2026-11-01T03:00:00Z", "end": "2026-11-01T04:00:00Z"}],
+}
+
+EXAMPLE_ANSWER: Final[Json] = {
+    "tenant": "acme",
+    "from": "2026-11-01T00:00:00Z",
+    "to": "2026-11-02T00:00:00Z",
+    "granularity": "day",
+    "tz": "UTC",
+    "group_by": ["country"],
+    "filters": {"provider": ["emnify"]},
+    "rows": [EXAMPLE_ROW],
+    "watermark": {"acme-emnify": "2026-11-02T08:59:30Z"},
+    "unsupported_by": {},
+    "next": None,
+}
+
+EXAMPLE_CSV: Final = """\
+start,end,country,records,rx_bytes,tx_bytes,undirected_bytes,total_bytes,billed_bytes,sms_rx_messages,\
+sms_tx_messages,sms_undirected_messages,sms_total_messages,cost,cost_status,active_sims,active_endpoints,\
+coverage,status,gaps
+2026-11-01T00:00:00Z,2026-11-02T00:00:00Z,DE,42,700000,300000,0,1000000,,2,1,0,3,0.1225 EUR,complete,7,7,\
+0.958333,final,2026-11-01T03:00:00Z/2026-11-01T04:00:00Z
+"""
+
+_FILTERS: Final[dict[Dimension, str]] = {
+    "provider": "Provider",
+    "account": "Account, by the name under which it is configured",
+    "sim": "ICCID of 19 digits, or of 20 with its check digit",
+    "endpoint": "Endpoint, by its provider's id; empty for usage without one",
+    "fleet": "Fleet at the time of the usage; empty for none",
+    "tag": "Tag at the time of the usage: SIMs that have it, among others; empty for those without",
+    "country": "ISO 3166 alpha-2 country; empty for unknown",
+    "network": "MCC-MNC of the visited network; empty for unknown",
+    "rat": "Radio technology, as the provider calls it; empty for unknown",
+    "service": "Data or SMS",
+}
+
+USAGE_PARAMETERS: Final[list[Json]] = [
+    *RANGE,
+    parameter(
+        "granularity",
+        "Length of a row's window. `all` is one window over the range, on hour boundaries. By minute the last"
+        " 60 minutes, by hour at most 31 days, else 18 months",
+        {"type": "string", "enum": list(QUERY_GRANULARITIES), "default": "day"},
+    ),
+    parameter(
+        "tz",
+        "IANA name of the zone whose days, months and years are meant, and whose midnight a bare date is. It"
+        " has to be whole hours off UTC",
+        {"type": "string", "default": "UTC"},
+        example="Europe/Berlin",
+    ),
+    parameter(
+        "group_by",
+        "Dimensions whose values get rows of their own, in this order. A SIM with two tags counts under each",
+        {"type": "array", "items": {"type": "string", "enum": list(DIMENSIONS)}},
+        style="form",
+        explode=False,
+        example=["country"],
+    ),
+    *(
+        filter_parameter(name, _FILTERS[name], f"^(?:{FORMS[name].pattern})$", FORMS[name].example)
+        for name in DIMENSIONS
+    ),
+    parameter(
+        "fill",
+        "`none`: rows only where there is usage. `zero`: also windows without, up to now; not with group_by",
+        {"type": "string", "enum": list(FILLS), "default": "none"},
+    ),
+    parameter(
+        "require",
+        "`final`: rather a 409 that says when than numbers that may still move",
+        {"type": "string", "enum": list(REQUIREMENTS), "default": "any"},
+    ),
+    parameter(
+        "limit",
+        "Most rows of one page",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
+    ),
+    parameter(
+        "cursor",
+        "`next` of the page before; it holds good for the same question of the same tenant only",
+        {"type": "string"},
+    ),
+]
+
+_TEXT: Final[Json] = {"type": "string"}
+_ETAG: Final = header("Changes with the answer; send it back as If-None-Match", _TEXT)
+
+USAGE: Final[Json] = {
+    "summary": "Usage over a range, by window and group",
+    "description": (
+        "Rows come ordered by start, then by group with absent values first. As CSV (`Accept: text/csv`) a"
+        " row is a line with the same columns; several currencies share `cost` as `0.12 EUR; 3.00 USD`, gaps"
+        " share `gaps` as intervals, and null is empty."
+    ),
+    "tags": ["usage"],
+    "operation_id": "usage",
+    "responses": {
+        200: {
+            "description": "Rows of the effective range, which is stated",
+            "content": {"text/csv": {"schema": _TEXT, "example": EXAMPLE_CSV}},
+            "headers": {
+                "Link": header("The next page (rel=next), where there is one", _TEXT),
+                "ETag": _ETAG,
+                "X-Usage-Range": header("Of CSV: the effective range, as an ISO 8601 interval", _TEXT),
+                "X-Usage-Unsupported-By": header("Of CSV: `unsupported_by`, where anything is", _TEXT),
+            },
+        },
+        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": _ETAG}},
+        401: UNAUTHENTICATED,
+        409: problem_response(
+            409,
+            "not-final",
+            "With require=final: numbers of the range may still move; `finalizes_at` says until when",
+            "The range to 2026-11-02T00:00:00Z may still move, until 2026-11-03T00:00:00Z at the earliest."
+            " Ask for a range that ends earlier, ask later, or leave require=final out.",
+            more={"finalizes_at": "2026-11-03T00:00:00Z"},
+        ),
+        422: INVALID,
+        500: INTERNAL,
+        503: UNAVAILABLE,
+    },
+    "openapi_extra": {
+        "parameters": [
+            *USAGE_PARAMETERS,
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "required": False,
+                "description": "ETag of the answer that the client has",
+                "schema": _TEXT,
+            },
+        ],
+        "security": SECURITY,
+    },
+}
