@@ -14,6 +14,7 @@ from connectors.emnify_api import PAGE_SIZE, EmnifyApi
 from connectors.emnify_cdr import is_event, usage_record
 from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_settings import EmnifyAccount, EmnifySettings
+from connectors.emnify_totals import LISTING_AGE, WHOLE
 from connectors.emnify_watch import StreamWatch
 from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
@@ -71,8 +72,9 @@ LIMITS: Final = (
     Limit.rate("stats", 10, 5, path="/v[12]/stats"),
     Limit.rate("organisation-stats", 10, 5, path="/organisation/[^/]+/stats"),
     Limit.rate("endpoints", 10, 5, path="/endpoint$"),
-    Limit.rate("endpoint", 50, 25, path="/endpoint/[^/]+$"),
+    Limit.rate("endpoint", 50, 25, path="/endpoint/(?!stats$)[^/]+$"),
     Limit.rate("endpoint-stats", 100, 50, path="/endpoint/[^/]+/stats"),
+    Limit.rate("all-endpoint-stats", 100, 50, path="/endpoint/stats"),
 )
 """Of an address, of an organisation and month, and each path's own (emnify's documentation)."""
 
@@ -91,12 +93,13 @@ class _Emnify:
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), every_s, key),
             ]
         else:
-            key = "watch_interval_s"
-            totals = 2 if len(settings.tenants) == 1 else 2 * max(1, sims)
-            every_s = settings.reconcile_interval_s
+            key, every_s = "watch_interval_s", settings.reconcile_interval_s
+            whole = len(settings.tenants) == 1
+            subject, subjects = (WHOLE, 1) if whole else ("sim/1", max(1, sims))
             polls = [
                 Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, key),
-                Need("totals", "/api/v1/sim/1/stats", totals, every_s, "reconcile_interval_s"),
+                Need("totals", f"/api/v1/{subject}/stats", 2 * subjects, every_s, "reconcile_interval_s"),
+                Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), LISTING_AGE.total_seconds(), key),
             ]
         login = Need("login", "/api/v1/authenticate", 1, 240 * 60, key)
         return Needs((*polls, login), lag_s=settings.delivery_lag_s)

@@ -4,7 +4,7 @@ Paths are relative to the base URL (`https://cdn.emnify.net` in production).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.simulators.data_streamer import DataStream, DataStreamer, StreamStatus
+from connectors.simulators.emnify_limits import EmnifyLimits
 from connectors.simulators.emnify_records import endpoint_of, sim_item
 from connectors.simulators.emnify_stats import DAY, Subject, daily, stats, with_summary
 from connectors.simulators.fleet import EMNIFY_ACCOUNT, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
-from connectors.simulators.limits import RateLimit
 from connectors.simulators.settings import EmnifySettings
 from connectors.simulators.usage import Clock, UsageHistory
 
@@ -28,8 +28,6 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 PER_PAGE_DEFAULT = 2000
 PER_PAGE_MAX = 2500
-REQUESTS, REQUESTS_WINDOW = 2000, timedelta(minutes=5)
-"""Of an address; all that ask here share one. The limits of single paths are not kept."""
 TOKEN_REQUESTS = 25
 """Of a token under the fault expired-tokens."""
 
@@ -88,7 +86,7 @@ class EmnifySimulator:
         self._faults = faults
         self._requests = 0
         self._issued = 0
-        self.limit = RateLimit(REQUESTS, clock, REQUESTS_WINDOW)
+        self.limits = EmnifyLimits(clock, by_path=settings.path_limits)
         self._tokens: dict[str, int] = {}
         self._streamer = streamer
         self._settings = settings
@@ -115,8 +113,8 @@ class EmnifySimulator:
 
     def _route(self, path: str, method: str, handler: Handler) -> Route:
         async def guarded(request: Request) -> Response:
-            if not self.limit.take(1):
-                return _error(429, 1105, "TooManyRequests", "Too many requests")
+            if not self.limits.allow(request.url.path):
+                return _too_many()
             return self._refusal(request) or self._misbehaviour(request) or await handler(request)
 
         return Route(path, guarded, methods=[method])
@@ -141,7 +139,7 @@ class EmnifySimulator:
         self._requests += 1
         statistics = "/stats" in request.url.path
         if "emnify-throttle" in self._faults and statistics and self._requests % 9 in {4, 5}:
-            return _error(429, 1105, "TooManyRequests", "Too many requests")
+            return _too_many()
         if "emnify-errors" in self._faults and self._requests % 11 == 3:
             return Response("<html>Bad gateway</html>", 502, media_type="text/html")
         if "emnify-errors" in self._faults and self._requests % 11 == 7:
@@ -150,6 +148,8 @@ class EmnifySimulator:
 
     async def _authenticate(self, request: Request) -> Response:
         """A failed login has an empty body."""
+        if not self.limits.allow(request.url.path):
+            return _too_many()
         try:
             body = orjson.loads(await request.body())
         except orjson.JSONDecodeError:
@@ -306,6 +306,10 @@ def _links(request: Request, page: int, pages: int, per_page: int) -> str:
         for rel, target in targets.items()
         if 1 <= target <= pages
     )
+
+
+def _too_many() -> JSONResponse:
+    return _error(429, 1105, "TooManyRequests", "Too many requests")
 
 
 def _error(status: int, code: int, token: str, message: str) -> JSONResponse:

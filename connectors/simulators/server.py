@@ -127,8 +127,7 @@ class Simulators:
                 "history_from": utc_text(self.history.history_from),
                 "emnify": {
                     **self.streamer.report(),
-                    "requests": self._emnify.limit.requests,
-                    "refused": self._emnify.limit.refused,
+                    **self._emnify.limits.report(),
                 },
                 "kore": self._kore.report(),
                 "onomondo": self._onomondo.report(),

@@ -52,6 +52,7 @@ class EmnifySettings(_Settings):
 
     application_token: SecretStr = Field(SecretStr("demo-emnify-application-token"), min_length=1)
     token_lifetime_seconds: int = Field(240 * 60, ge=1, description="life of the JWT, in seconds")
+    path_limits: bool = Field(True, description="whether single paths have limits too, as emnify documents")
     callback_url: str | None = Field(
         None, description="where usage is pushed to; none: no stream until one is created"
     )

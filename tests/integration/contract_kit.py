@@ -358,7 +358,7 @@ async def contract(connector: Connector) -> AsyncIterator[Contract]:
         sims_per_tenant=4,
         history_hours=36,
         live_records_per_second=0,
-        emnify={"callback_url": f"{NOWHERE}/callbacks/emnify-main"},
+        emnify={"callback_url": f"{NOWHERE}/callbacks/emnify-main", "path_limits": False},
         simsy={"sync_interval": 1, "requests_a_minute": 1_000_000, "profile": "worker"},
         onomondo={"requests_per_minute": 1_000_000},
     )

@@ -82,7 +82,7 @@ async def test_whoever_is_unknown_is_not_found(path: str) -> None:
 
 
 async def asked(fault: str, count: int) -> list[httpx.Response]:
-    settings = settings_with(faults={"on": [fault]})
+    settings = settings_with(faults={"on": [fault]}, emnify={"path_limits": False})
     async with client_of(Simulators(settings, SetClock(NOW))) as client:
         await emnify_client(client, settings)
         return [await client.get(f"{API}/sim/1000000/stats") for _ in range(count)]
