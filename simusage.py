@@ -130,9 +130,10 @@ def serve(config: Config = None, log_json: LogJson = False) -> None:
     """
     configure_logging(json=log_json)
     settings = load_settings(config)
+    from connectors.abilities import abilities
     from streams.api import serve as role
 
-    _run(role.run(settings))
+    _run(role.run(settings, abilities(settings)))
 
 
 @app.command()

@@ -81,6 +81,8 @@ class AccountSettings(BaseModel):
     """Whether a record that spans hours is split over them; else it counts in the hour where it starts."""
     source: Source = "poll"
     """How this account's usage comes: the source that counts, where a provider has several."""
+    settle_hours: Annotated[float, Field(ge=0, le=744)] = 24.0
+    """Hours for which usage may come late: a window is final once coverage is so far behind its end."""
     tenant: TenantName | None = None
     """The tenant that owns all of the account's usage; else `assign` says whose it is."""
     assign: tuple[AssignRule, ...] = ()

@@ -23,7 +23,9 @@ from connectors.poller import Job
 from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
+from streams.api.abilities import Lack
 from streams.errors import DataError
+from streams.events import Source
 
 
 class EmnifyCallback:
@@ -82,6 +84,10 @@ LIMITS: Final = (
 class _Emnify:
     settings: type[AccountSettings] = EmnifySettings
     limits: Sequence[Limit] = LIMITS
+    lacks: Mapping[Source, frozenset[Lack]] = {
+        "push": frozenset({"fleet", "rat"}),
+        "poll": frozenset({"fleet", "rat", "country", "network", "minute"}),
+    }
 
     def needs(self, account: EmnifyAccount, sims: int) -> Needs:
         """Count a look at the stream, or each SIM's days; beside them the logins of every 240 minutes."""

@@ -14,6 +14,8 @@ class EmnifySettings(AccountSettings):
 
     provider: Literal["emnify"]
     source: Literal["push", "poll"] = "push"
+    settle_hours: Annotated[float, Field(ge=0, le=744)] = 6.0
+    """Hours for which usage may come late: a window is final once coverage is so far behind its end."""
     api_base: Address = "https://cdn.emnify.net"
     """Address of the API without its `/api/v1`."""
     application_token: GivenSecret

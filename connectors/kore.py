@@ -8,7 +8,7 @@ what has changed (KORE's documentation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Final
 
@@ -21,6 +21,8 @@ from connectors.kore_sweep import KoreSweep, kore_api
 from connectors.limits import Limit
 from connectors.needs import Need, Needs, pages
 from connectors.registry import Toolbox, callback_url
+from streams.api.abilities import Lack
+from streams.events import Source
 
 PAIRS: Final = 4
 """Pairs of network and fleet that a chunk is taken to have usage of."""
@@ -30,6 +32,10 @@ class _Kore:
     settings: type[AccountSettings] = KoreSettings
     limits: Sequence[Limit] = ()
     """KORE publishes none; what it asks for by 429 and 503 is heeded."""
+    lacks: Mapping[Source, frozenset[Lack]] = {
+        "poll": frozenset({"endpoint", "tag", "rat", "sms", "minute"}),
+        "push": frozenset({"endpoint", "tag", "sms", "minute"}),
+    }
 
     def needs(self, account: KoreAccount, sims: int) -> Needs:
         """Of each chunk the networks, the fleets, the rows of each pair of them and the plain totals."""

@@ -25,6 +25,8 @@ from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox
 from connectors.values import parse_item
+from streams.api.abilities import Lack
+from streams.events import Source
 
 
 class OnomondoCallback:
@@ -75,6 +77,10 @@ ROW_S: Final = 900.0
 class _Onomondo:
     settings: type[AccountSettings] = OnomondoSettings
     limits: Sequence[Limit] = LIMITS
+    lacks: Mapping[Source, frozenset[Lack]] = {
+        "poll": frozenset({"endpoint", "fleet"}),
+        "push": frozenset({"endpoint", "fleet"}),
+    }
 
     def needs(self, account: OnomondoAccount, sims: int) -> Needs:
         """All pages of today with every sweep, of the closed days now and then, and the SIMs.

@@ -27,7 +27,9 @@ from connectors.needs import Needs
 from connectors.poller import Job
 from connectors.publisher import Sender
 from connectors.receiver import CallbackHandler
+from streams.api.abilities import Lack
 from streams.errors import ConfigError
+from streams.events import Source
 from streams.settings import Settings, config_error
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
@@ -64,6 +66,10 @@ class Provider(Protocol):
     @property
     def limits(self) -> Sequence[Limit]:
         """The limits that the provider documents; none where it documents none."""
+
+    @property
+    def lacks(self) -> Mapping[Source, frozenset[Lack]]:
+        """What usage never tells, by each `source` that an account may have."""
 
     def needs(self, account: Account[Any], sims: int) -> Needs:
         """Return the requests that the account's schedule makes with so many SIMs, at worst."""

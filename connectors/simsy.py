@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from connectors.account import AccountSettings
@@ -12,6 +12,8 @@ from connectors.needs import ROWS_AN_HOUR, Need, Needs, pages
 from connectors.registry import Toolbox
 from connectors.simsy_settings import SimsyAccount, SimsySettings
 from connectors.simsy_sweep import SimsySweep, simsy_api
+from streams.api.abilities import Lack
+from streams.events import Source
 
 LIMITS: Final = (Limit.window("requests", 100, 60, costs={"/export$": 5}, stated=True),)
 """Of a tenant (SIMSY's documentation)."""
@@ -23,6 +25,7 @@ SYNC_S: Final = 1800.0
 class _Simsy:
     settings: type[AccountSettings] = SimsySettings
     limits: Sequence[Limit] = LIMITS
+    lacks: Mapping[Source, frozenset[Lack]] = {"poll": frozenset({"fleet", "tag", "rat"})}
 
     def needs(self, account: SimsyAccount, sims: int) -> Needs:
         """A count of each chunk, and the pages of the newest two, which grow; the others now and then."""

@@ -156,6 +156,13 @@ class ReadModel:
             }
             await self._redis.hset(key, str(start), orjson.dumps(body))
 
+    async def put_minute(self, tenant: str, minute: int, used: Cell) -> None:
+        """Write what a SIM used in one minute, by its number."""
+        dimensions = context_value(used[0])
+        await self._redis.hset(keys.contexts_key(tenant), context_id(dimensions), dimensions)
+        await self._redis.hset(keys.minute_key(tenant, minute), used[0].sim, encode_cell(used))
+        await self._redis.zadd(keys.minutes_key(tenant), {str(minute): minute})
+
     async def cover(self, tenant: str, account: str, provider: str, *intervals: tuple[str, str]) -> None:
         """Declare an account complete over intervals of instants."""
         seconds = [[int(datetime.fromisoformat(at).timestamp()) for at in interval] for interval in intervals]

@@ -1,0 +1,223 @@
+"""When a row is final, what gaps it names, and which providers cannot tell what is asked for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.abilities import abilities
+from connectors.registry import find_provider, provider_names
+from streams.api.abilities import Abilities, Ability, unsupported_by
+from streams.api.query import UsageQuery, parse_usage_query
+from streams.api.rows import AccountCoverage, Row
+from streams.api.totals import Totals
+from streams.api.trust import Trusting, bounded
+from streams.coverage import Interval, union
+from streams.events import Source
+from streams.settings import Settings
+
+NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+DAY = datetime(2026, 11, 20, tzinfo=UTC)
+ABILITIES = Abilities(
+    {"late": Ability(settle=timedelta(hours=24)), "live": Ability(settle=timedelta(hours=1))}
+)
+
+
+def ask(*items: tuple[str, str]) -> UsageQuery:
+    return parse_usage_query("acme", items, now=NOW, retention_months=18)
+
+
+def seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def covered(**accounts: str) -> dict[str, AccountCoverage]:
+    """Accounts that are covered from 1 November up to an instant."""
+    begin = seconds("2026-11-01")
+    return {
+        name: AccountCoverage(name, ((begin, seconds(until)),) if until else ())
+        for name, until in accounts.items()
+    }
+
+
+def row(*group: str, start: datetime = DAY) -> Row:
+    return Row(start, start + timedelta(days=1), group, Totals(), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "status"),
+    [
+        ({"live": "2026-11-21T01:00"}, "final"),
+        ({"live": "2026-11-21T00:59:59"}, "settling"),
+        ({"late": "2026-11-21T08:00"}, "settling"),
+        ({"live": "2026-11-21T08:00", "late": "2026-11-21T08:00"}, "settling"),
+        ({"live": "2026-11-21T08:00", "late": "2026-11-22T00:00"}, "final"),
+        ({"live": "2026-11-21T08:00", "late": ""}, "settling"),
+        ({}, "settling"),
+    ],
+)
+def test_a_window_is_final_once_every_account_has_settled(accounts: dict[str, str], status: str) -> None:
+    """Each account has to be complete for its own settle time behind the window's end."""
+    assert Trusting(ask(), covered(**accounts), ABILITIES, NOW).of(row()).status == status
+
+
+def test_a_window_that_is_not_over_is_open() -> None:
+    """Whatever is covered: more may still happen."""
+    trusting = Trusting(ask(), covered(live="2026-11-23"), ABILITIES, NOW)
+    assert trusting.of(row(start=DAY + timedelta(days=1))).status == "open"
+
+
+@pytest.mark.parametrize(
+    ("query", "group", "status"),
+    [
+        (ask(("group_by", "provider")), ("live",), "final"),
+        (ask(("group_by", "country,account")), ("DE", "live"), "final"),
+        (ask(("group_by", "provider")), ("late",), "settling"),
+        (ask(("account", "live")), (), "final"),
+        (ask(("provider", "live"), ("account", "live")), (), "final"),
+        (ask(("group_by", "country")), ("DE",), "settling"),
+    ],
+)
+def test_only_accounts_that_can_contribute_matter(
+    query: UsageQuery, group: tuple[str, ...], status: str
+) -> None:
+    """Another account's delay does not hold up a row that it has no part in."""
+    trusting = Trusting(query, covered(live="2026-11-21T08:00", late="2026-11-21"), ABILITIES, NOW)
+    assert trusting.of(row(*group)).status == status
+
+
+@pytest.mark.parametrize(
+    ("accounts", "items", "expected"),
+    [
+        ({"live": "2026-11-21T01:00"}, [("to", "2026-11-21")], None),
+        ({"live": "2026-11-20T12:00"}, [("to", "2026-11-20T00:00:00Z")], None),
+        ({"late": "2026-11-21T08:00"}, [("to", "2026-11-21")], "2026-11-22T00:00"),
+        ({"live": "2026-11-21T00:30"}, [("to", "2026-11-21")], "2026-11-21T08:30"),
+        ({"live": "2026-11-21T08:00"}, [], "2026-11-22T01:00"),
+        ({"live": "2026-11-21T08:00", "late": ""}, [("provider", "live"), ("to", "2026-11-21")], None),
+    ],
+)
+def test_finalizes_at_is_the_earliest_instant(
+    accounts: dict[str, str], items: list[tuple[str, str]], expected: str | None
+) -> None:
+    """Coverage never runs ahead of the clock, so nothing is final before its end and settle time, or now."""
+    at = Trusting(ask(*items), covered(**accounts), ABILITIES, NOW).finalizes_at()
+    assert at == (None if expected is None else datetime.fromisoformat(expected).replace(tzinfo=UTC))
+
+
+def test_gaps_are_merged_over_accounts_and_end_now() -> None:
+    """Where any account lacks anything there is a gap; what has not happened yet cannot be missing."""
+    hour = 3600
+    start = seconds("2026-11-21")
+    intervals = {
+        "live": ((start - hour, start + 2 * hour), (start + 3 * hour, start + 8 * hour)),
+        "late": ((start, start + hour * 5 // 2), (start + 4 * hour, start + 9 * hour)),
+    }
+    accounts = {name: AccountCoverage(name, each) for name, each in intervals.items()}
+    trust = Trusting(ask(), accounts, ABILITIES, NOW).of(row(start=DAY + timedelta(days=1)))
+    assert trust.gaps == ((start + 2 * hour, start + 4 * hour), (start + 8 * hour, start + int(8.5 * hour)))
+    assert trust.described()["gaps"] == [
+        {"start": "2026-11-21T02:00:00Z", "end": "2026-11-21T04:00:00Z"},
+        {"start": "2026-11-21T08:00:00Z", "end": "2026-11-21T08:30:00Z"},
+    ]
+
+
+def test_without_any_account_all_is_a_gap() -> None:
+    """A tenant of whom nobody ever reported has no covered window."""
+    trust = Trusting(ask(), {}, ABILITIES, NOW).of(row())
+    assert (trust.coverage, trust.gaps) == (0.0, ((seconds("2026-11-20"), seconds("2026-11-21")),))
+
+
+intervals = st.lists(
+    st.tuples(st.integers(0, 500), st.integers(1, 20)).map(lambda each: (each[0], sum(each))), max_size=60
+).map(union)
+
+
+@given(intervals, st.integers(1, 8))
+def test_bounded_gaps_hold_every_gap(missing: tuple[Interval, ...], most: int) -> None:
+    """A bound never hides a gap, and joins no more than it has to."""
+    found = bounded(missing, most)
+    assert len(found) == min(most, len(missing))
+    assert all(any(low <= start and end <= high for low, high in found) for start, end in missing)
+    assert {start for start, _ in found} <= {start for start, _ in missing}
+    assert list(found) == sorted(found)
+
+
+LACKING = Abilities(
+    {
+        "kore-1": Ability(frozenset({"endpoint", "tag", "sms", "minute"})),
+        "simsy-1": Ability(frozenset({"fleet", "tag"})),
+    }
+)
+ACCOUNTS = {"kore-1": AccountCoverage("kore", ()), "simsy-1": AccountCoverage("simsy", ())}
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([], {}),
+        ([("group_by", "country")], {}),
+        ([("group_by", "tag")], {"tag": ["kore", "simsy"]}),
+        ([("tag", "blue"), ("provider", "simsy")], {"tag": ["simsy"]}),
+        ([("fleet", "vans"), ("group_by", "endpoint")], {"endpoint": ["kore"], "fleet": ["simsy"]}),
+        ([("fleet", "vans"), ("account", "kore-1")], {}),
+        ([("service", "sms")], {"service": ["kore"]}),
+        ([("group_by", "service")], {"service": ["kore"]}),
+        ([("service", "data")], {}),
+        ([("granularity", "minute")], {"minute": ["kore"]}),
+    ],
+)
+def test_unsupported_names_who_cannot_tell(
+    items: list[tuple[str, str]], expected: dict[str, list[str]]
+) -> None:
+    """What the question needs and a contributing account does not tell is named with its provider."""
+    assert unsupported_by(ask(*items), ACCOUNTS, LACKING) == expected
+
+
+@pytest.mark.parametrize("name", provider_names())
+def test_every_provider_says_what_it_lacks(name: str) -> None:
+    """For each source that an account of it may have."""
+    provider = find_provider(name)
+    assert provider is not None
+    assert set(provider.lacks) == set(get_args(provider.settings.model_fields["source"].annotation))
+
+
+def test_the_page_tells_what_each_provider_lacks() -> None:
+    """The table of docs/connectors.md is what the provider modules say."""
+    told = set()
+    for line in Path("docs/connectors.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in provider_names() and cells[1] in get_args(Source):
+            told.add((cells[0], cells[1], frozenset(cells[2].split(", "))))
+    lacking = {
+        (name, source, lacks)
+        for name in provider_names()
+        if (provider := find_provider(name)) is not None
+        for source, lacks in provider.lacks.items()
+    }
+    assert told == lacking
+
+
+def test_abilities_follow_the_account() -> None:
+    """Source, pro rata and settle time are the account's; without them its provider's defaults hold."""
+    tables: dict[str, dict[str, Any]] = {
+        "pushed": {"provider": "emnify"},
+        "polled": {"provider": "emnify", "source": "poll", "settle_hours": 48},
+        "spread": {"provider": "emnify", "pro_rata": True},
+        "kore-1": {"provider": "kore"},
+        "odd": {"provider": "nobody"},
+    }
+    found = abilities(Settings(accounts=tables))
+    assert set(found.accounts) == {"pushed", "polled", "spread", "kore-1"}
+    assert "country" not in found.of("pushed", "emnify").lacks
+    assert {"country", "minute"} <= found.of("polled", "emnify").lacks
+    assert found.of("polled", "emnify").settle == timedelta(hours=48)
+    assert "minute" in found.of("spread", "emnify").lacks
+    assert found.of("kore-1", "kore").settle == timedelta(hours=24)
+    # An account that is no longer configured is known by its coverage alone.
+    assert found.of("gone", "kore").lacks == found.of("kore-1", "kore").lacks
