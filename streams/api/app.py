@@ -12,7 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.abilities import UNKNOWN, Abilities
+from streams.api.bundles import add_bundles
+from streams.api.endpoints import add_endpoints
+from streams.api.fleets import add_fleets
 from streams.api.health import add_health
+from streams.api.inventory_docs import INVENTORY_EXAMPLES
 from streams.api.openapi import EXAMPLES, RECONCILIATION, complete_openapi
 from streams.api.ops import add_ops
 from streams.api.problems import install_handlers
@@ -23,6 +27,7 @@ from streams.api.reconciliation_query import (
     reconciliation_answer,
 )
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
+from streams.api.sims import add_sims
 from streams.api.tokens import Tokens
 from streams.api.usage_docs import EXAMPLE_ANSWER
 from streams.api.usage_route import add_usage
@@ -64,8 +69,17 @@ def create_app(
         redirect_slashes=False,
     )
     install_handlers(app)
-    complete_openapi(app, {**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER})
-    for add in (add_usage, _add_reconciliation, add_health, add_ops):
+    complete_openapi(app, {**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER, **INVENTORY_EXAMPLES})
+    for add in (
+        add_usage,
+        _add_reconciliation,
+        add_health,
+        add_ops,
+        add_sims,
+        add_endpoints,
+        add_fleets,
+        add_bundles,
+    ):
         add(app, service)
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -56,3 +57,14 @@ def choice(
     remedy = f"{name}={default}" if text.lower() not in choices else f"{name}={text.lower()}"
     faults.append(Fault(name, "unknown-value", "one of " + ", ".join(choices), shown(text), remedy))
     return default
+
+
+def page_limit(given: Mapping[str, list[str]], most: int, faults: list[Fault]) -> int:
+    """Return the most items of a page, or add a fault."""
+    text = given.get("limit", [str(most)])[0]
+    if re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= most:
+        return int(text)
+    faults.append(
+        Fault("limit", "out-of-range", f"an integer from 1 to {most}", shown(text), f"limit={most}")
+    )
+    return most

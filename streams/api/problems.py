@@ -66,6 +66,14 @@ class ForbiddenError(SimusageError):
     """The request's credential is known and does not reach this."""
 
 
+class UnknownError(SimusageError):
+    """The tenant has nothing that goes by this name, whoever else may."""
+
+
+class AmbiguousError(InvalidQuestionError):
+    """A name that several things of the tenant go by."""
+
+
 def problem(
     request: Request,
     status: int,
@@ -96,6 +104,8 @@ def problem(
 def install_handlers(app: FastAPI) -> None:
     """Make every error of the application a problem."""
     app.add_exception_handler(InvalidQuestionError, _invalid)
+    app.add_exception_handler(AmbiguousError, _ambiguous)
+    app.add_exception_handler(UnknownError, _unknown)
     app.add_exception_handler(UnauthenticatedError, _unauthenticated)
     app.add_exception_handler(ForbiddenError, _forbidden)
     app.add_exception_handler(RebuildingError, _rebuilding)
@@ -111,6 +121,15 @@ def _invalid(request: Request, error: Exception) -> Response:
     code = codes.pop() if len(codes) == 1 else "invalid-parameters"
     detail = "; ".join(f"{f.parameter}: want {f.rule}; got {f.got}; try {f.remedy}" for f in error.faults)
     return problem(request, 422, code, detail, faults=error.faults)
+
+
+def _ambiguous(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AmbiguousError)
+    return problem(request, 409, "ambiguous", str(error), faults=error.faults)
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    return problem(request, 404, "unknown", str(error))
 
 
 def _unauthenticated(request: Request, error: Exception) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Final, Literal, cast, get_args
 import orjson
 
 from streams.api.filters import DIMENSIONS, Dimension, Filters, parse_filter
-from streams.api.parameters import Given, choice, gathered, unexpected
+from streams.api.parameters import Given, choice, gathered, page_limit, unexpected
 from streams.api.ranges import (
     QUERY_GRANULARITIES,
     Fault,
@@ -117,7 +116,7 @@ def parse_usage_query(
     filters = {name: parse_filter(name, given[name], faults) for name in DIMENSIONS if name in given}
     require = choice("require", given, REQUIREMENTS, "any", faults)
     calendar = _calendar(given, faults)
-    limit = _limit(given, faults)
+    limit = page_limit(given, MAX_LIMIT, faults)
     if fill == "zero" and group_by:
         faults.append(
             Fault(
@@ -212,12 +211,3 @@ def _calendar(given: Given, faults: list[Fault]) -> Calendar:
 
 def _zone_fault(code: str, rule: str, got: str) -> Fault:
     return Fault("tz", code, f"{rule}, as tz=Europe/Berlin", got, "tz=UTC, or leave tz out")
-
-
-def _limit(given: Given, faults: list[Fault]) -> int:
-    text = given.get("limit", [str(MAX_LIMIT)])[0]
-    if re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    remedy = f"limit={MAX_LIMIT}"
-    faults.append(Fault("limit", "out-of-range", f"an integer from 1 to {MAX_LIMIT}", shown(text), remedy))
-    return MAX_LIMIT

@@ -1,0 +1,198 @@
+"""Bundles and their instances, as SIMSY lists them.
+
+`GET /v1/bundles`, `/v1/bundles/{id}` and `/v1/bundle-instances`. A bundle of a shared account is shown to
+whose SIMs have an instance of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from streams.api.belongings import Belonging, belongings
+from streams.api.inventory_docs import BUNDLE, BUNDLE_INSTANCES, BUNDLES
+from streams.api.inventory_views import ThingView, status_of, thing_view
+from streams.api.listing import Form, Listing, any_text, iccid, instant, lower_text, parse_listing, provider
+from streams.api.service import Service, answer
+from streams.api.visits import Visit, collection, only_thing, visit, wanted_account
+from streams.inventory import Item
+
+BUNDLE_FILTERS: Final[Mapping[str, Form]] = {
+    "provider": provider,
+    "account": any_text,
+    "status": lower_text,
+}
+INSTANCE_FILTERS: Final[Mapping[str, Form]] = {
+    "provider": provider,
+    "account": any_text,
+    "iccid": iccid,
+    "bundle_id": any_text,
+    "status": lower_text,
+    "from": instant,
+    "to": instant,
+}
+
+INSTANCES_SHOWN: Final = 1000
+
+
+class BundlesAnswer(BaseModel):
+    """A page of bundles by account and id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundles: list[ThingView]
+    next: str | None
+
+
+class BundleAnswer(BaseModel):
+    """A bundle with its instances on the tenant's SIMs, whose details say what they used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundle: ThingView
+    instances: Annotated[
+        list[ThingView], Field(max_length=INSTANCES_SHOWN, description="The first ones by account and id")
+    ]
+    instance_count: Annotated[int, Field(ge=0, description="Of all; /v1/bundle-instances has the rest")]
+
+
+class BundleInstancesAnswer(BaseModel):
+    """A page of bundle instances by account and id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundle_instances: list[ThingView]
+    next: str | None
+
+
+def add_bundles(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/bundles", response_model=BundlesAnswer, **BUNDLES)
+    async def bundles(request: Request) -> Response:
+        seen = await visit(request, service)
+        listing = parse_listing(seen.tenant, "bundles", request.query_params.multi_items(), BUNDLE_FILTERS)
+        async with seen.reader.complete():
+            found = await _bundles(seen, await _instances(seen))
+        behind = listing.after
+        views = [
+            ((item.account, item.id), thing_view(item))
+            for item in found
+            if _passes(listing, item) and (behind is None or (item.account, item.id) > behind)
+        ]
+        return collection(request, "bundles", listing, views)
+
+    @app.get("/v1/bundles/{bundle_id}", response_model=BundleAnswer, **BUNDLE)
+    async def bundle(request: Request) -> Response:
+        seen = await visit(request, service)
+        account, name = wanted_account(request), request.path_params["bundle_id"]
+        async with seen.reader.complete():
+            instances = await _instances(seen)
+            found = await _bundles(seen, instances)
+        named = [item for item in found if name in _names(item) and account in (None, item.account)]
+        wanted = only_thing("bundle", named)
+        own = [thing_view(each.item) for each in instances if _is_of(each.item, wanted)]
+        body = {"bundle": thing_view(wanted), "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)}
+        return answer(body)
+
+    @app.get("/v1/bundle-instances", response_model=BundleInstancesAnswer, **BUNDLE_INSTANCES)
+    async def bundle_instances(request: Request) -> Response:
+        seen = await visit(request, service)
+        listing = parse_listing(
+            seen.tenant, "bundle-instances", request.query_params.multi_items(), INSTANCE_FILTERS
+        )
+        async with seen.reader.complete():
+            wanted = await _wanted(seen, listing)
+
+            def passes(item: Item) -> bool:
+                return (
+                    _passes(listing, item)
+                    and listing.passes("iccid", item.sim)
+                    and _meets(listing, item)
+                    and (wanted is None or any(_is_of(item, each) for each in wanted))
+                )
+
+            found = await belongings(
+                seen, "bundle-instance", passes, after=listing.after, limit=listing.limit
+            )
+        views = [(each.place, thing_view(each.item)) for each in found]
+        return collection(request, "bundle_instances", listing, views)
+
+
+async def _instances(seen: Visit) -> list[Belonging]:
+    return await belongings(seen, "bundle-instance", lambda _: True)
+
+
+async def _bundles(seen: Visit, instances: list[Belonging]) -> list[Item]:
+    """Return the bundles that the tenant may see, by account and id."""
+    found = []
+    for account in sorted({*seen.whole, *(each.item.account for each in instances)}):
+        own = [each for each in instances if each.item.account == account]
+        places = [(account, id_) for id_ in await seen.reader.ids(account, "bundle")]
+        found += [
+            item
+            for item in (await seen.reader.items("bundle", places)).values()
+            if account in seen.whole or any(_shows(each, item) for each in own)
+        ]
+    return found
+
+
+async def _wanted(seen: Visit, listing: Listing) -> list[Item] | None:
+    """Return the bundles that `bundle_id` names, or `None` where it is not asked for."""
+    if "bundle_id" not in listing.filters:
+        return None
+    found = await _bundles(seen, await _instances(seen))
+    return [item for item in found if not listing.filters["bundle_id"].isdisjoint(_names(item))]
+
+
+def _shows(instance: Belonging, bundle: Item) -> bool:
+    return (
+        _is_of(instance.item, bundle)
+        and instance.held is not None
+        and instance.held.tenure.saw(bundle.observed_at)
+    )
+
+
+def _is_of(instance: Item, bundle: Item) -> bool:
+    name = instance.details.get("bundle_moniker") or instance.details.get("bundle_name")
+    return instance.account == bundle.account and name in _names(bundle)
+
+
+def _names(bundle: Item) -> set[str]:
+    return {bundle.id, *bundle.ids.values(), *bundle.aliases}
+
+
+def _passes(listing: Listing, item: Item) -> bool:
+    return (
+        listing.passes("provider", item.provider)
+        and listing.passes("account", item.account)
+        and listing.passes("status", (status_of(item) or "").casefold())
+    )
+
+
+def _meets(listing: Listing, item: Item) -> bool:
+    """Whether an instance's time meets the range asked for; one that says no time meets every range."""
+    asked = {
+        name: datetime.fromisoformat(min(listing.filters[name]))
+        for name in ("from", "to")
+        if name in listing.filters
+    }
+    starts, ends = (_instant(item.details.get(name)) for name in ("start_time", "end_time"))
+    return not (
+        ("from" in asked and ends is not None and ends <= asked["from"])
+        or ("to" in asked and starts is not None and starts >= asked["to"])
+    )
+
+
+def _instant(text: Any) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
