@@ -14,6 +14,7 @@ import typer
 from connectors.account_commands import backfill, plan
 from connectors.commands import deadletters
 from connectors.reassign_command import reassign
+from connectors.token_commands import token
 from streams.commands import Config, LogJson, rebuild, start, verify
 from streams.errors import ConfigError
 from streams.logs import configure_logging
@@ -120,8 +121,8 @@ def worker(config: Config = None, log_json: LogJson = False) -> None:
 def serve(config: Config = None, log_json: LogJson = False) -> None:
     """Answer queries over HTTP, each token for its own tenant only.
 
-    Needs Redis ([redis], [serve], and a [[serve.tokens]] entry for each credential). Start as many as
-    you like.
+    Needs Redis ([redis], [serve]). Tokens come from `simusage token create`, or from [[serve.tokens]]. Start
+    as many as you like; all of them count against the same limits ([serve.limits]).
 
     \b
     Example:
@@ -235,6 +236,7 @@ app.command()(verify)
 app.command()(rebuild)
 app.command()(reassign)
 app.add_typer(deadletters, name="deadletters")
+app.add_typer(token, name="token")
 
 
 def main() -> None:

@@ -89,9 +89,9 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
     polling = asyncio.create_task(run_all(parts.pollers, stop))
     following = asyncio.create_task(parts.inventory.follow(stop))
     telling = asyncio.create_task(parts.board.run(stop))
-    copying = asyncio.create_task(parts.copy.run(stop))
+    copying = [asyncio.create_task(copy.run(stop)) for copy in parts.copies]
     stopping = asyncio.create_task(stop.wait())
-    roles = [serving, polling, following, telling, copying, stopping]
+    roles = [serving, polling, following, telling, *copying, stopping]
     try:
         await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
     finally:

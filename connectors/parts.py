@@ -19,7 +19,7 @@ from connectors.compacted import FETCH_WAIT_MS, CompactedTopic
 from connectors.history import TopicHistory
 from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
-from connectors.inventory_copy import InventoryCopy
+from connectors.inventory_copy import InventoryContent
 from connectors.lease import Lease
 from connectors.plan import plan, refuse_impossible, sizes
 from connectors.poller import Poller
@@ -28,6 +28,8 @@ from connectors.receiver import Receiver
 from connectors.registry import Registered, Toolbox, utc_now
 from connectors.runs import Runs
 from connectors.status import StatusBoard, Watched
+from connectors.token_copy import TokenContent
+from connectors.topic_copy import TopicCopy
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import make_producer
 from streams.settings import CallbackSettings, Settings, secure_url
@@ -44,7 +46,7 @@ class Connector:
     pollers: list[Poller]
     receiver: Receiver
     inventory: Inventory
-    copy: InventoryCopy
+    copies: list[TopicCopy]
     runs: Runs
     board: StatusBoard
 
@@ -98,7 +100,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
             [each.poller for each in watched],
             receiver,
             inventory,
-            InventoryCopy(redis, consumer),
+            [TopicCopy(redis, consumer, content) for content in (InventoryContent(), TokenContent())],
             runs,
             StatusBoard(watched, bookmarks, runs, publisher, redis, utc_now, receiver.accepted),
         )

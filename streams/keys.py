@@ -23,6 +23,9 @@ key                             type     content
 `su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
 `su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
 `su1:rate:{bucket}`             string   when a budget of requests is full again (microseconds); expires
+`su1:tokens`                    hash     token's id -> its record of `tokens.v1`, without its secret
+`su1:tokens:copy`               hash     `offset` in the topic, `complete` (1 once all are there)
+`su1:requests:{holder}|{name}`  list     arrivals (microseconds) of the last 60 s at the endpoint; expires
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
@@ -41,6 +44,8 @@ META = f"{PREFIX}:meta"
 CONNECTORS = f"{PREFIX}:connectors"
 CALLBACKS = f"{PREFIX}:callbacks"
 INVENTORY = f"{PREFIX}:inventory"
+TOKENS = f"{PREFIX}:tokens"
+TOKENS_COPY = f"{PREFIX}:tokens:copy"
 
 
 def partition_key(partition: int) -> str:
@@ -101,6 +106,11 @@ def lease_key(account: str) -> str:
 def rate_key(bucket: str) -> str:
     """When a bucket of requests is full again, or a gate open."""
     return f"{PREFIX}:rate:{bucket}"
+
+
+def requests_key(holder: str) -> str:
+    """Requests of a tenant, or failed authentications of an address, that still count."""
+    return f"{PREFIX}:requests:{holder}"
 
 
 def inventory_key(account: str) -> str:

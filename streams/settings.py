@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -135,12 +136,26 @@ class TokenSettings(_Table):
     """Whether this credential may also look at `/ops`, which shows all accounts of all tenants."""
 
 
+class LimitSettings(_Table):
+    """How much the query endpoint takes in any 60 seconds; it answers 429 beyond."""
+
+    per_minute: Annotated[int, Field(ge=5)] = 100
+    """Requests of a tenant, by whatever credentials; an export counts as five."""
+    tenants: dict[TenantName, Annotated[int, Field(ge=5)]] = {}
+    """Other numbers for single tenants: `tenants = { acme = 600 }`."""
+    failures_per_minute: Annotated[int, Field(ge=1)] = 20
+    """Failed authentications of an address (of a /64 network, where it is IPv6) that are answered 401."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks of proxies whose X-Forwarded-For is believed: `["10.0.0.0/8"]`."""
+
+
 class ServeSettings(_Table):
     """The query endpoint."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     tokens: tuple[TokenSettings, ...] = ()
+    limits: LimitSettings = LimitSettings()
 
 
 class CallbackSettings(_Table):

@@ -14,6 +14,7 @@ HISTORY = "usage.history.v1"
 BOOKMARKS = "connectors.bookmarks.v1"
 STATUS = "connectors.status.v1"
 INVENTORY = "inventory.v1"
+TOKENS = "tokens.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +39,5 @@ def all_topics(retention_days: int) -> list[Topic]:
         Topic(BOOKMARKS, 1, compact),
         Topic(STATUS, 1, compact),
         Topic(INVENTORY, 1, compact),
+        Topic(TOKENS, 1, compact),
     ]

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.abilities import UNKNOWN, Abilities
+from streams.api.admission import Admission, LimitHeaders
 from streams.api.bundles import add_bundles
 from streams.api.endpoints import add_endpoints
 from streams.api.fleets import add_fleets
@@ -28,7 +29,6 @@ from streams.api.reconciliation_query import (
 )
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
 from streams.api.sims import add_sims
-from streams.api.tokens import Tokens
 from streams.api.usage_docs import EXAMPLE_ANSWER
 from streams.api.usage_route import add_usage
 from streams.settings import Settings
@@ -45,13 +45,11 @@ def create_app(
 
     `abilities` is what the provider modules say of the accounts.
 
-    Raises `ConfigError` for tokens or a Redis URL that cannot be used.
+    Raises `ConfigError` for tokens, limits or a Redis URL that cannot be used.
     """
-    tokens = Tokens(settings)
     client = redis if redis is not None else connect_redis(settings.redis_url)
-    service = Service(
-        settings, client, Reader(client), tokens, clock, configured_accounts(settings), abilities
-    )
+    admission = Admission(settings, client, clock)
+    service = Service(settings, client, Reader(client), clock, configured_accounts(settings), abilities)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +65,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(admission)],
     )
+    app.add_middleware(LimitHeaders, admission=admission)
     install_handlers(app)
     complete_openapi(app, {**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER, **INVENTORY_EXAMPLES})
     for add in (

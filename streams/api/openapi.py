@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from streams.api.filters import MAX_FILTER_VALUES
+from streams.api.limits import HEADERS
 from streams.api.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.reconciliation import SPANS
+from streams.tokens import Scope
 
 Json = dict[str, Any]
 
@@ -67,11 +69,18 @@ UNAUTHENTICATED: Final = problem_response(
     "no credentials were sent; want 'Authorization: Bearer TOKEN'",
     headers={"WWW-Authenticate": header("What is wanted", {"type": "string"})},
 )
+TOO_MANY: Final = problem_response(
+    429,
+    "too-many-requests",
+    "The tenant has used up its requests, or the address its failed authentications",
+    "100 requests in 60 seconds are allowed to a tenant; this counts as 5 and 2 are left; ask again in 9 s",
+    headers={"Retry-After": header("Seconds", {"type": "integer", "example": 9})},
+)
 FORBIDDEN: Final = problem_response(
     403,
     "forbidden",
     "The credential is known and does not reach this",
-    "this credential may not look at operations: want one with ops = true",
+    "this credential may not do this: want one with the scope 'export'",
 )
 INVALID: Final = problem_response(
     422,
@@ -139,7 +148,14 @@ RANGE: Final[list[Json]] = [
 """Parameters of a range."""
 
 BEARER: Final = "bearer"
-SECURITY: Final[list[dict[str, list[str]]]] = [{BEARER: []}, {CLIENT_ID: [], CLIENT_SECRET: []}]
+
+
+def security(scope: Scope) -> list[dict[str, list[str]]]:
+    """Return what a route declares that wants a credential with this scope: it is enforced as declared."""
+    return [{BEARER: [scope]}, {CLIENT_ID: [scope], CLIENT_SECRET: [scope]}]
+
+
+SECURITY: Final = security("read")
 
 RECONCILIATION_PARAMETERS: Final[list[Json]] = [
     *RANGE,
@@ -217,11 +233,11 @@ HEALTH: Final[Json] = {
 
 CONNECTORS_ROUTE: Final[Json] = {
     "summary": "How each account fares: last success, last error, how far behind, and whether it is silent",
-    "description": "Wants a credential with `ops`: it shows the accounts of all tenants, and no usage.",
+    "description": "Wants the scope `ops`: it shows the accounts of all tenants, and no usage.",
     "tags": ["ops"],
     "operation_id": "connectors",
     "responses": {401: UNAUTHENTICATED, 403: FORBIDDEN, 500: INTERNAL, 503: UNAVAILABLE},
-    "openapi_extra": {"security": SECURITY},
+    "openapi_extra": {"security": security("ops")},
 }
 
 EXAMPLE_CONNECTOR: Final[Json] = {
@@ -264,6 +280,18 @@ EXAMPLES: Final[dict[str, Json]] = {
 }
 """Examples of the answers by path; FastAPI would leave their nulls out."""
 
+LIMIT_EXAMPLES: Final = ("100", "42", "1794910513", '"tenant";q=100;w=60', '"tenant";r=42;t=13')
+
+
+def _limited(operation: Json) -> None:
+    """Say of an operation that wants a credential what this adds: 403, 429, and headers everywhere."""
+    told = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+    responses = {"403": FORBIDDEN, "429": TOO_MANY, **operation["responses"]}
+    operation["responses"] = {
+        status: {**response, "headers": {**response.get("headers", {}), **told}}
+        for status, response in sorted(responses.items())
+    }
+
 
 def complete_openapi(app: FastAPI, examples: Mapping[str, Json]) -> None:
     """Give the application's OpenAPI its description, the problem's schema and the security schemes.
@@ -284,6 +312,15 @@ def complete_openapi(app: FastAPI, examples: Mapping[str, Json]) -> None:
                 CLIENT_ID: {"type": "apiKey", "in": "header", "name": CLIENT_ID},
                 CLIENT_SECRET: {"type": "apiKey", "in": "header", "name": CLIENT_SECRET},
             }
+            components["headers"] = {
+                name: header(meaning, {"type": "integer" if value.isdigit() else "string"})
+                | {"example": int(value) if value.isdigit() else value}
+                for (name, meaning), value in zip(HEADERS.items(), LIMIT_EXAMPLES, strict=True)
+            }
+            for path in schema["paths"].values():
+                for operation in path.values():
+                    if operation.get("security"):
+                        _limited(operation)
             for path, example in examples.items():
                 content = schema["paths"][path]["get"]["responses"]["200"]["content"]
                 content["application/json"]["example"] = example

@@ -12,9 +12,10 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from streams.api.limits import Standing
 from streams.api.ranges import Fault, InvalidQuestionError
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.errors import RebuildingError, SimusageError, UnavailableError
@@ -74,6 +75,28 @@ class AmbiguousError(InvalidQuestionError):
     """A name that several things of the tenant go by."""
 
 
+class TooManyRequestsError(SimusageError):
+    """The tenant, or an address that failed to authenticate, has used up its limit."""
+
+    def __init__(self, standing: Standing, cost: int) -> None:
+        quota, seconds = standing.quota, f"{standing.window_s:g} seconds"
+        rule = {
+            "tenant": f"{quota.limit} requests in {seconds} are allowed to a tenant",
+            "address": f"{quota.limit} failed authentications in {seconds} are allowed to an address",
+        }[quota.holder]
+        super().__init__(
+            f"{rule}; this counts as {cost} and {standing.remaining} are left;"
+            f" ask again in {standing.retry_after_s} s"
+        )
+        self.retry_after_s = standing.retry_after_s
+
+
+def limit_headers(request: HTTPConnection) -> dict[str, str]:
+    """Return the headers that say what is left of the limit that the request was counted under, if it was."""
+    standing: Standing | None = getattr(request.state, "standing", None)
+    return {} if standing is None else standing.headers()
+
+
 def problem(
     request: Request,
     status: int,
@@ -108,6 +131,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(UnknownError, _unknown)
     app.add_exception_handler(UnauthenticatedError, _unauthenticated)
     app.add_exception_handler(ForbiddenError, _forbidden)
+    app.add_exception_handler(TooManyRequestsError, _too_many)
     app.add_exception_handler(RebuildingError, _rebuilding)
     app.add_exception_handler(UnavailableError, _unavailable)
     app.add_exception_handler(RequestValidationError, _unprocessable)
@@ -143,7 +167,7 @@ def _unauthenticated(request: Request, error: Exception) -> Response:
     )
 
 
-def unauthenticated(request: Request) -> UnauthenticatedError:
+def unauthenticated(request: HTTPConnection) -> UnauthenticatedError:
     """Return the error of a request whose credentials name no tenant; it never echoes them."""
     sent = {"authorization", CLIENT_ID.lower(), CLIENT_SECRET.lower()} & set(request.headers)
     wanted = f"'Authorization: Bearer TOKEN', or {CLIENT_ID} with {CLIENT_SECRET}"
@@ -156,6 +180,13 @@ def unauthenticated(request: Request) -> UnauthenticatedError:
 
 def _forbidden(request: Request, error: Exception) -> Response:
     return problem(request, 403, "forbidden", str(error))
+
+
+def _too_many(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TooManyRequestsError)
+    return problem(
+        request, 429, "too-many-requests", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    )
 
 
 def _rebuilding(request: Request, error: Exception) -> Response:
@@ -199,4 +230,5 @@ def _http(request: Request, error: Exception) -> Response:
 def _internal(request: Request, error: Exception) -> Response:
     log.error("request failed", extra={"path": request.url.path, "error": type(error).__name__})
     detail = "The endpoint failed on this request; the fault is ours and is in its log."
-    return problem(request, 500, "internal-error", detail)
+    # This response passes by every middleware.
+    return problem(request, 500, "internal-error", detail, headers=limit_headers(request))

@@ -42,7 +42,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
         app = create_app(settings, redis, abilities=abilities)
         await Reader(redis).check_start(settings.redis_url)
         if not settings.serve.tokens:
-            log.warning("no token is configured under serve.tokens, so every question is answered 401")
+            log.info("no token under serve.tokens: only those of `simusage token create` are known")
         with _listen(settings.serve.host, settings.serve.port) as listener:
             server = _Server(
                 uvicorn.Config(
@@ -50,6 +50,8 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
                     log_config=None,
                     access_log=False,
                     server_header=False,
+                    # Whom to believe about addresses is `serve.limits.trusted_proxies`.
+                    proxy_headers=False,
                     timeout_graceful_shutdown=STOP_WITHIN_S,
                 )
             )

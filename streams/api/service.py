@@ -13,10 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.abilities import Abilities
-from streams.api.problems import ForbiddenError, unauthenticated
 from streams.api.reader import Reader
 from streams.api.rows import AccountCoverage
-from streams.api.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
 from streams.settings import Settings
 
 Clock = Callable[[], datetime]
@@ -29,12 +27,11 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The settings, the read model, who may ask, and the time."""
+    """The settings, the read model, and the time."""
 
     settings: Settings
     redis: Redis
     reader: Reader
-    tokens: Tokens
     clock: Clock
     configured: Mapping[str, Mapping[str, AccountCoverage]]
     """Accounts that may bring usage, by tenant."""
@@ -42,17 +39,9 @@ class Service:
     """What the accounts' providers can tell, and when it settles."""
 
     def tenant(self, request: Request) -> str:
-        """Return whose credential the request has. Raises `UnauthenticatedError`."""
-        tenant = self.tokens.tenant(*_credentials(request))
-        if tenant is None:
-            raise unauthenticated(request)
+        """Return who asks; the route has to declare `security`, so that this was found out."""
+        tenant: str = request.state.tenant
         return tenant
-
-    def permit_operator(self, request: Request) -> None:
-        """Raise `UnauthenticatedError` or `ForbiddenError` unless the request may look at operations."""
-        self.tenant(request)
-        if not self.tokens.operates(*_credentials(request)):
-            raise ForbiddenError("this credential may not look at operations: want one with ops = true")
 
     async def accounts(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the tenant's accounts, with what each is known to be complete for."""
@@ -77,8 +66,3 @@ def configured_accounts(settings: Settings) -> dict[str, dict[str, AccountCovera
 def answer(body: dict[str, Any], *, cache: str = "private, no-cache") -> Response:
     """Return a JSON response; `cache` is its `Cache-Control`."""
     return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": cache})
-
-
-def _credentials(request: Request) -> tuple[str | None, str | None, str | None]:
-    headers = request.headers
-    return headers.get("authorization"), headers.get(CLIENT_ID), headers.get(CLIENT_SECRET)

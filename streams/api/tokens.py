@@ -1,17 +1,67 @@
-"""Tokens of the query endpoint: a bearer token or a header pair names exactly one tenant."""
+"""Credentials of a request, and those of the configuration: each names exactly one tenant."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from streams.errors import ConfigError
 from streams.settings import Settings, TokenSettings
+from streams.tokens import Scope, is_id, split_bearer
 
 CLIENT_ID = "CF-Access-Client-Id"
 CLIENT_SECRET = "CF-Access-Client-Secret"  # noqa: S105 - the header's name
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a credential is, and what it may do."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request shows; `unreadable` stands for a scheme that is not ours."""
+
+    kind: Literal["bearer", "pair", "unreadable"]
+    parts: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def id_and_secret(self) -> tuple[str, str] | None:
+        """The parts of a token of `tokens.v1`, if it could be one."""
+        if self.kind == "bearer":
+            return split_bearer(self.parts[0])
+        if self.kind == "pair" and is_id(self.parts[0]):
+            return self.parts[0], self.parts[1]
+        return None
+
+
+def credentials_of(headers: Mapping[str, str]) -> list[Credential]:
+    """Return what the request's headers show: a bearer token, a header pair, both or nothing."""
+    shown = []
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.strip().partition(" ")
+        known = scheme.lower() == "bearer"
+        shown.append(Credential("bearer", (token.strip(),)) if known else Credential("unreadable"))
+    pair = headers.get(CLIENT_ID.lower()), headers.get(CLIENT_SECRET.lower())
+    if pair != (None, None):
+        shown.append(Credential("pair", (pair[0] or "", pair[1] or "")))
+    return shown
+
+
+def agreed(holders: Sequence[Holder | None]) -> Holder | None:
+    """Return the tenant that every credential of a request names, with what all of them may do."""
+    known = [holder for holder in holders if holder is not None]
+    if len(known) != len(holders) or len({holder.tenant for holder in known}) != 1:
+        return None
+    return Holder(known[0].tenant, frozenset.intersection(*(holder.scopes for holder in known)))
 
 
 class Tokens:
@@ -22,8 +72,7 @@ class Tokens:
 
     def __init__(self, settings: Settings) -> None:
         self._key = secrets.token_bytes(32)
-        self._tenants: dict[bytes, str] = {}
-        self._operators: set[bytes] = set()
+        self._holders: dict[bytes, Holder] = {}
         client_ids: set[str] = set()
         for number, token in enumerate(settings.serve.tokens):
             key = f"serve.tokens[{number}]"
@@ -42,47 +91,23 @@ class Tokens:
                 self._add(f"{key}.client_secret", token, "pair", *pair)
 
     def __len__(self) -> int:
-        return len(self._tenants)
+        return len(self._holders)
 
-    def tenant(
-        self, authorization: str | None, client_id: str | None = None, client_secret: str | None = None
-    ) -> str | None:
-        """Return the tenant of the request's headers, or `None` unless every credential in them names it."""
-        named = {self._tenants.get(digest) for digest in self._found(authorization, client_id, client_secret)}
-        return named.pop() if len(named) == 1 else None
-
-    def operates(
-        self, authorization: str | None, client_id: str | None = None, client_secret: str | None = None
-    ) -> bool:
-        """Whether every credential of the request's headers may look at operations."""
-        found = self._found(authorization, client_id, client_secret)
-        return bool(found) and all(digest in self._operators for digest in found)
-
-    def _found(
-        self, authorization: str | None, client_id: str | None, client_secret: str | None
-    ) -> list[bytes]:
-        """Return the digest of each credential in the headers, an empty one where it is unknown."""
-        found = []
-        if authorization is not None:
-            scheme, _, token = authorization.strip().partition(" ")
-            found.append(self._find("bearer", token.strip()) if scheme.lower() == "bearer" else b"")
-        if client_id is not None or client_secret is not None:
-            found.append(self._find("pair", client_id or "", client_secret or ""))
-        return found
+    def holder(self, credential: Credential) -> Holder | None:
+        """Return whose the credential is, if the configuration has it."""
+        return self._holders.get(self._find(credential.kind, *credential.parts))
 
     def _add(self, key: str, token: TokenSettings, *parts: str) -> None:
         digest = self._digest(*parts)
-        if digest in self._tenants:
+        if digest in self._holders:
             raise ConfigError(key, "(hidden)", "another entry has the same: give every entry its own")
-        self._tenants[digest] = token.tenant
-        if token.ops:
-            self._operators.add(digest)
+        self._holders[digest] = Holder(token.tenant, _CONFIGURED | ({"ops"} if token.ops else frozenset()))
 
     def _find(self, *parts: str) -> bytes:
         wanted = self._digest(*parts)
         found = b""
         # Every digest is compared, so that the time tells neither whether nor where one matched.
-        for digest in self._tenants:
+        for digest in self._holders:
             if hmac.compare_digest(digest, wanted):
                 found = digest
         return found
@@ -90,6 +115,9 @@ class Tokens:
     def _digest(self, *parts: str) -> bytes:
         framed = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
         return hmac.digest(self._key, framed, hashlib.sha256)
+
+
+_CONFIGURED: Final[frozenset[Scope]] = frozenset({"read", "export"})
 
 
 def _check(key: str, token: TokenSettings, tenants: Sequence[str]) -> None:

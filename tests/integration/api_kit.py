@@ -26,7 +26,7 @@ from streams.cells import (
     encode_cell,
     measures_to_json,
 )
-from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
+from streams.settings import LimitSettings, RedisSettings, ServeSettings, Settings, TokenSettings
 from streams.windows import GRANULARITIES, hour_number, hour_start, window_start
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -55,7 +55,17 @@ ACCOUNTS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def settings(redis_url: str, *, port: int = 0, accounts: dict[str, dict[str, Any]] | None = None) -> Settings:
+PLENTY: Final = LimitSettings(per_minute=1_000_000, failures_per_minute=1_000_000)
+"""For tests of something else."""
+
+
+def settings(
+    redis_url: str,
+    *,
+    port: int = 0,
+    accounts: dict[str, dict[str, Any]] | None = None,
+    limits: LimitSettings = PLENTY,
+) -> Settings:
     """A configuration with a bearer token and a header pair for each tenant."""
     tokens = tuple(
         TokenSettings(
@@ -69,7 +79,7 @@ def settings(redis_url: str, *, port: int = 0, accounts: dict[str, dict[str, Any
     return Settings(
         tenants=TENANTS,
         redis=RedisSettings(url=SecretStr(redis_url)),
-        serve=ServeSettings(port=port, tokens=tokens),
+        serve=ServeSettings(port=port, tokens=tokens, limits=limits),
         accounts=accounts or {},
     )
 

@@ -134,8 +134,9 @@ async def test_openapi_lists_what_can_come_back(api: httpx.AsyncClient) -> None:
     """Operation, parameters, security and problems are documented, and the examples fit their models."""
     document = (await api.get("/openapi.json")).json()
     operation = document["paths"]["/v1/usage"]["get"]
-    assert set(operation["responses"]) == {"200", "304", "401", "409", "422", "500", "503"}
-    assert {"bearer": []} in operation["security"]
+    assert set(operation["responses"]) == {"200", "304", "401", "403", "409", "422", "429", "500", "503"}
+    assert all("X-RateLimit-Remaining" in response["headers"] for response in operation["responses"].values())
+    assert {"bearer": ["read"]} in operation["security"]
     assert document["components"]["schemas"]["Problem"]["properties"]["errors"]
     example = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert example["rows"][0]["data"]["billed_bytes"] is None

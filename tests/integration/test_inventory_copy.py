@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
 from connectors.inventory import Inventory, Seen, kafka_inventory
-from connectors.inventory_copy import InventoryCopy
+from connectors.inventory_copy import InventoryContent
 from connectors.publisher import Publisher
+from connectors.topic_copy import TopicCopy
 from streams import keys
 from streams.inventory import Assignment
 from streams.kafka import ensure_topics, make_producer
@@ -59,7 +60,7 @@ async def copying(settings: Settings, redis: Redis) -> AsyncIterator[None]:
         return AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
 
     stop = asyncio.Event()
-    task = asyncio.create_task(InventoryCopy(redis, consumer).run(stop))
+    task = asyncio.create_task(TopicCopy(redis, consumer, InventoryContent()).run(stop))
     try:
         yield
     finally:
