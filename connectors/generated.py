@@ -26,7 +26,7 @@ from connectors.registry import provider_names
 from connectors.simulators.faults import FAULTS
 from streams.api.app import create_app
 from streams.events import CoverageEvent, TotalsEvent, UsageEvent
-from streams.settings import Settings, TokenSettings
+from streams.settings import LimitSettings, Settings, TokenSettings
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 
@@ -70,7 +70,6 @@ simusage simulate --port 0 --faults simsy-shifting-pages,simsy-throttle
 _MEANINGS: Final = {
     "host": "Address to listen on.",
     "port": "Port to listen on; 0 takes a free one, which the log names.",
-    "tokens": "One entry for each credential; see below.",
     "bearer": "Token of the header `Authorization: Bearer`.",
     "client_secret": "Value of CF-Access-Client-Secret.",
     "tenant": "The tenant that this entry speaks for.",
@@ -115,8 +114,9 @@ def configuration_page() -> str:
     }
     parts = [_INTRODUCTION, _section("Top level", Settings, without={*tables, "accounts"})]
     for name, model in tables.items():
-        parts.append(_section(f"`[{name}]`", model))
+        parts.append(_section(f"`[{name}]`", model, without={"limits"}))
         if name == "serve":
+            parts.append(_section("`[serve.limits]`", LimitSettings))
             parts.append(_section("`[[serve.tokens]]`", TokenSettings))
     parts.append(_section("`[accounts.NAME]`, every provider", AccountSettings))
     parts.append(_section("An entry of `assign`", AssignRule))

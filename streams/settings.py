@@ -155,6 +155,7 @@ class ServeSettings(_Table):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     tokens: tuple[TokenSettings, ...] = ()
+    """Credentials beside those of `simusage token create`, one entry for each; see below."""
     limits: LimitSettings = LimitSettings()
 
 

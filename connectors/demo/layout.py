@@ -198,6 +198,7 @@ class Layout:
             f"[redis]\nurl = {_text(self.redis)}\n",
             "[worker]\n# The embedded broker lets a first join wait for half of it.\nsession_timeout_s = 6\n",
             f"[serve]\nhost = {_text(HOST)}\nport = {self.query_port}\n",
+            "[serve.limits]\n# The screen asks with the tenants' tokens too.\nper_minute = 6000\n",
             *(
                 f"[[serve.tokens]]\ntenant = {_text(name)}\n"
                 f"bearer = {self._reference(f'serve-{name}-bearer')}\n"

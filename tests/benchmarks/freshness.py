@@ -247,7 +247,7 @@ def _token(tenant: str) -> str:
 
 
 def _tables(rig: Rig, callbacks: int, query: int) -> str:
-    parts = [f"[serve]\nport = {query}\n"]
+    parts = [f"[serve]\nport = {query}\nlimits.per_minute = 1000000\n"]
     for tenant in rig.tenants:
         reference = kept(rig.folder, f"bearer-{tenant}", _token(tenant))
         parts.append(f'[[serve.tokens]]\ntenant = "{tenant}"\nbearer = "{reference}"\n')

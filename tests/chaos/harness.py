@@ -164,7 +164,10 @@ class Chaos:
             entries.append(f'[[serve.tokens]]\ntenant = "{tenant}"\nbearer = "file:{secret}"\n')
         config = folder / "serve.toml"
         config.write_text(
-            self.stack.config.read_text() + f"\n[serve]\nport = {port}\n" + "".join(entries), "utf-8"
+            self.stack.config.read_text()
+            + f"\n[serve]\nport = {port}\nlimits.per_minute = 1000000\n"
+            + "".join(entries),
+            "utf-8",
         )
         command = [sys.executable, "-m", "simusage", "serve", "--config", str(config)]
         self.stack.workers.append(spawn(command, folder / "serve.log", cwd=Path.cwd()))

@@ -36,6 +36,8 @@ from streams.inventory import decode as decode_inventory
 from streams.inventory import message as inventory_message
 from streams.reconciling import RECONCILIATION_TYPE
 from streams.settings import KafkaSettings, RetentionSettings
+from streams.tokens import SCOPES, TOKEN_TYPE, mint
+from streams.tokens import message as token_message
 from streams.topics import (
     AGGREGATES,
     BOOKMARKS,
@@ -43,6 +45,7 @@ from streams.topics import (
     INVENTORY,
     RECONCILIATION,
     STATUS,
+    TOKENS,
     USAGE_EVENTS,
     all_topics,
 )
@@ -274,6 +277,14 @@ def test_the_inventory_is_as_described() -> None:
         assert decode_inventory(inventory_message(owner).key, inventory_message(owner).value) == owner
 
 
+@pytest.mark.parametrize("expires", [None, NOW + timedelta(days=90)])
+@pytest.mark.parametrize("revoked", [None, NOW])
+def test_tokens_are_as_described(expires: datetime | None, revoked: datetime | None) -> None:
+    """With and without an end, valid and revoked."""
+    token, _ = mint("acme", "dashboard", SCOPES, NOW, expires)
+    check_message(TOKENS, "token", token_message(token.model_copy(update={"revoked_at": revoked})))
+
+
 @pytest.mark.parametrize("done", [Done(run="r-1", until=5), Done(run="r-1", until=5, records=3, error="no")])
 def test_backfills_are_as_described(done: Done) -> None:
     """What was asked for, and how far it has come."""
@@ -317,6 +328,7 @@ def test_the_names_are_the_types_of_the_events() -> None:
         ITEM_TYPE,
         RECONCILIATION_TYPE,
         OWNERSHIP_TYPE,
+        TOKEN_TYPE,
     }
 
 

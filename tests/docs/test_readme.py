@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer.main
 
@@ -162,6 +163,19 @@ def test_a_configuration_is_checked(demo: Demo) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_token_is_made_and_answers(demo: Demo) -> None:
+    """Both forms of what `simusage token create` shows ask for the tenant's usage."""
+    (line,) = (line for line in commands("simusage") if " token " in line)
+    done = subprocess.run(role(line, demo), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = dict(re.findall(r"^  ([\w-]+): (.+)$", done.stdout, re.MULTILINE))
+    bearer, pair = {"Authorization": shown.pop("Authorization")}, shown
+    for headers in (bearer, pair):
+        answer = httpx.get(f"{demo.endpoints()['query']}/v1/usage", headers=headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["tenant"] == "acme"
+
+
 @pytest.mark.parametrize(
     ("line", "sign"),
     [
@@ -170,7 +184,7 @@ def test_a_configuration_is_checked(demo: Demo) -> None:
             {"connect": "callbacks at", "worker": "filled partition=7", "serve": "listens"}[line.split()[1]],
         )
         for line in commands("simusage")
-        if " check " not in line
+        if line.split()[1] not in {"check", "token"}
     ],
 )
 def test_each_role_runs_apart(demo: Demo, tmp_path: Path, line: str, sign: str) -> None:

@@ -9,7 +9,17 @@ from connectors.demo.embedded import free_port
 from simusage import app
 from tests.unit.test_cli import refused, simusage
 
-COMMANDS = ("verify", "rebuild", "deadletters list", "deadletters show", "deadletters replay", "reassign")
+COMMANDS = (
+    "verify",
+    "rebuild",
+    "deadletters list",
+    "deadletters show",
+    "deadletters replay",
+    "reassign",
+    "token create",
+    "token list",
+    "token revoke",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
