@@ -8,7 +8,8 @@ from typing import Any
 from aiokafka.structs import ConsumerRecord
 from redis.asyncio import Redis
 
-from connectors.inventory_copy import InventoryCopy
+from connectors.inventory_copy import InventoryContent
+from connectors.topic_copy import TopicCopy
 from streams import keys
 from streams.inventory import Assignment, Item, Kind, Ownership, Place, message
 from streams.topics import INVENTORY
@@ -52,7 +53,7 @@ class Copy:
             ConsumerRecord(INVENTORY, 0, n, 0, 0, made.key, made.value, None, 0, 0, ())
             for n, made in enumerate(map(message, entries), self._offset)
         ]
-        copy = InventoryCopy(self._redis, _nothing)
+        copy = TopicCopy(self._redis, _nothing, InventoryContent())
         at, end = self._offset, self._offset + len(records)
         await self._redis.hset(keys.INVENTORY, "offset", str(at))
         assert await copy._copied(records, at, end, complete=complete)
