@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import faust
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
+from faust.types import TP
 
 FETCH_WAIT_MS: Final = 25
 """Longest wait of one fetch for something to come. While it waits, nothing else is fetched from that broker,
@@ -21,8 +23,47 @@ class _Thread(AIOKafkaConsumerThread):
 
 
 class _Consumer(Consumer):
+    """Loses no event between a recovery and what follows it.
+
+    Faust resumes the source before it goes back to what is committed and before it empties the streams'
+    queues: what it fetches in between is lost until the next restart. Here the source waits for both.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held: set[TP] = set()
+        """Partitions of the source that are to be resumed with the flow."""
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        tps = set(tps)
+        source = {tp for tp in tps if self._is_source(tp)}
+        self._held |= source
+        super().resume_partitions(tps - source)
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        tps = set(tps)
+        self._held -= tps
+        super().pause_partitions(tps)
+
+    def resume_flow(self) -> None:
+        super().resume_flow()
+        if self._held:
+            super().resume_partitions(self._held & self.assignment())
+            self._held = set()
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        # A queue that a rebalance has emptied must not resume what is paused.
+        if tp in self._paused_partitions:
+            self._buffered_partitions.discard(tp)
+        else:
+            super().on_buffer_drop(tp)
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's name
+        # A copy: Faust's own set may become empty while this waits, which would mean all partitions.
+        return await super()._getmany(set(active_partitions), timeout)
 
     async def perform_seek(self) -> None:
         """Go back to what is committed, and to the beginning where nothing is.
@@ -34,10 +75,14 @@ class _Consumer(Consumer):
         bare = [
             TopicPartition(tp.topic, tp.partition)
             for tp in self.assignment()
-            if not self._committed_offset.get(tp) and self.app.topics.acks_enabled_for(tp.topic)
+            if not self._committed_offset.get(tp) and self._is_source(tp)
         ]
         if bare:
             await self._thread.seek_to_beginning(*bare)
+
+    def _is_source(self, tp: TP) -> bool:
+        found: bool = self.app.topics.acks_enabled_for(tp.topic)
+        return found
 
 
 def fetch_promptly(app: faust.App) -> None:

@@ -51,3 +51,42 @@ async def test_after_a_recovery_a_partition_without_a_commit_begins_anew(
     monkeypatch.setattr(app.topics, "acks_enabled_for", lambda topic: topic == topics.USAGE_EVENTS)
     await consumer.perform_seek()
     assert sorted(begun) == [TopicPartition(topics.USAGE_EVENTS, partition) for partition in (0, 2)]
+
+
+def test_the_source_is_resumed_with_the_flow_and_not_before(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two Faust empties the queues that its events would lie in."""
+    consumer = app.consumer
+    source, gone, changelog = TP(topics.USAGE_EVENTS, 0), TP(topics.USAGE_EVENTS, 1), TP("state-changelog", 0)
+    monkeypatch.setattr(consumer._thread, "assignment", lambda: {source, changelog})
+    monkeypatch.setattr(app.topics, "acks_enabled_for", lambda topic: topic == topics.USAGE_EVENTS)
+    consumer._set_active_tps({source, gone, changelog})
+    consumer.pause_partitions({source, gone, changelog})
+    consumer.resume_partitions({source, gone, changelog})
+    assert consumer._active_partitions == {changelog}
+    consumer.on_buffer_full(source)
+    consumer.on_buffer_drop(source)
+    assert consumer._active_partitions == {changelog}
+    consumer.resume_flow()
+    assert consumer._active_partitions == {changelog, source}
+    consumer.pause_partitions({source})
+    consumer.resume_flow()
+    assert consumer._active_partitions == {changelog}
+
+
+async def test_a_fetch_keeps_to_the_partitions_that_it_began_with(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust clears its set while the fetch waits, and aiokafka takes none for all."""
+    asked: list[set[TP]] = []
+
+    async def getmany(partitions: set[TP], _seconds: float) -> dict[TP, Any]:
+        active.clear()
+        asked.append(partitions)
+        return {}
+
+    active = {TP("state-changelog", 0)}
+    monkeypatch.setattr(app.consumer._thread, "getmany", getmany)
+    await app.consumer._getmany(active, 1.0)
+    assert asked == [{TP("state-changelog", 0)}]
