@@ -94,8 +94,9 @@ class _Emnify:
         settings = account.settings
         if settings.source == "poll":
             key, every_s = "poll_interval_s", settings.poll_interval_s
+            requests = max(1, sims) * (2 if settings.minutes else 1)
             polls = [
-                Need("statistics", "/api/v1/sim/1/stats/daily", max(1, sims), every_s, key),
+                Need("statistics", "/api/v1/sim/1/stats/daily", requests, every_s, key),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), every_s, key),
             ]
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from connectors import inventory
 from connectors.account import Traits
@@ -12,9 +12,18 @@ from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen_in
 from connectors.emnify_api import EmnifyApi, SimItem
 from connectors.emnify_cdr import tags_of
+from connectors.emnify_minutes import Minutes
 from connectors.emnify_settings import EmnifyAccount
-from connectors.emnify_stats import DAY, Amount, daily_amounts, day_identity, usage_record
-from connectors.history import newest
+from connectors.emnify_stats import (
+    DAY,
+    SERVICES,
+    Amount,
+    daily_amounts,
+    identity_of,
+    minute_amounts,
+    usage_record,
+)
+from connectors.history import Statement, newest
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import EPOCH, micros, raw_row
@@ -36,6 +45,8 @@ class _Reading:
     at: datetime
     first: datetime
     end: datetime
+    minutes: Minutes
+    """Parts of those days that are known."""
     run: str | None = None
     """The backfill that reads, which tells everything and retracts nothing."""
     sims: int = 0
@@ -52,6 +63,7 @@ class EmnifyPoll:
         self._toolbox = toolbox
         self._api = EmnifyApi(account, toolbox.http)
         self._changes = ChangeFilter()
+        self._minutes = Minutes()
         self._observed: int | None = None
 
     @property
@@ -77,8 +89,10 @@ class EmnifyPoll:
         await bookmarks.put(
             self.account, Bookmark(covered_until=covered, last_observation=observation), proceed
         )
-        reading = _Reading(observation, now, self._first(bookmark, now), _midnight(now) + DAY)
-        self._changes.forget_before(reading.first)
+        first, end_of_today = self._first(bookmark, now), _midnight(now) + DAY
+        reading = _Reading(observation, now, first, end_of_today, self._minutes)
+        self._changes.forget_before(first)
+        self._minutes.forget_before(first)
         if not known:
             await self._recall(reading.first, proceed)
         self._observed = observation
@@ -118,7 +132,9 @@ class EmnifyPoll:
         )
         if bookmark is not None and bookmark.last_observation == self._observed:
             self._observed = observation
-        reading = _Reading(observation, now, low, high, run)
+        minutes = Minutes()
+        minutes.recall(each.record for each in await self._published(low, proceed))
+        reading = _Reading(observation, now, low, high, minutes, run)
         async for page in self._api.sims():
             for item in page:
                 await self._read(item, reading, proceed)
@@ -135,26 +151,38 @@ class EmnifyPoll:
     async def _recall(self, since: datetime, proceed: Proceed) -> None:
         """Learn from Kafka what was published of these days by another process."""
         self._changes.clear()
-        if self._toolbox.history is not None:
-            known = await newest(self._toolbox.history, self._account, since, proceed)
-            self._changes.remember(seen_in(each.record) for each in known if not each.record.retracted)
+        self._minutes.clear()
+        known = await self._published(since, proceed)
+        self._changes.remember(seen_in(each.record) for each in known if not each.record.retracted)
+        self._minutes.recall(each.record for each in known)
+
+    async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
+        history = self._toolbox.history
+        return [] if history is None else await newest(history, self._account, since, proceed)
 
     async def _read(self, item: SimItem, reading: _Reading, proceed: Proceed) -> None:
         """Read one SIM's days and publish what has changed of them."""
         settings, batch = self._account.settings, Batch()
+        hour: Any = None
+        if settings.minutes and reading.run is None:
+            # Before the days, so that they have room for it.
+            hour, now = await self._api.stats(f"sim/{item.id}"), self._toolbox.clock()
         body = await self._api.daily(f"sim/{item.id}", reading.first.date(), reading.end.date())
         try:
             sim = canonical_iccid(item.iccid)
+            if hour is not None:
+                reading.minutes.learn(item.id, minute_amounts(hour, now=now, mb_bytes=settings.mb_bytes))
             amounts = [
                 amount
-                for amount in daily_amounts(body, mb_bytes=settings.mb_bytes)
-                if reading.first <= amount.start < reading.end
+                for day in daily_amounts(body, mb_bytes=settings.mb_bytes)
+                if reading.first <= day.start < reading.end
+                for amount in reading.minutes.parts(item.id, day)
             ]
             records = [self._record(amount, item, sim, reading) for amount in amounts]
             if reading.run is None:
                 records += self._gone(records, item, sim, reading)
         except DataError as error:
-            batch.reject(raw_row({"sim": item.id, "days": body}), error)
+            batch.reject(raw_row({"sim": item.id, "hour": hour, "days": body}), error)
         else:
             for record in records:
                 self._file(record, item, batch, reading)
@@ -188,16 +216,18 @@ class EmnifyPoll:
     def _gone(
         self, records: list[UsageRecord], item: SimItem, sim: str, reading: _Reading
     ) -> list[UsageRecord]:
-        """Take back the days that were told and are not any more."""
+        """Take back the days and minutes that were told and are not any more."""
         told = {record.identity for record in records}
-        gone, start = [], reading.first
-        while start < reading.end:
-            for amount in (Amount(start, "data", 0), Amount(start, "sms", 0)):
-                if day_identity(start, item.id, amount.service) not in told:
+        days = [reading.first + number * DAY for number in range((reading.end - reading.first) // DAY)]
+        gone = []
+        for service in SERVICES:
+            known = [Amount(day, service, 0) for day in days]
+            known += reading.minutes.of(item.id, service, reading.first, reading.end)
+            for amount in known:
+                if identity_of(amount, item.id) not in told:
                     record = self._record(amount, item, sim, reading)
                     if self._changes.knows(seen_in(record)):
                         gone.append(record.model_copy(update={"retracted": True}))
-            start += DAY
         return gone
 
     def _file(self, record: UsageRecord, item: SimItem, batch: Batch, reading: _Reading) -> None:

@@ -45,6 +45,9 @@ class EmnifySettings(AccountSettings):
     history_days: Annotated[int, Field(ge=1, le=180)] = 31
     """Days that the very first poll reads."""
 
+    minutes: bool = False
+    """Whether polls count the last hour's usage in its minutes. It takes a second request for each SIM."""
+
     @model_validator(mode="after")
     def _secret_for_pushes(self) -> Self:
         if self.source == "push" and self.callback_secret is None:

@@ -1,4 +1,4 @@
-"""emnify's statistics of SIMs, endpoints and organisations: days and months, and what they become here.
+"""emnify's statistics of SIMs, endpoints and organisations: days, months, the last hour's minutes.
 
 The shapes differ: an array or a bare object, numbers or their text, months that are absent without traffic,
 and a summary among the days (emnify's documentation). All of them are read alike.
@@ -6,8 +6,9 @@ and a summary among the days (emnify's documentation). All of them are read alik
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
@@ -15,17 +16,27 @@ from pydantic import Field, ValidationError
 from connectors.emnify_parts import Part
 from connectors.values import Exact, InstantText, scaled
 from streams.errors import DataError
-from streams.events import describe
+from streams.events import describe, short
 from streams.usage import Service, UsageRecord
 
 DAY: Final = timedelta(days=1)
+MINUTE: Final = timedelta(minutes=1)
+
+MINUTE_NAME: Final = "total:minute:"
+"""What the identities of minutes begin with."""
+
+NEAR: Final = timedelta(hours=2)
+"""The last hour's minutes come without their date, and none is further away than this."""
+
+SERVICES: Final[tuple[Service, ...]] = ("data", "sms")
 
 _SUMMARY: Final = "TOTAL"
+_NOTHING: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What was used of one service in one UTC day or month: bytes, or messages."""
+    """What was used of one service in one UTC minute, day or month: bytes, or messages."""
 
     start: datetime
     service: Service
@@ -33,6 +44,8 @@ class Amount:
     rx: int | None = None
     """Of data alone: emnify's pages contradict each other about the direction of SMS."""
     tx: int | None = None
+    span: timedelta = DAY
+    """That of a minute or of a day; of a month it says nothing."""
 
 
 class _Volumes(Part):
@@ -56,7 +69,18 @@ class _Month(Part):
     sms: _Monthly | None = None
 
 
+class _Ways(Part):
+    rx: list[tuple[str, Exact]] = Field(default_factory=list)
+    tx: list[tuple[str, Exact]] = Field(default_factory=list)
+
+
+class _Hour(Part):
+    data: _Ways = Field(default_factory=_Ways)
+    sms: _Ways = Field(default_factory=_Ways)
+
+
 class _Stats(Part):
+    last_hour: _Hour = Field(default_factory=_Hour)
     last_month: _Month = Field(default_factory=_Month)
     current_month: _Month = Field(default_factory=_Month)
 
@@ -83,13 +107,7 @@ def monthly_amounts(body: Any, *, mb_bytes: int) -> list[Amount]:
 
     A month that is absent had no traffic; it is not told as 0, because its name is not told either.
     """
-    if isinstance(body, list):
-        body = body[0] if len(body) == 1 else body
-    try:
-        stats = _Stats.model_validate(body)
-    except ValidationError as error:
-        raise DataError("malformed", describe(error)) from None
-    found = []
+    stats, found = _stats(body), []
     for month in (stats.last_month, stats.current_month):
         parts: tuple[tuple[Service, _Monthly | None], ...] = (("data", month.data), ("sms", month.sms))
         for service, volumes in parts:
@@ -99,9 +117,31 @@ def monthly_amounts(body: Any, *, mb_bytes: int) -> list[Amount]:
     return found
 
 
-def day_identity(start: datetime, sim_id: int, service: Service) -> str:
-    """Name the statement about one SIM, day and service."""
-    return f"total:day:{start:%Y-%m-%d}:{sim_id}:{service}"
+def minute_amounts(body: Any, *, now: datetime, mb_bytes: int) -> list[Amount]:
+    """Read `last_hour` of `.../stats`, minutes without usage included. Raises `DataError` (`malformed`).
+
+    Its minutes have no date and are those nearest to `now`; there may be 59 of them (emnify's documentation).
+    Of data both directions add up to the total, of SMS only the total counts.
+    """
+    hour, found = _stats(body).last_hour, []
+    services: tuple[tuple[Service, _Ways], ...] = (("data", hour.data), ("sms", hour.sms))
+    for service, ways in services:
+        rx, tx = ({_minute(label, now): volume for label, volume in way} for way in (ways.rx, ways.tx))
+        for start in sorted({*rx, *tx}):
+            volumes = _Volumes(
+                volume=rx.get(start, _NOTHING) + tx.get(start, _NOTHING),
+                volume_rx=rx.get(start, _NOTHING),
+                volume_tx=tx.get(start, _NOTHING),
+            )
+            found.append(replace(_amount(start, service, volumes, mb_bytes), span=MINUTE))
+    return found
+
+
+def identity_of(amount: Amount, sim_id: int) -> str:
+    """Name the statement about one SIM, service and day or minute."""
+    if amount.span == MINUTE:
+        return f"{MINUTE_NAME}{amount.start:%Y-%m-%dT%H.%M}:{sim_id}:{amount.service}"
+    return f"total:day:{amount.start:%Y-%m-%d}:{sim_id}:{amount.service}"
 
 
 def usage_record(
@@ -114,17 +154,17 @@ def usage_record(
     tags: tuple[str, ...],
     pro_rata: bool,
 ) -> UsageRecord:
-    """Make the statement of a SIM's day, which replaces what was read of the same day before.
+    """Make the statement of a SIM's day or minute, which replaces what was read of the same before.
 
     Money is unknown: emnify's daily costs are deprecated. Raises `DataError` (`malformed`).
     """
     try:
         return UsageRecord(
-            identity=day_identity(amount.start, sim_id, amount.service),
+            identity=identity_of(amount, sim_id),
             revision=observation,
             semantics="period_total",
             start=amount.start,
-            end=amount.start + DAY,
+            end=amount.start + amount.span,
             sim=sim,
             service=amount.service,
             total=amount.total,
@@ -132,10 +172,31 @@ def usage_record(
             tx=amount.tx,
             endpoint=endpoint,
             tags=tags,
-            pro_rata=pro_rata,
+            pro_rata=pro_rata and amount.span == DAY,
         )
     except ValidationError as error:
         raise DataError("malformed", describe(error)) from None
+
+
+def _stats(body: Any) -> _Stats:
+    if isinstance(body, list):
+        body = body[0] if len(body) == 1 else body
+    try:
+        return _Stats.model_validate(body)
+    except ValidationError as error:
+        raise DataError("malformed", describe(error)) from None
+
+
+def _minute(label: str, now: datetime) -> datetime:
+    try:
+        clock = datetime.strptime(label, "%H:%M").replace(tzinfo=UTC).timetz()
+    except ValueError:
+        raise DataError("malformed", f"last_hour: want minutes as HH:MM, got {short(label)}") from None
+    today = datetime.combine(now.date(), clock)
+    nearest = min((today + days * DAY for days in (-1, 0, 1)), key=lambda at: abs(at - now))
+    if abs(nearest - now) > NEAR:
+        raise DataError("malformed", f"last_hour: {label} lies far from {now:%H:%M}, when it was asked")
+    return nearest
 
 
 def _amount(start: datetime, service: Service, volumes: _Volumes, mb_bytes: int) -> Amount:

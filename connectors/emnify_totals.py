@@ -12,7 +12,7 @@ from typing import Final
 from connectors.emnify_api import EmnifyApi
 from connectors.emnify_poll import listed
 from connectors.emnify_settings import EmnifyAccount
-from connectors.emnify_stats import daily_amounts, monthly_amounts
+from connectors.emnify_stats import SERVICES, daily_amounts, monthly_amounts
 from connectors.http import Failure, ProviderError
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox
@@ -24,8 +24,6 @@ from streams.windows import window_end, window_start
 
 DAYS: Final = 3
 """Closed days that are asked for."""
-
-SERVICES: Final[tuple[Service, ...]] = ("data", "sms")
 
 SETTLE: Final = timedelta(hours=24)
 """From a window's end until totals and pushes have to agree; emnify names no time."""

@@ -38,9 +38,11 @@ def by_day(cells: dict[Cell, int]) -> Counter[tuple[str, str, str, str]]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("source", ["push", "poll"])
+@pytest.mark.parametrize(
+    ("source", "minutes"), [("push", False), ("poll", False), ("poll", True)], ids=["push", "poll", "minutes"]
+)
 async def test_either_source_ends_exact_whatever_goes_wrong(
-    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names, source: str
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names, source: str, *, minutes: bool
 ) -> None:
     """Twice, shuffled, stopped and restarted; throttled, broken off, with tokens that die."""
     tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
@@ -48,9 +50,8 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
     organisations = dict(zip(("1001", "1002", "1003"), tenants, strict=True))
     sink = {"callback_url": f"http://127.0.0.1:{port}/callbacks/{account}", "batch_size": 40}
     async with simulators(emnify=sink, faults={"on": ALL}) as (_, address):
-        table = emnify_table(
-            tmp_path, address, organisations, source=source, restart_stream=True, poll_interval_s=0.5
-        )
+        changes = {"source": source, "minutes": minutes, "restart_stream": True, "poll_interval_s": 0.5}
+        table = emnify_table(tmp_path, address, organisations, **changes)
         settings = settings_of(kafka_bootstrap, redis_url, tenants, {account: table}, port=port)
 
         async def stopped() -> bool:
@@ -74,6 +75,8 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
     assert held is not None
     assert held.deadletters == []
     assert {event.source for event in held.usage} == {source}
+    in_minutes = [record for record in held.newest.values() if record.identity.startswith("total:minute:")]
+    assert bool(in_minutes) is minutes
 
 
 async def test_emnifys_own_totals_are_what_was_used(

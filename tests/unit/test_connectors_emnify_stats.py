@@ -8,12 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from connectors.bookmarks import Bookmarks
 from connectors.emnify_api import SimItem
+from connectors.emnify_minutes import Minutes
 from connectors.emnify_poll import EmnifyPoll
-from connectors.emnify_stats import Amount, daily_amounts, monthly_amounts
+from connectors.emnify_stats import Amount, daily_amounts, identity_of, minute_amounts, monthly_amounts
 from connectors.http import HttpClient
 from connectors.publisher import always
 from connectors.registry import Toolbox
@@ -97,6 +100,56 @@ def test_days_that_cannot_be_read_are_malformed(body: Any) -> None:
         daily_amounts(body, mb_bytes=MB)
 
 
+def hour(*data: tuple[str, Any, Any]) -> dict[str, Any]:
+    """The last hour as emnify documents it, of these minutes."""
+    ways = {"rx": [[label, rx] for label, rx, _ in data], "tx": [[label, tx] for label, _, tx in data]}
+    return {"data": ways, "sms": {"rx": [[label, 0] for label, *_ in data], "tx": []}}
+
+
+def test_minutes_are_those_nearest_to_when_they_were_asked() -> None:
+    """Their labels have no date, so the hour may begin on the day before."""
+    body = [{"last_hour": hour(("23:59", Decimal("0.5"), Decimal("0.25")), ("00:00", 0, 0), ("00:01", 0, 1))}]
+    found = minute_amounts(body, now=DAY_9 + timedelta(seconds=90), mb_bytes=MB)
+    minute = timedelta(minutes=1)
+    assert [each for each in found if each.service == "data"] == [
+        Amount(DAY_9 - minute, "data", 750_000, 500_000, 250_000, minute),
+        Amount(DAY_9, "data", 0, 0, 0, minute),
+        Amount(DAY_9 + minute, "data", MB, 0, MB, minute),
+    ]
+    assert {each.total for each in found if each.service == "sms"} == {0}
+    assert minute_amounts([{}], now=NOW, mb_bytes=MB) == []
+    ahead = minute_amounts([{"last_hour": hour(("00:00", 1, 0))}], now=DAY_9 - minute, mb_bytes=MB)
+    assert ahead[0].start == DAY_9
+
+
+@pytest.mark.parametrize(
+    "told", [hour(("25:00", 1, 0)), hour(("04:00", 1, 0)), hour(("10:00", "much", 0)), {"data": {"rx": [1]}}]
+)
+def test_minutes_that_cannot_be_read_are_malformed(told: Any) -> None:
+    """Nor any that lie hours away."""
+    with pytest.raises(DataError, match="malformed"):
+        minute_amounts([{"last_hour": told}], now=NOW, mb_bytes=MB)
+
+
+@given(
+    whole=st.integers(0, 200),
+    told=st.lists(st.tuples(st.integers(0, 1439), st.integers(0, 50)), max_size=20),
+)
+def test_the_parts_of_a_day_add_up_to_it(whole: int, told: list[tuple[int, int]]) -> None:
+    """Whatever minutes were told of it, in whatever order."""
+    minutes = Minutes()
+    for number, total in told:
+        start = DAY_9 + timedelta(minutes=number)
+        minutes.learn(1, [Amount(start, "data", total, total, 0, timedelta(minutes=1))])
+    parts = minutes.parts(1, Amount(DAY_9, "data", whole, whole, 0))
+    assert sum(part.total for part in parts) == whole
+    assert all(part.rx == part.total and part.tx == 0 for part in parts)
+    assert len({identity_of(part, 1) for part in parts}) == len(parts)
+    newest = dict(told)
+    if sum(newest.values()) <= whole:
+        assert len(parts) == 1 + sum(total > 0 for total in newest.values())
+
+
 class Statistics:
     """Days of two SIMs, as the test tells them."""
 
@@ -105,6 +158,7 @@ class Statistics:
             1: [{"date": "2025-05-09", "data": {"volume": 1, "volume_rx": 1, "volume_tx": 0}}],
             2: [{"date": "2025-05-08", "sms": {"volume": 3}}],
         }
+        self.hours: dict[int, Any] = {}
         self.asked: list[tuple[str, date, date]] = []
 
     async def sims(self) -> AsyncIterator[list[SimItem]]:
@@ -113,6 +167,9 @@ class Statistics:
             endpoint = {"id": 500 + number, "name": f"meter-{number}", "tags": "lab"}
             body = {"id": number, "iccid": f"898830300000000000{number}", "customer_org": owner}
             yield [SimItem.model_validate(body | {"endpoint": endpoint})]
+
+    async def stats(self, of: str) -> Any:
+        return [{"last_hour": self.hours.get(int(of.removeprefix("sim/")), {})}]
 
     async def daily(self, of: str, first: date, end: date) -> Any:
         self.asked.append((of, first, end))
@@ -129,9 +186,9 @@ class Polling:
         self.bookmarks = Bookmarks(_no_consumer, self.sender)
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, **changes: Any) -> None:
         """Begin anew as another process would."""
-        account = emnify_account(source="poll", history_days=2)
+        account = emnify_account(source="poll", history_days=2, **changes)
         toolbox = Toolbox(
             HttpClient(),
             self.sender,
@@ -212,6 +269,65 @@ async def test_a_sim_that_cannot_be_read_does_not_hold_up_the_others() -> None:
     await polling.sweep(always)
     assert sorted(record.total for record in polling.counted.values()) == [4, MB]
     assert [reason for reason, _ in polling.sender.dead] == ["malformed"]
+
+
+async def test_the_last_hour_counts_in_its_minutes_and_the_rest_as_the_day() -> None:
+    """Each byte once: what a minute has the day has not."""
+    polling = Polling()
+    polling.restart(minutes=True)
+    polling.statistics.hours[1] = hour(
+        ("10:20", Decimal("0.25"), 0), ("10:21", 0, 0), ("10:29", Decimal("0.5"), 0)
+    )
+    assert "4 records changed" in await polling.sweep(always)
+    minute = polling.counted["total:minute:2025-05-09T10.20:1:data"]
+    assert (minute.start, minute.end - minute.start) == (NOW - timedelta(minutes=10), timedelta(minutes=1))
+    assert (minute.total, minute.rx, minute.endpoint, minute.tags) == (250_000, 250_000, "501", ("lab",))
+    assert totals(polling) == {"10.20": 250_000, "10.29": 500_000, "day": 250_000}
+    assert "0 records changed" in await polling.sweep(always)
+
+
+async def test_minutes_go_on_over_restarts_and_when_they_are_no_longer_read() -> None:
+    """Those that were told stay parts of their day."""
+    polling = Polling()
+    polling.restart(minutes=True)
+    polling.statistics.hours[1] = hour(("10:29", Decimal("0.5"), 0))
+    await polling.sweep(always)
+    polling.now += timedelta(minutes=50)
+    polling.statistics.days[1][0]["data"] = {"volume": 3, "volume_rx": 3, "volume_tx": 0}
+    polling.statistics.hours[1] = hour(("10:29", Decimal("0.75"), 0), ("11:19", 2, 0))
+    polling.restart(minutes=True)
+    await polling.sweep(always)
+    assert totals(polling) == {"10.29": 750_000, "11.19": 2 * MB, "day": 250_000}
+    polling.statistics.days[1][0]["data"]["volume"] = 4
+    polling.restart()
+    await polling.sweep(always)
+    assert totals(polling) == {"10.29": 750_000, "11.19": 2 * MB, "day": 1_250_000}
+    assert await polling.poll.backfill(DAY_9, DAY_9 + timedelta(days=1), "run-1", always) == 3
+    assert totals(polling) == {"10.29": 750_000, "11.19": 2 * MB, "day": 1_250_000}
+
+
+async def test_minutes_that_the_day_does_not_know_of_yet_wait() -> None:
+    """The day's total is what counts; a day that shrinks takes minutes back."""
+    polling = Polling()
+    polling.restart(minutes=True)
+    polling.statistics.hours[1] = hour(("10:20", Decimal("0.75"), 0), ("10:21", Decimal("0.5"), 0))
+    await polling.sweep(always)
+    assert totals(polling) == {"10.20": 750_000, "day": 250_000}
+    polling.statistics.days[1][0]["data"] = {"volume": 2}
+    await polling.sweep(always)
+    assert totals(polling) == {"10.20": 750_000, "10.21": 500_000, "day": 750_000}
+    polling.statistics.days[1][0]["data"] = {"volume": 1}
+    await polling.sweep(always)
+    assert totals(polling) == {"10.20": 750_000, "day": 250_000}
+
+
+def totals(polling: Polling) -> dict[str, int]:
+    """What counts of the first SIM's data on the ninth of May, by minute and for the rest."""
+    return {
+        name.split(":")[2].partition("T")[2] or "day": record.total
+        for name, record in polling.counted.items()
+        if name.endswith(":1:data")
+    }
 
 
 def test_pushes_want_a_secret_and_polls_do_not() -> None:
