@@ -26,6 +26,11 @@ key                             type     content
 `su1:tokens`                    hash     token's id -> its record of `tokens.v1`, without its secret
 `su1:tokens:copy`               hash     `offset` in the topic, `complete` (1 once all are there)
 `su1:requests:{holder}|{name}`  list     arrivals (microseconds) of the last 60 s at the endpoint; expires
+`su1:export:{job}`              hash     a job of an export (`streams.api.export_jobs`); expires
+`su1:export-file:{job}`         hash     number -> compressed piece of the job's file; expires
+`su1:export-queue`              zset     jobs that are not ended; score: when a worker may take one (seconds)
+`su1:exports:{tenant}`          zset     the tenant's jobs and files; score: until when one counts (seconds)
+`su1:export-secret`             string   key of the signatures of links to files
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
@@ -46,6 +51,8 @@ CALLBACKS = f"{PREFIX}:callbacks"
 INVENTORY = f"{PREFIX}:inventory"
 TOKENS = f"{PREFIX}:tokens"
 TOKENS_COPY = f"{PREFIX}:tokens:copy"
+EXPORT_QUEUE = f"{PREFIX}:export-queue"
+EXPORT_SECRET = f"{PREFIX}:export-secret"
 
 
 def partition_key(partition: int) -> str:
@@ -111,6 +118,21 @@ def rate_key(bucket: str) -> str:
 def requests_key(holder: str) -> str:
     """Requests of a tenant, or failed authentications of an address, that still count."""
     return f"{PREFIX}:requests:{holder}"
+
+
+def export_key(job: str) -> str:
+    """A job of an export."""
+    return f"{PREFIX}:export:{job}"
+
+
+def export_file_key(job: str) -> str:
+    """Pieces of the job's file."""
+    return f"{PREFIX}:export-file:{job}"
+
+
+def exports_key(tenant: str) -> str:
+    """The tenant's jobs that are not ended, and its files that are not expired."""
+    return f"{PREFIX}:exports:{tenant}"
 
 
 def inventory_key(account: str) -> str:

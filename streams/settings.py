@@ -157,6 +157,10 @@ class ServeSettings(_Table):
     tokens: tuple[TokenSettings, ...] = ()
     """Credentials beside those of `simusage token create`, one entry for each; see below."""
     limits: LimitSettings = LimitSettings()
+    export_file_mb: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Largest file of an export, in MiB of Redis memory for an hour; one MiB holds some 10 MiB of CSV."""
+    exports_kept: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Most exports of a tenant that wait, run, or lie there as a file at a time."""
 
 
 class CallbackSettings(_Table):

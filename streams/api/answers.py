@@ -200,7 +200,7 @@ def usage_answer(
         "unsupported_by": unsupported_by,
         "next": next_cursor(query, page),
     }
-    rows = b",".join([_row(query, row, trusting) for row in page.rows])
+    rows = b",".join([row_json(query, row, trusting) for row in page.rows])
     return b'%b,"rows":[%b],%b' % (orjson.dumps(head)[:-1], rows, orjson.dumps(tail)[1:])
 
 
@@ -209,7 +209,8 @@ def next_cursor(query: UsageQuery, page: Page) -> str | None:
     return query.cursor(page.rows[-1].position) if page.more else None
 
 
-def _row(query: UsageQuery, row: Row, trusting: Trusting) -> bytes:
+def row_json(query: UsageQuery, row: Row, trusting: Trusting) -> bytes:
+    """Return the JSON of one row; `UsageRow` is its model."""
     group = orjson.dumps(dict(zip(query.group_by, row.group, strict=True))) if query.group_by else b"{}"
     return b'{"start":"%b","end":"%b","group":%b,%b,"active_sims":%d,"active_endpoints":%d,%b}' % (
         second_text(int(row.start.timestamp())).encode(),

@@ -15,6 +15,9 @@ from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.admission import Admission, LimitHeaders
 from streams.api.bundles import add_bundles
 from streams.api.endpoints import add_endpoints
+from streams.api.export_worker import exporting
+from streams.api.exports import add_exports
+from streams.api.exports_docs import EXAMPLES as EXPORTS
 from streams.api.fleets import add_fleets
 from streams.api.health import add_health
 from streams.api.inventory_docs import INVENTORY_EXAMPLES
@@ -53,7 +56,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with exporting(service):
+            yield
         if redis is None:
             await client.aclose()
 
@@ -69,7 +73,7 @@ def create_app(
     )
     app.add_middleware(LimitHeaders, admission=admission)
     install_handlers(app)
-    complete_openapi(app, {**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER, **INVENTORY_EXAMPLES})
+    complete_openapi(app, {**EXAMPLES, **EXPORTS, "/v1/usage": EXAMPLE_ANSWER, **INVENTORY_EXAMPLES})
     for add in (
         add_usage,
         _add_reconciliation,
@@ -79,6 +83,7 @@ def create_app(
         add_endpoints,
         add_fleets,
         add_bundles,
+        add_exports,
     ):
         add(app, service)
     return app

@@ -296,7 +296,7 @@ def _limited(operation: Json) -> None:
 def complete_openapi(app: FastAPI, examples: Mapping[str, Json]) -> None:
     """Give the application's OpenAPI its description, the problem's schema and the security schemes.
 
-    `examples` are of the answers to a GET, by path.
+    `examples` are of good answers, by path, which a method other than GET precedes.
     """
 
     def build() -> Json:
@@ -321,9 +321,11 @@ def complete_openapi(app: FastAPI, examples: Mapping[str, Json]) -> None:
                 for operation in path.values():
                     if operation.get("security"):
                         _limited(operation)
-            for path, example in examples.items():
-                content = schema["paths"][path]["get"]["responses"]["200"]["content"]
-                content["application/json"]["example"] = example
+            for place, example in examples.items():
+                method, _, path = place.rpartition(" ")
+                responses = schema["paths"][path][method.lower() or "get"]["responses"]
+                good = next(status for status in responses if status.startswith("2"))
+                responses[good]["content"]["application/json"]["example"] = example
             app.openapi_schema = schema
         return app.openapi_schema
 

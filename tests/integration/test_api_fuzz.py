@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import cycle, islice
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import hypothesis
 import pytest
@@ -55,7 +57,7 @@ def configuration(redis_url: str) -> Settings:
     """Two tenants, and a credential that may look at operations."""
     plain = settings(redis_url, accounts=ACCOUNTS)
     operator = TokenSettings(tenant=TENANTS[0], bearer=SecretStr("operator-token"), ops=True)
-    serve = plain.serve.model_copy(update={"tokens": (*plain.serve.tokens, operator)})
+    serve = plain.serve.model_copy(update={"tokens": (*plain.serve.tokens, operator), "exports_kept": 10_000})
     return plain.model_copy(update={"serve": serve})
 
 
@@ -65,7 +67,7 @@ def operations() -> dict[str, bool]:
     return {
         f"{method.upper()} {path}": bool(told.get("parameters") or told.get("requestBody"))
         for path, methods in sorted(paths.items())
-        for method, told in methods.items()
+        for method, told in sorted(methods.items(), reverse=True)
     }
 
 
@@ -111,6 +113,12 @@ def sent() -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
+def exports() -> list[dict[str, str]]:
+    """Path and query of the exports that were made so far, which nobody could guess."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def cases(pytestconfig: pytest.Config) -> int:
     """Requests of the whole run."""
     return LONG_CASES if pytestconfig.getoption("--long") else SHORT_CASES
@@ -128,7 +136,7 @@ def fuzz_seed(pytestconfig: pytest.Config) -> int:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_no_request_finds_a_fault(
-    api: Any, sent: Counter[str], cases: int, fuzz_seed: int, label: str
+    api: Any, sent: Counter[str], exports: list[dict[str, str]], cases: int, fuzz_seed: int, label: str
 ) -> None:
     """Neither the boundary values of the OpenAPI nor what hypothesis draws, good or bad."""
     print(f"repeat with --seed {fuzz_seed}")  # noqa: T201 - pytest shows it with a failure
@@ -138,6 +146,9 @@ def test_no_request_finds_a_fault(
     def ask(case: Any, credential: dict[str, str]) -> None:
         response = case.call_and_validate(headers=credential, excluded_checks=UNWANTED_CHECKS)
         sent.update([label, f"{response.status_code // 100}xx"])
+        if response.status_code in {200, 202} and label.endswith(("/v1/exports", "/v1/exports/{id}")):
+            job = response.json()
+            exports.append({"id": job["id"], **dict(parse_qsl(urlsplit(job["url"] or "").query))})
 
     boundaries = api.iter_coverage_cases(
         operation,
@@ -147,30 +158,45 @@ def test_no_request_finds_a_fault(
     for case, credential in zip(islice(boundaries, share // 4), cycle([*CREDENTIALS, NOBODY]), strict=False):
         ask(case, credential)
 
-    for mode, part in ((GenerationMode.POSITIVE, share // 2), (GenerationMode.NEGATIVE, share // 4)):
-        if not OPERATIONS[label]:
-            continue
-
+    def fuzz(mode: GenerationMode, examples: int) -> None:
         @hypothesis.seed(fuzz_seed)
         @hypothesis.settings(
-            max_examples=part,
+            max_examples=examples,
             database=None,
             suppress_health_check=list(hypothesis.HealthCheck),
             phases=[hypothesis.Phase.generate],
         )
-        @hypothesis.given(operation.as_strategy(generation_mode=mode), st.data())
-        def fuzz(case: Any, data: st.DataObject) -> None:
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode), data=st.data())
+        def attempt(case: Any, data: st.DataObject) -> None:
             # In a question that is to be refused they could mend the very thing that is wrong.
-            sensible = case.meta.generation.mode is GenerationMode.POSITIVE
-            for values in (case.query, case.path_parameters) if sensible else ():
-                for name in sorted(values.keys() & SENSIBLE.keys()):
-                    if data.draw(st.booleans()):
-                        values[name] = data.draw(SENSIBLE[name])
-            if data.draw(st.booleans()):
-                case.query.pop("cursor", None)
+            if case.meta.generation.mode is GenerationMode.POSITIVE:
+                make_sensible(case, data, exports)
             ask(case, data.draw(st.sampled_from([*CREDENTIALS, NOBODY])))
 
-        fuzz()
+        attempt()
+
+    if OPERATIONS[label]:
+        fuzz(GenerationMode.POSITIVE, share // 2)
+        # Not everything has a value that breaks its schema.
+        with suppress(hypothesis.errors.Unsatisfiable):
+            fuzz(GenerationMode.NEGATIVE, share // 4)
+
+
+def make_sensible(case: Any, data: st.DataObject, exports: Sequence[Mapping[str, str]]) -> None:
+    """Give some of the parameters values that lead behind the checks."""
+    pick, known, paged = data.draw(st.integers(0, 9999)), data.draw(st.booleans()), data.draw(st.booleans())
+    for values in (case.query, case.path_parameters):
+        for name in sorted(values.keys() & SENSIBLE.keys()):
+            if data.draw(st.booleans()):
+                values[name] = data.draw(SENSIBLE[name])
+    if "/exports/" in case.path and exports and known:
+        linked = [each for each in exports if "signature" in each]
+        fitting = linked if linked and "signature" in case.query else exports
+        export = fitting[pick % len(fitting)]
+        case.path_parameters["id"] = export["id"]
+        case.query.update({name: export[name] for name in case.query.keys() & export.keys()})
+    if not paged:
+        case.query.pop("cursor", None)
 
 
 def test_the_requests_were_many_and_got_behind_the_checks(sent: Counter[str], cases: int) -> None:

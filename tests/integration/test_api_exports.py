@@ -1,0 +1,351 @@
+"""Exports over a real Redis: the job, its file by a signed link, and both when things go wrong."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from io import StringIO
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from streams import keys
+from streams.api.abilities import UNKNOWN
+from streams.api.app import create_app
+from streams.api.export_files import Rows
+from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, TakenOverError
+from streams.api.export_kinds import READERS, Reading
+from streams.api.export_worker import Exporter
+from streams.api.reader import Reader
+from streams.api.service import Service, configured_accounts
+from streams.settings import Settings
+from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
+from tests.waiting import wait_until
+
+BY_SIM = {"from": "2026-11-01", "to": "2026-11-21", "group_by": "sim"}
+
+
+class Clock:
+    """The instant of the application, which tests move."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        """Return the instant."""
+        return self.now
+
+
+class Setting:
+    """One application over the session's Redis, and a worker that works when it is told to."""
+
+    def __init__(self, redis: Redis, configuration: Settings) -> None:
+        self.redis = redis
+        self.configuration = configuration
+        self.clock = Clock()
+        self.app: FastAPI = create_app(configuration, redis, clock=self.clock)
+
+    def service(self) -> Service:
+        """What a worker works with."""
+        known = configured_accounts(self.configuration)
+        return Service(self.configuration, self.redis, Reader(self.redis), self.clock, known, UNKNOWN)
+
+    def worker(self, stopping: Callable[[], bool] = lambda: False, **more: Any) -> Exporter:
+        """A worker, as that of another replica."""
+        return Exporter(self.service(), stopping, **more)
+
+
+@pytest.fixture
+async def model(redis: Redis) -> ReadModel:
+    """Usage of two SIMs of acme on three days, and of zebra."""
+    model = ReadModel(redis)
+    await model.complete()
+    days = ["2026-11-18T01:00", "2026-11-19T01:00", "2026-11-20T01:00"]
+    await model.put("acme", [(day, cell(sim, 100 + sim)) for day in days for sim in (0, 1)])
+    await model.put("zebra", [(day, cell(2, 777)) for day in days])
+    await model.cover("acme", "own", "kore", ("2026-11-01T00:00:00Z", "2026-11-20T12:00:00Z"))
+    return model
+
+
+@pytest.fixture
+async def setting(redis: Redis, redis_url: str, model: ReadModel) -> Setting:
+    """The application over that usage."""
+    return Setting(redis, settings(redis_url))
+
+
+@pytest.fixture
+async def api(setting: Setting) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that is the tenant acme."""
+    async with client_of(setting.app, bearer("acme")) as client:
+        yield client
+
+
+async def order(api: httpx.AsyncClient, **more: Any) -> str:
+    """Ask for an export of usage by SIM; return where the job is."""
+    body = {"kind": "usage", "question": BY_SIM, **more}
+    response = await api.post("/v1/exports", json=body)
+    assert response.status_code == 202, response.text
+    assert response.json()["state"] == "queued"
+    assert response.headers["location"] == f"/v1/exports/{response.json()['id']}"
+    return response.headers["location"]
+
+
+async def job_of(api: httpx.AsyncClient, place: str) -> dict[str, Any]:
+    response = await api.get(place)
+    assert response.status_code == 200, response.text
+    job: dict[str, Any] = response.json()
+    return job
+
+
+async def test_a_csv_from_order_to_file(setting: Setting, api: httpx.AsyncClient) -> None:
+    """The link alone gives the file, whose rows and digest are those of the manifest."""
+    place = await order(api, format="csv")
+    assert await setting.worker().step()
+    job = await job_of(api, place)
+    assert (job["state"], job["rows"], job["reason"]) == ("done", 6, None)
+    manifest = job["manifest"]
+    assert manifest["watermark"] == {"own": "2026-11-20T12:00:00Z"}
+    assert (manifest["from"], manifest["to"]) == ("2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z")
+    async with client_of(setting.app) as anyone:
+        response = await anyone.get(job["url"])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-length"] == str(len(response.content)) == str(manifest["bytes"])
+    assert hashlib.sha256(response.content).hexdigest() == manifest["sha256"]
+    rows = list(csv.DictReader(StringIO(response.text, newline="")))
+    assert [(row["start"][:10], row["sim"], row["total_bytes"]) for row in rows] == [
+        (day, SIMS[sim], str(100 + sim))
+        for day in ("2026-11-18", "2026-11-19", "2026-11-20")
+        for sim in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {},
+        {"granularity": "hour", "from": "2026-11-18", "group_by": "country,sim", "sim": SIMS[:2]},
+        {"granularity": "all", "from": "2026-11-18", "group_by": "sim"},
+        {"granularity": "day", "from": "2026-11-18", "country": "DE", "fill": "zero"},
+        {"granularity": "month", "from": "2026-10-01", "fill": "zero"},
+        {"granularity": "day", "from": "2026-11-19", "to": "2026-11-20", "tz": "UTC", "group_by": "tag"},
+    ],
+    ids=str,
+)
+async def test_the_rows_are_those_of_the_question(
+    setting: Setting, api: httpx.AsyncClient, question: dict[str, Any]
+) -> None:
+    """An export has what the pages of the matching GET have, put together."""
+    place = await order(api, format="json", question=question)
+    await setting.worker().step()
+    exported = (await api.get((await job_of(api, place))["url"])).json()
+    rows: list[Any] = []
+    page = (await api.get("/v1/usage", params={**question, "limit": 2})).json()
+    rows += page["rows"]
+    while page["next"]:
+        page = (await api.get("/v1/usage", params={**question, "limit": 2, "cursor": page["next"]})).json()
+        rows += page["rows"]
+    assert exported == rows
+    assert rows
+
+
+async def test_the_process_itself_works(setting: Setting) -> None:
+    """Nothing but the application is needed, and it ends with a job behind it."""
+    async with (
+        setting.app.router.lifespan_context(setting.app),
+        client_of(setting.app, bearer("acme")) as api,
+    ):
+        place = await order(api)
+
+        async def done() -> bool:
+            return bool((await job_of(api, place))["state"] == "done")
+
+        await wait_until(done, 20, "the job to be done")
+
+
+async def test_a_link_is_good_for_an_hour(setting: Setting, api: httpx.AsyncClient) -> None:
+    """Then the job says so, and the link is a 410."""
+    place = await order(api)
+    await setting.worker().step()
+    link = (await job_of(api, place))["url"]
+    setting.clock.now = NOW + timedelta(minutes=59)
+    assert (await api.get(link)).status_code == 200
+    setting.clock.now = NOW + timedelta(hours=1)
+    assert (await api.get(link)).status_code == 410
+    job = await job_of(api, place)
+    assert (job["state"], job["url"]) == ("expired", None)
+
+
+async def test_a_changed_link_is_refused(setting: Setting, api: httpx.AsyncClient) -> None:
+    """Neither a later hour, nor another job's link, nor none at all opens a file."""
+    first, second = await order(api), await order(api)
+    worker = setting.worker()
+    await worker.step()
+    await worker.step()
+    links = [(await job_of(api, place))["url"] for place in (first, second)]
+    expires, sign = (parse_qs(urlsplit(links[0]).query)[name][0] for name in ("expires", "signature"))
+    wrong = [
+        f"{first}/file?expires={int(expires) + 60}&signature={sign}",
+        f"{second}/file?expires={expires}&signature={sign}"[:-1] + ("0" if sign[-1] != "0" else "1"),
+        f"{second}/file?expires={expires}&signature={sign}",
+        f"{first}/file?expires={expires}",
+        f"{first}/file?expires=soon&signature={sign}",
+        f"{first}/file",
+    ]
+    assert [(await api.get(link)).status_code for link in wrong] == [403] * len(wrong)
+
+
+async def test_a_read_model_that_is_rebuilt_is_waited_for(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis, model: ReadModel
+) -> None:
+    """A job begun meanwhile says why it waits, and is done when the numbers are whole again."""
+    place = await order(api)
+    await redis.hdel(keys.partition_key(1), "complete")
+    await setting.worker(again_after_s=0).step()
+    job = await job_of(api, place)
+    assert job["state"] == "queued"
+    assert "1 of 2 partitions" in job["reason"]
+    await model.complete()
+    await setting.worker().step()
+    assert (await job_of(api, place))["state"] == "done"
+
+
+async def test_the_file_of_a_worker_that_lost_its_job_counts_for_nothing(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Another replica takes the job over when its lease ends, and the first can write no more."""
+    place = await order(api)
+    job = place.rpartition("/")[2]
+    late = Jobs(redis)
+    taken = await late.take()
+    assert taken is not None
+    await late.put(taken, "acme", 0, b"half", 1)
+    assert not await setting.worker().step()
+    await redis.zincrby(keys.EXPORT_QUEUE, -2 * LEASE_S, job)
+    await setting.worker().step()
+    with pytest.raises(TakenOverError):
+        await late.put(taken, "acme", 0, b"late", 2)
+    assert len((await api.get((await job_of(api, place))["url"])).content) > len("half")
+
+
+async def test_a_job_that_ends_its_workers_fails(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis
+) -> None:
+    """It is not tried for ever."""
+    place = await order(api)
+    for _ in range(MAX_LOST):
+        assert await Jobs(redis).take()
+        await redis.zadd(keys.EXPORT_QUEUE, {place.rpartition("/")[2]: 0})
+    await setting.worker().step()
+    job = await job_of(api, place)
+    assert job["state"] == "failed"
+    assert "workers ended" in job["reason"]
+
+
+async def test_a_worker_that_stops_gives_its_job_back(setting: Setting, api: httpx.AsyncClient) -> None:
+    """The next takes it at once, without waiting for the lease."""
+    place = await order(api)
+    await setting.worker(lambda: True).step()
+    assert (await job_of(api, place))["state"] == "queued"
+    await setting.worker().step()
+    assert (await job_of(api, place))["state"] == "done"
+
+
+async def test_a_file_that_is_too_large_fails_with_what_would_do(
+    redis: Redis, redis_url: str, model: ReadModel
+) -> None:
+    """Redis' memory is bounded, and the job says how to ask for less."""
+    plain = settings(redis_url)
+    small = plain.model_copy(update={"serve": plain.serve.model_copy(update={"export_file_mb": 1})})
+    setting = Setting(redis, small)
+
+    def endless(*_: Any) -> Reading:
+        async def rows() -> AsyncIterator[Rows]:
+            for number in range(10_000):
+                yield Rows(1, hashlib.shake_256(str(number).encode()).hexdigest(1000).encode())
+
+        return Reading(lambda _: {}, b"", rows())
+
+    async with client_of(setting.app, bearer("acme")) as api:
+        place = await order(api)
+        await setting.worker(readers={**READERS, "usage": endless}).step()
+        job = await job_of(api, place)
+    assert job["state"] == "failed"
+    assert "export_file_mb" in job["reason"]
+    assert not await redis.exists(keys.export_file_key(job["id"]))
+
+
+async def test_a_fault_of_ours_fails_the_job(setting: Setting, api: httpx.AsyncClient) -> None:
+    """It tells nothing of the fault, which is in the log."""
+
+    def broken(*_: Any) -> Reading:
+        raise ZeroDivisionError("secret")
+
+    place = await order(api)
+    await setting.worker(readers={"usage": broken}).step()
+    job = await job_of(api, place)
+    assert job["state"] == "failed"
+    assert "secret" not in str(job)
+
+
+async def test_a_tenant_has_so_many_exports_at_a_time(redis: Redis, redis_url: str, model: ReadModel) -> None:
+    """The next is a 409 that says when; another tenant is not concerned; a failed one makes room."""
+    plain = settings(redis_url)
+    few = plain.model_copy(update={"serve": plain.serve.model_copy(update={"exports_kept": 2})})
+    setting = Setting(redis, few)
+    async with (
+        client_of(setting.app, bearer("acme")) as api,
+        client_of(setting.app, bearer("zebra")) as other,
+    ):
+        await order(api)
+        await order(api)
+        refused = await api.post("/v1/exports", json={"kind": "usage"})
+        assert refused.status_code == 409
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        await order(other)
+        taken = await Jobs(redis).take()
+        assert taken is not None
+        await Jobs(redis).fail(taken, "acme", "on purpose")
+        await order(api)
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        (b"", "body"),
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b'{"kind": "voice"}', "kind"),
+        (b'{"kind": "usage", "format": "xml"}', "format"),
+        (b'{"kind": "usage", "colour": "red"}', "colour"),
+        (b'{"kind": "usage", "question": {"granularity": "week"}}', "granularity"),
+        (b'{"kind": "usage", "question": {"cursor": "x"}}', "cursor"),
+        (b'{"kind": "usage", "question": {"limit": 5}}', "limit"),
+        (b" " * 300_000, "body"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_wrong_order_is_refused_at_once(api: httpx.AsyncClient, body: bytes, parameter: str) -> None:
+    """No job is made of a question that could not be answered."""
+    response = await api.post("/v1/exports", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert [fault["parameter"] for fault in response.json()["errors"]] == [parameter]
+
+
+async def test_another_tenant_sees_no_job(setting: Setting, api: httpx.AsyncClient) -> None:
+    """Its id is as unknown as one that never was."""
+    place = await order(api)
+    async with client_of(setting.app, bearer("zebra")) as zebra:
+        assert (await zebra.get(place)).status_code == 404
+        assert (await zebra.get("/v1/exports/never")).status_code == 404
+
+
+async def test_all_replicas_sign_with_one_key(redis: Redis) -> None:
+    """Who is first makes it."""
+    assert await Jobs(redis).secret() == await Jobs(redis).secret()
