@@ -9,6 +9,7 @@ database the tests empty. Nothing here is faked, so that a green test speaks of 
 from __future__ import annotations
 
 import os
+import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -117,11 +118,11 @@ WITHOUT_APACHE = apache.missing() if "apache" in ASKED_FOR and len(ASKED_FOR) > 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the chaos suite and of the fuzzing; pytest takes them from here alone."""
+    """Options of the chaos suite, the faults and the fuzzing; pytest takes them from here alone."""
     parser.addoption(
         "--long", action="store_true", help="chaos: a million records and fifty kills; fuzzing: 3000 cases"
     )
-    parser.addoption("--seed", type=int, help="chaos, fuzzing: repeat what this seed did")
+    parser.addoption("--seed", type=int, help="chaos, faults, fuzzing: repeat what this seed did")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -197,6 +198,13 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[[], EmbeddedRedis]]:
     yield make
     for server in made:
         server.stop()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of `--seed`, else a new one, so that every run looks elsewhere."""
+    given: int | None = request.config.getoption("--seed")
+    return random.SystemRandom().randrange(10**6) if given is None else given
 
 
 @pytest.fixture

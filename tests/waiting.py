@@ -50,8 +50,10 @@ async def wait_until(
         await asyncio.sleep(_PAUSE)
 
 
-def wait_until_sync(predicate: Callable[[], T], timeout: float = 10.0, description: str = "") -> T:
-    """Do the same in a test that is not async."""
+def wait_until_sync(
+    predicate: Callable[[], T], timeout: float = 10.0, description: str = "", *, pause: float = _PAUSE
+) -> T:
+    """Do the same in a test that is not async; a look that costs much wants a longer pause."""
     deadline = time.monotonic() + timeout
     while True:
         value = predicate()
@@ -59,4 +61,4 @@ def wait_until_sync(predicate: Callable[[], T], timeout: float = 10.0, descripti
             return value
         if time.monotonic() > deadline:
             raise _failure(timeout, description, value)
-        time.sleep(_PAUSE)
+        time.sleep(pause)

@@ -56,6 +56,8 @@ class KoreSimulator:
         self._settings = settings
         self._clock = clock
         self._tokens = 0
+        self._requests = 0
+        self._refused = 0
         self._faults = KoreFaults(faults, timedelta(seconds=settings.late_seconds))
         self._accounts = KoreAccounts(sims, settings.clients)
         accounts = [self._accounts.of(name) for name in self._accounts.names]
@@ -73,13 +75,24 @@ class KoreSimulator:
         )
 
     def report(self) -> dict[str, Any]:
-        """Counts of raw usage records, of which UsageRecords shows the sums."""
+        """Counts of raw usage records, of which UsageRecords shows the sums, and of requests.
+
+        `refused` are those that broke a rule, such as the longest range; none is refused for being one too
+        many, as KORE publishes no limit.
+        """
         accounts = {name: len(self._history.of_account(name)) for name in self._accounts.names}
         events = dict(zip(self._accounts.names, (stream.report() for stream in self.streams), strict=True))
-        return {"generated": sum(accounts.values()), "accounts": accounts, "events": events}
+        return {
+            "generated": sum(accounts.values()),
+            "accounts": accounts,
+            "events": events,
+            "requests": self._requests,
+            "refused": self._refused,
+        }
 
     def _route(self, path: str, handler: AccountHandler) -> Route:
         async def guarded(request: Request) -> Response:
+            self._requests += 1
             if "authorization" not in request.headers:
                 return JSONResponse({"message": "Unauthorized"}, 401)
             account = self._account_of(request)
@@ -91,6 +104,7 @@ class KoreSimulator:
             try:
                 return self._faults.after(await handler(request, account))
             except KoreError as error:
+                self._refused += 1
                 return error.response()
 
         return Route(path, guarded, methods=["GET"])

@@ -1,8 +1,7 @@
-"""The chaos suite's form and seed: `--long`, `--seed N`."""
+"""The chaos suite's form (`--long`) and its voice."""
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable
 
@@ -15,13 +14,6 @@ from tests.chaos.harness import LONG, SHORT, Form
 def form(request: pytest.FixtureRequest) -> Form:
     """The short form, unless `--long`."""
     return LONG if request.config.getoption("--long") else SHORT
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    """The given seed, else a new one, so that every run looks elsewhere."""
-    given: int | None = request.config.getoption("--seed")
-    return random.SystemRandom().randrange(10**6) if given is None else given
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -53,12 +53,14 @@ class Totals:
             self.status = cell["cost_status"]
 
 
-def true_rows(truth: dict[str, Any], tenant: str, since: datetime) -> dict[Place, Totals]:
-    """Return the tenant's truth by hour, provider, country, network and SIM."""
+def true_rows(
+    truth: dict[str, Any], tenant: str, since: datetime, dimensions: Sequence[str] = DIMENSIONS
+) -> dict[Place, Totals]:
+    """Return the tenant's truth by hour and these dimensions, of which the first is the provider."""
     rows: dict[Place, Totals] = {}
     for cell in truth["cells"]:
         if cell["tenant"] == tenant and instant(cell["hour"]) >= since:
-            place = (cell["hour"], *(cell[name] for name in DIMENSIONS))
+            place = (cell["hour"], *(cell[name] for name in dimensions))
             rows.setdefault(place, Totals()).add(cell)
     as_of = instant(truth["as_of"])
     for place, row in rows.items():
