@@ -32,7 +32,11 @@ from streams.api.reconciliation_query import (
 )
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
 from streams.api.sims import add_sims
-from streams.api.usage_docs import EXAMPLE_ANSWER
+from streams.api.stats import add_stats
+from streams.api.stats_docs import STATS_EXAMPLES
+from streams.api.summary import add_summary
+from streams.api.summary_docs import SUMMARY_EXAMPLE
+from streams.api.usage_docs import USAGE_EXAMPLES
 from streams.api.usage_route import add_usage
 from streams.settings import Settings
 
@@ -73,12 +77,25 @@ def create_app(
     )
     app.add_middleware(LimitHeaders, admission=admission)
     install_handlers(app)
-    complete_openapi(app, {**EXAMPLES, **EXPORTS, "/v1/usage": EXAMPLE_ANSWER, **INVENTORY_EXAMPLES})
+    complete_openapi(
+        app,
+        {
+            **EXAMPLES,
+            **EXPORTS,
+            **USAGE_EXAMPLES,
+            "/v1/usage/summary": SUMMARY_EXAMPLE,
+            **INVENTORY_EXAMPLES,
+            **STATS_EXAMPLES,
+        },
+    )
     for add in (
         add_usage,
+        add_summary,
         _add_reconciliation,
         add_health,
         add_ops,
+        # Before the SIM itself, whose name may hold slashes.
+        add_stats,
         add_sims,
         add_endpoints,
         add_fleets,

@@ -88,7 +88,7 @@ def add_bundles(app: FastAPI, service: Service) -> None:
         ]
         return collection(request, "bundles", listing, views)
 
-    @app.get("/v1/bundles/{bundle_id}", response_model=BundleAnswer, **BUNDLE)
+    @app.get("/v1/bundles/{bundle_id:path}", response_model=BundleAnswer, **BUNDLE)
     async def bundle(request: Request) -> Response:
         seen = await visit(request, service)
         account, name = wanted_account(request), request.path_params["bundle_id"]

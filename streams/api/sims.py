@@ -52,7 +52,7 @@ def add_sims(app: FastAPI, service: Service) -> None:
             views = await _views(seen, found[: listing.limit + 1])
         return collection(request, "sims", listing, views)
 
-    @app.get("/v1/sims/{iccid}", response_model=SimView, **SIM)
+    @app.get("/v1/sims/{iccid:path}", response_model=SimView, **SIM)
     async def sim(request: Request) -> Response:
         seen = await visit(request, service)
         account = wanted_account(request)

@@ -128,6 +128,13 @@ USAGE_PARAMETERS: Final[list[Json]] = [
 ]
 
 _TEXT: Final[Json] = {"type": "string"}
+IF_NONE_MATCH: Final[Json] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "ETag of the answer that the client has",
+    "schema": _TEXT,
+}
 _ETAG: Final = header("Changes with the answer; send it back as If-None-Match", _TEXT)
 
 USAGE: Final[Json] = {
@@ -167,14 +174,39 @@ USAGE: Final[Json] = {
     "openapi_extra": {
         "parameters": [
             *USAGE_PARAMETERS,
-            {
-                "name": "If-None-Match",
-                "in": "header",
-                "required": False,
-                "description": "ETag of the answer that the client has",
-                "schema": _TEXT,
-            },
+            IF_NONE_MATCH,
         ],
         "security": SECURITY,
     },
 }
+
+
+def _usage_of(dimension: Dimension, name: str, summary: str, operation: str) -> Json:
+    """Describe the usage question with a filter that the path sets."""
+    extra = USAGE["openapi_extra"]
+    form = FORMS[dimension]
+    fixed = {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": _FILTERS[dimension].partition(";")[0],
+        "schema": {"type": "string", "minLength": 1, "pattern": f"^(?:{form.pattern})$"},
+        "example": form.example,
+    }
+    rest = [each for each in extra["parameters"] if each["name"] != dimension]
+    return {
+        **USAGE,
+        "summary": summary,
+        "operation_id": operation,
+        "openapi_extra": {**extra, "parameters": [fixed, *rest]},
+    }
+
+
+ENDPOINT_USAGE: Final = _usage_of(
+    "endpoint", "endpoint_id", "Usage of one endpoint, by window and group", "endpoint_usage"
+)
+TAG_USAGE: Final = _usage_of("tag", "tag", "Usage of SIMs that had a tag, by window and group", "tag_usage")
+
+USAGE_EXAMPLES: Final[dict[str, Json]] = dict.fromkeys(
+    ("/v1/usage", "/v1/endpoints/{endpoint_id}/usage", "/v1/tags/{tag}/usage"), EXAMPLE_ANSWER
+)

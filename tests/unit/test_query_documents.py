@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from connectors import generated
 from streams.api.answers import Alive, Health, Ready, UsageAnswer
@@ -40,6 +41,19 @@ def test_examples_fit_their_models(
 ) -> None:
     """An example that the endpoint could not give would mislead."""
     assert model.model_validate({**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER}[path])
+
+
+DOCUMENT = generated.openapi_document()
+
+
+@pytest.mark.parametrize("path", [path for path, told in DOCUMENT["paths"].items() if "get" in told])
+def test_every_answer_has_an_example_that_fits(path: str) -> None:
+    """By the schema that the same document gives."""
+    content = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
+    if "application/json" not in content:
+        return
+    schema = {**content["application/json"]["schema"], "components": DOCUMENT["components"]}
+    Draft202012Validator(schema).validate(content["application/json"]["example"])
 
 
 def test_every_parameter_is_documented() -> None:
