@@ -64,10 +64,16 @@ class Admission:
 
     async def admit(self, request: HTTPConnection, cost: int) -> Holder:
         """Find out who asks, and count it; who that is, and what is left, stay in the request's state."""
-        credentials = credentials_of(request.headers)
+        known: list[Holder | None] = []
+        unknown: list[Credential] = []
+        for credential in credentials_of(request.headers):
+            if (configured := self._configured.holder(credential)) is not None:
+                known.append(configured)
+            else:
+                unknown.append(credential)
         for _ in range(_ATTEMPTS):
-            records = await self._records(credentials)
-            holder = self._holder(credentials, records)
+            records = await self._records(unknown)
+            holder = agreed([*known, *(self._stored(credential, records) for credential in unknown)])
             if holder is None:
                 await self._fail(request)
                 raise unauthenticated(request)
@@ -97,9 +103,6 @@ class Admission:
         request.state.standing = standing
         if not standing.passed:
             raise TooManyRequestsError(standing, 1)
-
-    def _holder(self, credentials: Sequence[Credential], records: Mapping[str, bytes]) -> Holder | None:
-        return agreed([self._configured.holder(each) or self._stored(each, records) for each in credentials])
 
     def _stored(self, credential: Credential, records: Mapping[str, bytes]) -> Holder | None:
         """Return whose the credential is, if these records have it as valid."""

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import free_port
@@ -25,10 +26,11 @@ from connectors.topic_copy import TopicCopy
 from streams import keys
 from streams.api.app import create_app
 from streams.kafka import ensure_topics
-from streams.settings import Settings
+from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
 from streams.tokens import Scope, bearer, mint
 from tests.integration.api_kit import ReadModel, cell, client_of, rows_of
-from tests.integration.connector_kit import settings_of
+from tests.integration.connector_kit import connecting, kore_table, settings_of, simulators
+from tests.integration.test_connectors_flow import Fleet, Names
 from tests.waiting import wait_until
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -271,6 +273,38 @@ async def test_the_copy_comes_back_after_redis_was_emptied(settings: Settings, r
         await wait_until(lambda: complete(redis), timeout=30, description="the copy made anew")
         assert await replicas.status(headers) == 200
         assert await replicas.status(revoked) == 401
+
+
+async def test_a_running_connect_keeps_the_copy(
+    kafka_bootstrap: str, settings: Settings, redis: Redis, tmp_path: Path, unique_name: Names
+) -> None:
+    """Beside its work; what the topic has is in Redis within seconds, emptied or not."""
+    fleet = Fleet(unique_name)
+    async with simulators() as (_, address):
+        accounts = {fleet.kore: kore_table(tmp_path, address, fleet.acme)}
+        running = settings_of(kafka_bootstrap, settings.redis_url, [*TENANTS, *fleet.tenants], accounts)
+        async with connecting(running):
+            _, headers, _ = await made(settings)
+            await wait_until(lambda: complete(redis), timeout=30, description="the copy of the tokens")
+            assert await Replicas(settings, redis).status(headers) == 200
+            await redis.delete(keys.TOKENS, keys.TOKENS_COPY)
+            await wait_until(lambda: complete(redis), timeout=30, description="the copy made anew")
+            assert await Replicas(settings, redis).status(headers) == 200
+
+
+async def test_a_token_of_the_configuration_needs_no_copy(redis: Redis, redis_url: str) -> None:
+    """Even where its id could be that of one that was made."""
+    await ReadModel(redis).complete()
+    pair = TokenSettings(tenant="acme", client_id="0123456789abcdef", client_secret=SecretStr("kept"))
+    configured = Settings(
+        tenants=("acme",),
+        redis=RedisSettings(url=SecretStr(redis_url)),
+        serve=ServeSettings(tokens=(pair,)),
+    )
+    replicas = Replicas(configured, redis)
+    headers = {"CF-Access-Client-Id": "0123456789abcdef", "CF-Access-Client-Secret": "kept"}
+    assert await replicas.status(headers) == 200
+    assert await replicas.status({**headers, "CF-Access-Client-Secret": "wrong"}) == 503
 
 
 async def test_a_revocation_stands_whoever_writes_last(settings: Settings, redis: Redis) -> None:
