@@ -92,22 +92,27 @@ class _Emnify:
     def needs(self, account: EmnifyAccount, sims: int) -> Needs:
         """Count a look at the stream, or each SIM's days; beside them the logins of every 240 minutes."""
         settings = account.settings
+        whole = len(settings.tenants) == 1
         if settings.source == "poll":
             key, every_s = "poll_interval_s", settings.poll_interval_s
+            each = "endpoint/1"
             requests = max(1, sims) * (2 if settings.minutes else 1)
             polls = [
                 Need("statistics", "/api/v1/sim/1/stats/daily", requests, every_s, key),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), every_s, key),
             ]
         else:
-            key, every_s = "watch_interval_s", settings.reconcile_interval_s
-            whole = len(settings.tenants) == 1
-            subject, subjects = (WHOLE, 1) if whole else ("sim/1", max(1, sims))
+            key, each = "watch_interval_s", "sim/1"
             polls = [
                 Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, key),
-                Need("totals", f"/api/v1/{subject}/stats", 2 * subjects, every_s, "reconcile_interval_s"),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), LISTING_AGE.total_seconds(), key),
             ]
+        subject, subjects = (WHOLE, 1) if whole else (each, max(1, sims))
+        reconcile_s = settings.reconcile_interval_s
+        polls += [
+            Need("endpoints", "/api/v1/endpoint", pages(sims, PAGE_SIZE), LISTING_AGE.total_seconds(), key),
+            Need("totals", f"/api/v1/{subject}/stats", 2 * subjects, reconcile_s, "reconcile_interval_s"),
+        ]
         login = Need("login", "/api/v1/authenticate", 1, 240 * 60, key)
         return Needs((*polls, login), lag_s=settings.delivery_lag_s)
 

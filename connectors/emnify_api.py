@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -70,6 +70,23 @@ class SimItem(Part):
     endpoint: _Endpoint | None = None
 
 
+class _Sim(Part):
+    iccid: str
+
+
+class EndpointItem(Part):
+    """One endpoint of the listing; it may have no SIM."""
+
+    id: int
+    name: str | None = None
+    tags: str | None = None
+    status: _Status | None = None
+    sim: _Sim | None = None
+
+
+M = TypeVar("M", bound=Part)
+
+
 class EmnifyApi:
     """One account's view of the API."""
 
@@ -98,16 +115,24 @@ class EmnifyApi:
         url = f"{self._account.settings.api_base}/api/v2/data_stream/{stream.id}/restart"
         await self._http.call(Call("POST", url), self._tokens)
 
-    async def sims(self) -> AsyncIterator[list[SimItem]]:
-        """Yield the SIMs page by page. A page past the end would repeat the last one."""
-        call = Call("GET", f"{self._account.settings.api_base}/api/v1/sim", {"per_page": str(PAGE_SIZE)})
+    def sims(self) -> AsyncIterator[list[SimItem]]:
+        """Yield the SIMs page by page."""
+        return self._pages("sim", SimItem)
+
+    def endpoints(self) -> AsyncIterator[list[EndpointItem]]:
+        """Yield the endpoints page by page."""
+        return self._pages("endpoint", EndpointItem)
+
+    async def _pages(self, of: str, model: type[M]) -> AsyncIterator[list[M]]:
+        """Read a listing. A page past the end would repeat the last one."""
+        call = Call("GET", f"{self._account.settings.api_base}/api/v1/{of}", {"per_page": str(PAGE_SIZE)})
 
         def read(asked: Call, answer: Answer) -> Page:
             return Page(listed(asked, answer.body), pages=whole(answer.headers.get("X-Total-Pages")))
 
         async for page in numbered(self._get, call, read):
             try:
-                yield [SimItem.model_validate(item) for item in page.items]
+                yield [model.model_validate(item) for item in page.items]
             except ValidationError as error:
                 raise ProviderError(Failure.PROVIDER, f"{call.place}: {describe(error)}") from None
 

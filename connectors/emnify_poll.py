@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from connectors import inventory
 from connectors.account import Traits
 from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen_in
 from connectors.emnify_api import EmnifyApi, SimItem
-from connectors.emnify_cdr import tags_of
+from connectors.emnify_listing import seen_sims
 from connectors.emnify_minutes import Minutes
 from connectors.emnify_settings import EmnifyAccount
 from connectors.emnify_stats import (
@@ -23,7 +22,9 @@ from connectors.emnify_stats import (
     minute_amounts,
     usage_record,
 )
+from connectors.emnify_totals import EmnifyTotals
 from connectors.history import Statement, newest
+from connectors.http import ProviderError
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import EPOCH, micros, raw_row
@@ -58,13 +59,15 @@ class _Reading:
 class EmnifyPoll:
     """One account's polls. A day of a SIM is a total that replaces what was read of it before."""
 
-    def __init__(self, account: EmnifyAccount, toolbox: Toolbox) -> None:
+    def __init__(self, account: EmnifyAccount, toolbox: Toolbox, api: EmnifyApi | None = None) -> None:
         self._account = account
         self._toolbox = toolbox
-        self._api = EmnifyApi(account, toolbox.http)
+        self._api = api or EmnifyApi(account, toolbox.http)
         self._changes = ChangeFilter()
         self._minutes = Minutes()
         self._observed: int | None = None
+        portion = int(account.settings.poll_interval_s)
+        self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
 
     @property
     def account(self) -> str:
@@ -97,7 +100,7 @@ class EmnifyPoll:
             await self._recall(reading.first, proceed)
         self._observed = observation
         async for page in self._api.sims():
-            await self._toolbox.inventory.observe(self._account, listed(page), now, proceed)
+            await self._toolbox.inventory.observe(self._account, seen_sims(page), now, proceed)
             for item in page:
                 await self._read(item, reading, proceed)
         settings, owners = self._account.settings, self._toolbox.inventory
@@ -110,7 +113,15 @@ class EmnifyPoll:
             self.account, Bookmark(covered_until=until, last_observation=observation), proceed
         )
         days = (reading.end - reading.first) // DAY
-        return f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
+        said = f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
+        return f"{said}{await self._reconcile(now, proceed)}"
+
+    async def _reconcile(self, now: datetime, proceed: Proceed) -> str:
+        """State emnify's own totals; that they cannot be read is no reason to poll every SIM anew."""
+        try:
+            return await self._totals.go_on(now, proceed)
+        except ProviderError as error:
+            return f", totals cannot be read: {error}"
 
     @property
     def backfill_days(self) -> int:
@@ -240,28 +251,6 @@ class EmnifyPoll:
         owner = item.customer_org
         names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)
         batch.add(record, Traits(sim=record.sim, organisations=names, tags=record.tags), b"")
-
-
-def listed(page: list[SimItem]) -> list[inventory.Seen]:
-    """Return the SIMs and endpoints that a page of the listing shows, but no SIM without an ICCID."""
-    found = []
-    for item in page:
-        try:
-            sim = canonical_iccid(item.iccid)
-        except DataError:
-            continue
-        owner, endpoint = item.customer_org, item.endpoint
-        names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)
-        ids = {"id": str(item.id)} | ({"endpoint": str(endpoint.id)} if endpoint else {})
-        tags = tags_of(endpoint.tags if endpoint else None)
-        found.append(inventory.Seen("sim", sim, ids=ids, eid=item.eid, organisations=names, tags=tags))
-        if endpoint is not None:
-            found.append(
-                inventory.Seen(
-                    "endpoint", str(endpoint.id), sim=sim, details={"name": endpoint.name}, tags=tags
-                )
-            )
-    return found
 
 
 def _midnight(at: datetime) -> datetime:

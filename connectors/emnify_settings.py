@@ -37,7 +37,7 @@ class EmnifySettings(AccountSettings):
     history_hours: Annotated[int, Field(ge=0, le=20 * 24)] = 0
     """Hours before the very first look that the stream delivers too (legacy streams replay up to 20 days)."""
     reconcile_interval_s: Annotated[float, Field(ge=1, le=31 * 86_400)] = 86_400.0
-    """Seconds between readings of emnify's own totals, which pushes are held against."""
+    """Seconds between readings of emnify's own totals, which what was counted is held against."""
     poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 3600.0
     """Seconds between polls of the daily statistics, where they count. One costs a request for each SIM."""
     reread_days: Annotated[int, Field(ge=1, le=62)] = 3

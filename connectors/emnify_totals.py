@@ -1,7 +1,8 @@
-"""emnify's own totals of days and months, which only reconcile: what was pushed is held against them.
+"""emnify's own totals of days and months, which only reconcile: what was counted is held against them.
 
-They cost two requests for each SIM where an account has several tenants, so they are read in portions between
-the looks at the stream. The listing of SIMs and endpoints, which comes first, goes to the inventory.
+They are those of the whole organisation where one tenant owns it. Where it has several, pushes are held
+against the statistics of each SIM, and these, where polls count them, against those of each endpoint. That
+costs two requests for each, so they are read in portions. The listings come first and go to the inventory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from connectors.emnify_api import EmnifyApi
-from connectors.emnify_poll import listed
+from connectors.emnify_listing import seen_endpoints, seen_sims, sim_of
 from connectors.emnify_settings import EmnifyAccount
 from connectors.emnify_stats import SERVICES, daily_amounts, monthly_amounts
 from connectors.http import Failure, ProviderError
@@ -18,7 +19,6 @@ from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.totals import Span, Terms, Total, state_totals
 from streams.errors import DataError
-from streams.iccid import canonical_iccid
 from streams.usage import Service
 from streams.windows import window_end, window_start
 
@@ -27,9 +27,6 @@ DAYS: Final = 3
 
 SETTLE: Final = timedelta(hours=24)
 """From a window's end until totals and pushes have to agree; emnify names no time."""
-
-SIMS_A_SECOND: Final = 4
-"""Two requests for each keep below emnify's rate, and a portion below the interval between two looks."""
 
 LISTING_AGE: Final = timedelta(hours=1)
 """After this the SIMs are listed again: they change their tags and organisation."""
@@ -41,11 +38,14 @@ WHOLE: Final = "organisation/my"
 class EmnifyTotals:
     """Reads one account's totals again and again, and states each reading when it is whole."""
 
-    def __init__(self, account: EmnifyAccount, api: EmnifyApi, toolbox: Toolbox) -> None:
+    def __init__(self, account: EmnifyAccount, api: EmnifyApi, toolbox: Toolbox, *, portion: int) -> None:
+        """`portion` is how many SIMs or endpoints are read in one go."""
         self._account = account
         self._api = api
         self._toolbox = toolbox
-        self._sims: dict[int, str] = {}
+        self._portion = max(1, portion)
+        self._polled = account.settings.source == "poll"
+        self._found: list[tuple[str, str | None]] = []
         self._listed_at: datetime | None = None
         self._begun_at: datetime | None = None
         self._left: list[tuple[str, str | None]] | None = None
@@ -63,13 +63,13 @@ class EmnifyTotals:
             self._begun_at, self._totals, self._left = now, [], self._subjects()
         if self._left is None or self._begun_at is None:
             return ""
-        portion = max(1, int(self._account.settings.watch_interval_s * SIMS_A_SECOND))
-        for _ in range(min(portion, len(self._left))):
+        for _ in range(min(self._portion, len(self._left))):
             subject, sim = self._left[-1]
             self._totals += await self._read(subject, sim, self._begun_at)
             self._left.pop()
         if self._left:
-            return f", totals of {len(self._left)} SIMs are still to be read"
+            things = "endpoints" if self._polled else "SIMs"
+            return f", totals of {len(self._left)} {things} are still to be read"
         tolerance = 0 if self._account.settings.mb_bytes == 1_000_000 else self._account.settings.mb_bytes
         await state_totals(
             self._toolbox.sender,
@@ -77,7 +77,7 @@ class EmnifyTotals:
             self._account,
             self._totals,
             # By 2^20 every record is rounded to whole bytes.
-            Terms("poll", int(SETTLE.total_seconds()), tolerance=tolerance, covers=True),
+            Terms("poll", int(SETTLE.total_seconds()), tolerance=tolerance, covers=not self._polled),
             observed_at=self._begun_at,
             proceed=proceed,
         )
@@ -89,23 +89,26 @@ class EmnifyTotals:
         return self._begun_at is None or now - self._begun_at >= pause
 
     async def _list(self, now: datetime, proceed: Proceed) -> None:
-        sims = {}
-        async for page in self._api.sims():
-            await self._toolbox.inventory.observe(self._account, listed(page), now, proceed)
-            sims.update({item.id: item.iccid for item in page})
-        self._sims, self._listed_at = sims, now
+        """List SIMs and endpoints; where SIMs are polled each poll lists them itself."""
+        inventory = self._toolbox.inventory
+        found: list[tuple[str, str | None]] = []
+        if not self._polled:
+            async for sims in self._api.sims():
+                await inventory.observe(self._account, seen_sims(sims), now, proceed)
+                known = ((item.id, sim_of(item.iccid)) for item in sims)
+                found += [(f"sim/{number}", sim) for number, sim in known if sim is not None]
+        async for endpoints in self._api.endpoints():
+            seen = seen_endpoints(endpoints)
+            await inventory.observe(self._account, seen, now, proceed)
+            if self._polled:
+                found += [(f"endpoint/{each.id}", each.sim) for each in seen]
+        self._found, self._listed_at = found, now
 
     def _subjects(self) -> list[tuple[str, str | None]]:
         """Return whose totals have to be asked: the whole account's say nothing of several tenants."""
         if len(self._toolbox.inventory.tenants(self._account)) == 1:
             return [(WHOLE, None)]
-        found: list[tuple[str, str | None]] = []
-        for number, iccid in self._sims.items():
-            try:
-                found.append((f"sim/{number}", canonical_iccid(iccid)))
-            except DataError:
-                continue
-        return found
+        return list(self._found)
 
     async def _read(self, subject: str, sim: str | None, begun: datetime) -> list[Total]:
         """Read one subject. A day or month that is absent had no traffic (emnify's documentation)."""
@@ -127,12 +130,13 @@ class EmnifyTotals:
         except DataError as error:
             raise ProviderError(Failure.PROVIDER, f"statistics of {subject}: {error.detail}") from None
         except ProviderError as error:
-            if error.status == 404 and sim is not None:
+            if error.status == 404 and subject != WHOLE:
                 # Deleted since it was listed.
                 return []
             raise
         return [
             Total(span, start, service, amount, sim)
             for (span, start, service), amount in found.items()
-            if (span, start) in windows
+            # What an endpoint without a SIM has used is nobody's and makes its window unsupported.
+            if (span, start) in windows and (amount or sim is not None or subject == WHOLE)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from connectors.emnify_api import ERROR, RUNNING, EmnifyApi, Stream
 from connectors.emnify_settings import EmnifyAccount
@@ -12,6 +12,9 @@ from connectors.http import Failure, ProviderError
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox, callback_url
 from connectors.stream_coverage import StreamCoverage
+
+SIMS_A_SECOND: Final = 4
+"""Two requests for each keep below emnify's rate, and a portion below the interval between two looks."""
 
 
 class StreamWatch:
@@ -26,8 +29,9 @@ class StreamWatch:
         self._account = account
         self._toolbox = toolbox
         self._api = EmnifyApi(account, toolbox.http)
-        self._totals = EmnifyTotals(account, self._api, toolbox)
         settings = account.settings
+        portion = int(settings.watch_interval_s * SIMS_A_SECOND)
+        self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
         self._coverage = StreamCoverage(
             account,
             toolbox,

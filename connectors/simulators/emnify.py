@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from connectors.simulators.data_streamer import DataStream, DataStreamer, StreamStatus
 from connectors.simulators.emnify_limits import EmnifyLimits
-from connectors.simulators.emnify_records import endpoint_of, sim_item
+from connectors.simulators.emnify_records import endpoint_item, endpoint_of, sim_item
 from connectors.simulators.emnify_stats import DAY, Subject, daily, stats, with_summary
 from connectors.simulators.fleet import EMNIFY_ACCOUNT, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
@@ -96,7 +96,8 @@ class EmnifySimulator:
         self.app = Starlette(
             routes=[
                 Route("/api/v1/authenticate", self._authenticate, methods=["POST"]),
-                self._route("/api/v1/sim", "GET", self._list_sims),
+                self._route("/api/v1/sim", "GET", self._listing(sim_item)),
+                self._route("/api/v1/endpoint", "GET", self._listing(endpoint_item)),
                 *(
                     self._route(f"/api/v1/{kind}/{{id}}/stats{days}", "GET", self._statistics)
                     for kind in ("sim", "endpoint", "organisation")
@@ -166,7 +167,13 @@ class EmnifySimulator:
         }
         return JSONResponse({"auth_token": sign(claims, self._key)})
 
-    async def _list_sims(self, request: Request) -> Response:
+    def _listing(self, item: Callable[[Sim], Any]) -> Handler:
+        async def handler(request: Request) -> Response:
+            return self._list(request, item)
+
+        return handler
+
+    def _list(self, request: Request, item: Callable[[Sim], Any]) -> Response:
         """A bare array, paging in headers. A page past the end repeats the last one; page 0 is the first."""
         query = request.query_params
         try:
@@ -187,7 +194,7 @@ class EmnifySimulator:
         if pages > 1:
             headers["Link"] = _links(request, page, pages, per_page)
         shown = self._sims[(page - 1) * per_page : page * per_page]
-        return JSONResponse([sim_item(sim) for sim in shown], headers=headers)
+        return JSONResponse([item(sim) for sim in shown], headers=headers)
 
     async def _statistics(self, request: Request) -> Response:
         """Of one SIM, endpoint or organisation; `my` organisation has all the others in it."""

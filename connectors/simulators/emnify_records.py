@@ -80,6 +80,26 @@ def sim_item(sim: Sim) -> dict[str, Any]:
     }
 
 
+def endpoint_item(sim: Sim) -> dict[str, Any]:
+    """One endpoint of the listing, with its SIM."""
+    return endpoint_of(sim) | {
+        "created": "2021-02-01T08:30:00.000+0000",
+        "last_updated": "2021-02-01T08:30:00.000+0000",
+        "status": {"id": 0, "description": "Enabled"},
+        "service_profile": {"id": 1, "name": "Default"},
+        "tariff_profile": {"id": 1, "name": "Plan A"},
+        "imei_lock": False,
+        "sim": {
+            "id": sim.number,
+            "iccid": sim.canonical_iccid,
+            "iccid_with_luhn": sim.iccid,
+            "imsi": _imsi(sim),
+            "msisdn": _msisdn(sim),
+            "status": {"id": 1, "description": "Activated"},
+        },
+    }
+
+
 def organisation(sim: Sim) -> dict[str, Any]:
     return {"id": sim.tenant.organisation_id, "name": sim.tenant.name.capitalize()}
 

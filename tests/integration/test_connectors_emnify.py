@@ -79,10 +79,11 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
     assert bool(in_minutes) is minutes
 
 
+@pytest.mark.parametrize("source", ["push", "poll"])
 async def test_emnifys_own_totals_are_what_was_used(
-    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Names, source: str
 ) -> None:
-    """By tenant and day, so that what was pushed can be held against them."""
+    """By tenant and day, told of SIMs or of endpoints, so that what was counted can be held against them."""
     tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
     account, port = unique_name("emnify"), free_port()
     organisations = dict(zip(("1001", "1002", "1003"), tenants, strict=True))
@@ -93,7 +94,7 @@ async def test_emnifys_own_totals_are_what_was_used(
         used: Counter[tuple[str, str, str]] = Counter()
         for (tenant, day, _sim, service), total in by_day(truth).items():
             used[tenant, day, service] += total
-        table = emnify_table(tmp_path, address, organisations)
+        table = emnify_table(tmp_path, address, organisations, source=source)
         settings = settings_of(kafka_bootstrap, redis_url, tenants, {account: table}, port=port)
 
         async def stated() -> bool:

@@ -23,6 +23,8 @@ from connectors.publisher import always
 from connectors.registry import Toolbox
 from connectors.values import micros
 from streams.errors import DataError
+from streams.inventory import Item, decode
+from streams.topics import INVENTORY
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
 from tests.unit.connector_fakes import NOW, MemorySender, cdr, emnify_account, inventory_of
@@ -177,6 +179,7 @@ class Emnify:
                 Route("/api/v2/data_stream", self._streams),
                 Route("/api/v2/data_stream/7/restart", self._restart, methods=["POST"]),
                 Route("/api/v1/sim", self._sims),
+                Route("/api/v1/endpoint", self._endpoints),
                 Route("/api/v1/sim/{id}/stats", self._stats),
                 Route("/api/v1/sim/{id}/stats/daily", self._daily),
                 Route("/api/v1/organisation/my/stats", self._stats),
@@ -198,6 +201,15 @@ class Emnify:
             for number, owner in enumerate(owners, start=1)
         ]
         return JSONResponse(sims, headers={"X-Total-Pages": "1"})
+
+    async def _endpoints(self, _request: Request) -> Response:
+        """The second has no SIM any more."""
+        status, sim = {"id": 0, "description": "Enabled"}, {"id": 1, "iccid": "8988303000000000001"}
+        endpoints = [
+            {"id": 501, "name": "meter-1", "tags": "eu,lab", "status": status, "sim": sim},
+            {"id": 502, "name": "meter-2", "tags": None, "status": status, "sim": None},
+        ]
+        return JSONResponse(endpoints, headers={"X-Total-Pages": "1"})
 
     async def _stats(self, request: Request) -> Response:
         self.asked.append(request.url.path)
@@ -402,3 +414,12 @@ async def test_totals_are_read_in_portions(watching: Watching) -> None:
     assert watching.sender.totals == []
     await watching.look(seconds=60)
     assert len(watching.sender.totals) == 2
+
+
+async def test_endpoints_are_listed_with_their_sim_and_status(watching: Watching) -> None:
+    """Those that have no SIM too."""
+    await watching.look()
+    items = [decode(message.key, message.value) for message in watching.sender.on(INVENTORY)]
+    found = {item.id: item for item in items if isinstance(item, Item) and item.kind == "endpoint"}
+    assert {name: item.sim for name, item in found.items()} == {"501": "8988303000000000001", "502": None}
+    assert found["501"].details == {"name": "meter-1", "status": "Enabled"}

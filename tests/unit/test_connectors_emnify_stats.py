@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from connectors.bookmarks import Bookmarks
-from connectors.emnify_api import SimItem
+from connectors.emnify_api import EndpointItem, SimItem
 from connectors.emnify_minutes import Minutes
 from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_stats import Amount, daily_amounts, identity_of, minute_amounts, monthly_amounts
-from connectors.http import HttpClient
+from connectors.http import Failure, HttpClient, ProviderError
 from connectors.publisher import always
 from connectors.registry import Toolbox
 from streams.errors import DataError
@@ -160,6 +160,9 @@ class Statistics:
         }
         self.hours: dict[int, Any] = {}
         self.asked: list[tuple[str, date, date]] = []
+        self.reconciled: list[str] = []
+        self.of_endpoints: dict[str, Any] = {}
+        self.refusal: ProviderError | None = None
 
     async def sims(self) -> AsyncIterator[list[SimItem]]:
         for number in (1, 2):
@@ -168,12 +171,28 @@ class Statistics:
             body = {"id": number, "iccid": f"898830300000000000{number}", "customer_org": owner}
             yield [SimItem.model_validate(body | {"endpoint": endpoint})]
 
+    async def endpoints(self) -> AsyncIterator[list[EndpointItem]]:
+        """The last has lost its SIM."""
+        for number, sim in ((501, 1), (502, 2), (503, None)):
+            body = {"id": number, "name": f"meter-{number}", "tags": "lab", "status": {"id": 0}}
+            found = None if sim is None else {"id": sim, "iccid": f"898830300000000000{sim}"}
+            yield [EndpointItem.model_validate(body | {"sim": found})]
+
     async def stats(self, of: str) -> Any:
-        return [{"last_hour": self.hours.get(int(of.removeprefix("sim/")), {})}]
+        kind, _, number = of.partition("/")
+        if kind == "sim":
+            return [{"last_hour": self.hours.get(int(number), {})}]
+        self.reconciled.append(of)
+        if self.refusal is not None:
+            raise self.refusal
+        return {}
 
     async def daily(self, of: str, first: date, end: date) -> Any:
+        kind, _, number = of.partition("/")
+        if kind != "sim":
+            return self.of_endpoints.get(number, [])
         self.asked.append((of, first, end))
-        return self.days[int(of.removeprefix("sim/"))]
+        return self.days[int(number)]
 
 
 class Polling:
@@ -198,8 +217,7 @@ class Polling:
             lambda: self.now,
             MemoryHistory(self.sender),
         )
-        self.poll = EmnifyPoll(account, toolbox)
-        self.poll._api = self.statistics  # type: ignore[assignment]
+        self.poll = EmnifyPoll(account, toolbox, self.statistics)  # type: ignore[arg-type]
         self.sweep = self.poll.sweep
 
     @property
@@ -232,6 +250,62 @@ async def test_a_poll_counts_every_sims_days() -> None:
     assert {(each.start, each.source) for each in polling.sender.coverage} == {
         (DAY_9 - timedelta(days=1), "poll")
     }
+
+
+def stated(polling: Polling) -> dict[tuple[str, str], int]:
+    """The total of data that was stated for each tenant and day, where it is not nothing."""
+    return {
+        (event.tenant, total.start.date().isoformat()): total.total
+        for event in polling.sender.totals
+        for total in event.totals
+        if total.granularity == "day" and total.service == "data" and total.total
+    }
+
+
+async def test_polls_of_a_shared_account_are_held_against_its_endpoints() -> None:
+    """Each counts for the tenant of its SIM, once in an interval, and none counts as usage."""
+    polling = Polling()
+    polling.statistics.of_endpoints = {
+        "501": [{"date": "2025-05-09", "data": {"volume": "1.000000"}}],
+        "502": [{"date": "2025-05-09", "data": {"volume": "0.500000"}}],
+    }
+    await polling.sweep(always)
+    await polling.sweep(always)
+    assert sorted(polling.statistics.reconciled) == ["endpoint/501", "endpoint/502", "endpoint/503"]
+    assert stated(polling) == {("acme", "2025-05-09"): MB, ("globex", "2025-05-09"): MB // 2}
+    assert {event.covers for event in polling.sender.totals} == {False}
+    assert len(polling.counted) == 2
+
+
+async def test_what_an_endpoint_without_a_sim_has_used_is_nobodys() -> None:
+    """So nothing is said of its day."""
+    polling = Polling()
+    polling.statistics.of_endpoints = {
+        "501": [
+            {"date": "2025-05-08", "data": {"volume": "2.000000"}},
+            {"date": "2025-05-09", "data": {"volume": "1.000000"}},
+        ],
+        "503": [{"date": "2025-05-08", "data": {"volume": "1.000000"}}],
+    }
+    await polling.sweep(always)
+    assert stated(polling) == {("acme", "2025-05-09"): MB}
+
+
+async def test_polls_of_one_tenants_account_are_held_against_the_organisation() -> None:
+    polling = Polling()
+    polling.restart(tenant="acme", assign=())
+    polling.statistics.of_endpoints = {"my": [{"date": "2025-05-09", "data": {"volume": "1.5"}}]}
+    await polling.sweep(always)
+    assert polling.statistics.reconciled == ["organisation/my"]
+    assert stated(polling) == {("acme", "2025-05-09"): 1_500_000}
+
+
+async def test_totals_that_are_refused_do_not_make_the_poll_fail() -> None:
+    """Else every SIM would be polled again at once."""
+    polling = Polling()
+    polling.statistics.refusal = ProviderError(Failure.CONFIG, "endpoint statistics: 403")
+    assert "totals cannot be read: endpoint statistics: 403" in await polling.sweep(always)
+    assert len(polling.counted) == 2
 
 
 async def test_polls_tell_only_what_changed_and_take_back_what_is_gone() -> None:
