@@ -15,7 +15,7 @@ from connectors.demo.embedded import free_port
 from streams.api.app import create_app
 from streams.keys import CONNECTORS
 from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
-from tests.integration.api_kit import client_of
+from tests.integration.api_kit import PLENTY, client_of
 from tests.integration.connector_kit import (
     CALLBACK_SECRET,
     connecting,
@@ -39,7 +39,7 @@ def serving(redis_url: str, accounts: dict[str, dict[str, Any]]) -> Settings:
     return Settings(
         tenants=("acme",),
         redis=RedisSettings(url=SecretStr(redis_url)),
-        serve=ServeSettings(tokens=tokens),
+        serve=ServeSettings(tokens=tokens, limits=PLENTY),
         accounts=accounts,
     )
 

@@ -59,6 +59,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
             "SIMUSAGE_WORKER__SESSION_TIMEOUT_S": "6",
             "SIMUSAGE_CALLBACKS__PORT": str(ports["connect:8081"]),
             "SIMUSAGE_SERVE__PORT": str(ports["serve:8080"]),
+            "SIMUSAGE_SERVE__LIMITS__PER_MINUTE": "100000",
         }
         for role in ROLES:
             command = [
