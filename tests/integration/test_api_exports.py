@@ -4,61 +4,25 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.api.abilities import UNKNOWN
-from streams.api.app import create_app
 from streams.api.export_files import Rows
 from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, TakenOverError
 from streams.api.export_kinds import READERS, Reading
-from streams.api.export_worker import Exporter
-from streams.api.reader import Reader
-from streams.api.service import Service, configured_accounts
-from streams.settings import Settings
 from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
+from tests.integration.export_kit import Setting
 from tests.waiting import wait_until
 
 BY_SIM = {"from": "2026-11-01", "to": "2026-11-21", "group_by": "sim"}
-
-
-class Clock:
-    """The instant of the application, which tests move."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        """Return the instant."""
-        return self.now
-
-
-class Setting:
-    """One application over the session's Redis, and a worker that works when it is told to."""
-
-    def __init__(self, redis: Redis, configuration: Settings) -> None:
-        self.redis = redis
-        self.configuration = configuration
-        self.clock = Clock()
-        self.app: FastAPI = create_app(configuration, redis, clock=self.clock)
-
-    def service(self) -> Service:
-        """What a worker works with."""
-        known = configured_accounts(self.configuration)
-        return Service(self.configuration, self.redis, Reader(self.redis), self.clock, known, UNKNOWN)
-
-    def worker(self, stopping: Callable[[], bool] = lambda: False, **more: Any) -> Exporter:
-        """A worker, as that of another replica."""
-        return Exporter(self.service(), stopping, **more)
 
 
 @pytest.fixture
