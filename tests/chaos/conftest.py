@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.harness import LONG, SHORT, Form
+from tests.chaos.forms import LONG, SHORT, Form
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from connectors.demo.embedded import EmbeddedRedis
 from streams import topics
 from streams.events import header
 from streams.kafka import ensure_topics
-from tests.chaos.harness import Chaos, Form
+from tests.chaos.forms import Form
+from tests.chaos.harness import Chaos
 from tests.chaos.load import TENANTS, Load
 from tests.chaos.verdict import judge, read
 from tests.chaos.watch import Question, Watch, questions
@@ -51,19 +52,19 @@ async def test_every_number_is_exact_whatever_is_killed(
     tasks: list[asyncio.Task[None]] = []
     try:
         await ensure_topics(stack.settings)
-        chaos.add()
-        chaos.add()
-        tasks.append(asyncio.create_task(chaos.keep()))
-        await chaos.publish(load.baseline())
+        chaos.workers.add()
+        chaos.workers.add()
+        tasks.append(asyncio.create_task(chaos.workers.keep()))
+        await chaos.sending.publish(load.baseline())
         await chaos.settled(90)
         chaos.say("the baseline is folded")
 
         tokens = {tenant: secrets.token_urlsafe(16) for tenant in TENANTS}
-        chaos.offered_records = chaos.offered_bytes = 0
+        chaos.sending.offered_records = chaos.sending.offered_bytes = 0
         watch = Watch(
             chaos.serve(tokens),
             load,
-            lambda: (chaos.offered_records, chaos.offered_bytes),
+            lambda: (chaos.sending.offered_records, chaos.sending.offered_bytes),
             tokens.__getitem__,
         )
         chaos.aged = watch.forgive
@@ -76,12 +77,14 @@ async def test_every_number_is_exact_whatever_is_killed(
         events = load.events()
         share = form.records // (250 * len(plan)) + 1
         for action in plan:
-            publishing = asyncio.create_task(chaos.publish(itertools.islice(events, share)))
+            publishing = asyncio.create_task(chaos.sending.publish(itertools.islice(events, share)))
             await chaos.pause(0.3, 4)
             await chaos.act(action)
             await publishing
-        await chaos.publish(events)
-        chaos.say(f"the load is out: {chaos.sent} records, {dict(load.kinds)}; the last kill is done")
+        await chaos.sending.publish(events)
+        chaos.say(
+            f"the load is out: {chaos.sending.records} records, {dict(load.kinds)}; the last kill is done"
+        )
         ended = time.monotonic()
         await chaos.settled(180)
         chaos.say(f"everything is folded, {time.monotonic() - ended:.1f} s later")
@@ -90,7 +93,10 @@ async def test_every_number_is_exact_whatever_is_killed(
         chaos.say("judged: " + ("exact" if not differences else "\n".join(map(str, differences))))
         await first_answers(watch, asked)
         chaos.say(f"answers {dict(watch.answers)}, slowest {watch.slowest:.2f} s, faults {len(watch.faults)}")
-        chaos.say(f"done {dict(chaos.done)}, workers killed while {dict(chaos.killed_in)}")
+        killed, ended_alone = dict(chaos.killed_in), chaos.workers.ended
+        chaos.say(
+            f"done {dict(chaos.done)}, workers killed while {killed}, ended by themselves {ended_alone}"
+        )
         assert not differences, "\n".join(map(str, differences))
         assert not watch.faults, f"{len(watch.faults)} wrong answers\n" + "\n".join(watch.faults[:10])
         assert chaos.done["SIGKILLs of workers"] >= form.kills + 2 * form.early_kills
