@@ -60,7 +60,8 @@ class Stack:
             """
         )
         self.settings: Settings = load_settings(self.config)
-        self.redis = Redis.from_url(self.redis_url)
+        # Long, because these machines are shared: a test waits for what is true, not for its pace.
+        self.redis = Redis.from_url(self.redis_url, socket_timeout=60)
         self._producer: AIOKafkaProducer | None = None
 
     @property
