@@ -41,10 +41,12 @@ async def belongings(
     """Return the tenant's things of a kind behind a place, by account and id, and one more than the limit."""
     candidates = {(account, id_) for account in seen.whole for id_ in await seen.reader.ids(account, kind)}
     async for chunk in seen.reader.owned():
-        shared = [place for place in chunk if place[0] not in seen.whole]
-        parts = await seen.reader.parts(await seen.reader.held(shared))
+        names = await seen.reader.part_names([place for place in chunk if place[0] not in seen.whole])
         candidates |= {
-            (item.account, item.id) for items in parts.values() for item in items if item.kind == kind
+            (account, name.removeprefix(f"{kind}|"))
+            for parts in names.values()
+            for account, name in parts
+            if name.startswith(f"{kind}|")
         }
     places = sorted(place for place in candidates if after is None or place > after)
     found: list[Belonging] = []

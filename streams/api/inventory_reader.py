@@ -54,10 +54,10 @@ class InventoryReader:
         yield
         await self._require_complete()
 
-    async def owned(self, after: Place | None = None) -> AsyncIterator[list[Place]]:
+    async def owned(self, after: Place | None = None, chunk: int = CHUNK) -> AsyncIterator[list[Place]]:
         """Yield the SIMs that the tenant has or had, by ICCID and account, a chunk at a time."""
         low = "-" if after is None else f"({after[1]}|{after[0]}"
-        while members := await self._members(owned_key(self.tenant), low, "+"):
+        while members := await self._members(owned_key(self.tenant), low, "+", chunk):
             yield [_place(member) for member in members]
             low = f"({members[-1]}"
 
@@ -126,8 +126,7 @@ class InventoryReader:
 
     async def parts(self, sims: Sequence[Held]) -> dict[Place, list[Item]]:
         """Return the endpoints and bundle instances of each SIM that were its own in the tenant's time."""
-        named = await self._fields(parts_key, [(held.account, held.sim) for held in sims])
-        wanted = {place: [(place[0], part) for part in orjson.loads(value)] for place, value in named.items()}
+        wanted = await self.part_names([(held.account, held.sim) for held in sims])
         found = await self._entries([each for group in wanted.values() for each in group])
         result = {}
         for held in sims:
@@ -139,6 +138,11 @@ class InventoryReader:
                 if isinstance(item, Item) and item.sim == held.sim and held.tenure.saw(item.observed_at)
             ]
         return result
+
+    async def part_names(self, sims: Sequence[Place]) -> dict[Place, list[Place]]:
+        """Return accounts and names (`kind|id`) of what was ever listed with each SIM, whoever had it."""
+        found = await self._fields(parts_key, sims)
+        return {place: [(place[0], part) for part in orjson.loads(value)] for place, value in found.items()}
 
     async def ids(self, account: str, kind: Kind) -> list[str]:
         """Return the ids of the account's things of a kind, in order."""
@@ -182,9 +186,9 @@ class InventoryReader:
                 return mine
             low = f"({members[-1]}"
 
-    async def _members(self, key: str, low: str, high: str) -> list[str]:
+    async def _members(self, key: str, low: str, high: str, most: int = CHUNK) -> list[str]:
         with unavailable():
-            found: list[bytes] = await cast(Any, self._redis.zrangebylex(key, low, high, 0, CHUNK))
+            found: list[bytes] = await cast(Any, self._redis.zrangebylex(key, low, high, 0, most))
         return [member.decode() for member in found]
 
     async def _entries(self, wanted: Sequence[Place]) -> dict[Place, Item | Ownership]:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.inventory_docs import SIM, SIMS
-from streams.api.inventory_reader import Links
+from streams.api.inventory_reader import CHUNK, Links
 from streams.api.inventory_views import Held, SimView, sim_view
 from streams.api.listing import Form, Listing, any_text, parse_listing, provider, truth
 from streams.api.service import Service, answer
@@ -44,7 +44,8 @@ def add_sims(app: FastAPI, service: Service) -> None:
         listing = parse_listing(seen.tenant, "sims", request.query_params.multi_items(), FILTERS)
         found: list[Held] = []
         async with seen.reader.complete():
-            async for chunk in seen.reader.owned(listing.after):
+            chunk_size = min(max(listing.limit + 1, 100), CHUNK)
+            async for chunk in seen.reader.owned(listing.after, chunk_size):
                 held = await seen.reader.held(chunk)
                 found += (each for each in held if _passes(listing, seen, each))
                 if len(found) > listing.limit:
