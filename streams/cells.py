@@ -53,10 +53,6 @@ class Measures(NamedTuple):
         """Return the sum, measure by measure."""
         return Measures(*map(int.__add__, self, other))
 
-    def minus(self, other: Measures) -> Measures:
-        """Return the difference, measure by measure."""
-        return Measures(*map(int.__sub__, self, other))
-
 
 ZERO = Measures()
 

@@ -87,7 +87,6 @@ class Supervisor:
         self._pids = pids
         self._keepers: list[asyncio.Task[None]] = []
         self._collapsed = asyncio.Event()
-        self.collapses = 0
 
     @property
     def restarts(self) -> dict[str, int]:
@@ -109,7 +108,6 @@ class Supervisor:
         """Restart what dies, until cancelled. When a foundation dies, everything is started anew."""
         while True:
             await self._collapsed.wait()
-            self.collapses += 1
             await self.stop()
             self._collapsed.clear()
             for child in self.children:
