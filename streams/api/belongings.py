@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from streams.api.inventory_reader import CHUNK, Place
 from streams.api.inventory_views import Held
+from streams.api.tenure import Tenure
 from streams.api.visits import Visit
 from streams.inventory import Item
 
@@ -28,6 +29,11 @@ class Belonging(NamedTuple):
     def place(self) -> Place:
         """Where it stands in a collection."""
         return self.item.account, self.item.id
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """When it was the tenant's, `None` for always."""
+        return None if self.held is None else self.held.tenure
 
 
 async def belongings(
@@ -65,7 +71,9 @@ async def belonging(seen: Visit, kind: Part, id_: str, accounts: Collection[str]
 async def _own(seen: Visit, kind: Part, places: list[Place]) -> list[Belonging]:
     items = await seen.reader.items(kind, places)
     sims = {(item.account, item.sim) for item in items.values() if item.sim is not None}
-    held = {(each.account, each.sim): each for each in await seen.reader.held(sorted(sims))}
+    # Asked without any too: another tenant's thing takes as long as one that does not exist.
+    owners = await seen.reader.held(sorted(sims) or places[:1])
+    held = {(each.account, each.sim): each for each in owners}
     found = []
     for item in items.values():
         owner = held.get((item.account, item.sim)) if item.sim is not None else None

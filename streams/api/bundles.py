@@ -97,7 +97,7 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             found = await _bundles(seen, instances)
         named = [item for item in found if name in _names(item) and account in (None, item.account)]
         wanted = only_thing("bundle", named)
-        own = [thing_view(each.item) for each in instances if _is_of(each.item, wanted)]
+        own = [thing_view(each.item, each.tenure) for each in instances if _is_of(each.item, wanted)]
         body = {"bundle": thing_view(wanted), "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)}
         return answer(body)
 
@@ -121,7 +121,7 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             found = await belongings(
                 seen, "bundle-instance", passes, after=listing.after, limit=listing.limit
             )
-        views = [(each.place, thing_view(each.item)) for each in found]
+        views = [(each.place, thing_view(each.item, each.tenure)) for each in found]
         return collection(request, "bundle_instances", listing, views)
 
 

@@ -54,5 +54,8 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
         async with seen.reader.complete():
             found = await belongings(seen, "endpoint", passes, after=listing.after, limit=listing.limit)
         return collection(
-            request, "endpoints", listing, [(each.place, thing_view(each.item)) for each in found]
+            request,
+            "endpoints",
+            listing,
+            [(each.place, thing_view(each.item, each.tenure)) for each in found],
         )

@@ -62,7 +62,10 @@ async def _times(seen: Visit) -> dict[Place, Tenure]:
             for stay in held.stays:
                 if stay.fleet is not None:
                     times.setdefault((held.account, stay.fleet), []).append(stay.when)
-    return {place: Tenure(tuple(stretches)) for place, stretches in times.items()}
+    return {
+        place: Tenure(tuple(sorted(stretches, key=lambda stretch: stretch.start)))
+        for place, stretches in times.items()
+    }
 
 
 async def _views(
@@ -73,7 +76,7 @@ async def _views(
     for place in places:
         item = items.get(place)
         if item is not None and times[place].saw(item.observed_at):
-            views.append((place, thing_view(item)))
+            views.append((place, thing_view(item, times[place])))
         else:
             views.append((place, unlisted_view(place[0], seen.providers.get(place[0]), place[1])))
     return views

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from streams.api.ranges import rfc3339
 from streams.api.tenure import Stay, Stretch, Tenure, instant_or_none
 from streams.inventory import Item
 
@@ -58,7 +57,9 @@ class SimView(_View):
         dict[str, Any] | None,
         Field(description="What else the provider lists, in its words; null: nothing of the tenant's time"),
     ]
-    observed_at: Annotated[AwareDatetime | None, Field(description="Since when the provider lists it so")]
+    observed_at: Annotated[
+        AwareDatetime | None, Field(description="Since when in the tenant's time the provider lists it so")
+    ]
 
 
 class ThingView(_View):
@@ -74,7 +75,7 @@ class ThingView(_View):
     details: Annotated[dict[str, Any], Field(description="What else the provider lists, in its words")]
     observed_at: Annotated[
         AwareDatetime | None,
-        Field(description="Since when the provider lists it so; null: never in the tenant's time"),
+        Field(description="Since when in the tenant's time the provider lists it so; null: never"),
     ]
 
 
@@ -135,12 +136,13 @@ def sim_view(
         "endpoints": sorted(part.id for part in parts if part.kind == "endpoint"),
         "bundle_instances": sorted(part.id for part in parts if part.kind == "bundle-instance"),
         "details": item.details if item else None,
-        "observed_at": rfc3339(item.observed_at) if item else None,
+        "observed_at": instant_or_none(held.tenure.since(item.observed_at)) if item else None,
     }
 
 
-def thing_view(item: Item) -> dict[str, Any]:
-    """Return the JSON of something else than a SIM."""
+def thing_view(item: Item, tenure: Tenure | None = None) -> dict[str, Any]:
+    """Return the JSON of something else than a SIM, which the tenant has by a SIM for some time."""
+    since = item.observed_at if tenure is None else tenure.since(item.observed_at)
     return {
         "id": item.id,
         "account": item.account,
@@ -150,7 +152,7 @@ def thing_view(item: Item) -> dict[str, Any]:
         "aliases": list(item.aliases),
         "status": status_of(item),
         "details": item.details,
-        "observed_at": rfc3339(item.observed_at),
+        "observed_at": instant_or_none(since),
     }
 
 

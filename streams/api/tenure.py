@@ -50,7 +50,14 @@ class Tenure:
 
     def saw(self, observed_at: datetime) -> bool:
         """Whether what was listed last, at this instant, was valid in the tenant's time."""
-        return any(stretch.end is None or stretch.end > observed_at for stretch in self.stretches)
+        return self.since(observed_at) is not None
+
+    def since(self, observed_at: datetime) -> datetime | None:
+        """Return from when on it was valid in the tenant's time, `None` if it never was."""
+        for start, end in self.stretches:
+            if end is None or end > observed_at:
+                return max(start, observed_at)
+        return None
 
     def stays(self, places: Sequence[Place]) -> list[Stay]:
         """Return where the SIM was in the tenant's time, in order."""

@@ -175,6 +175,31 @@ async def test_anothers_is_like_none(acme: httpx.AsyncClient, path: str) -> None
 
 
 @pytest.mark.usefixtures("two_tenants")
+@pytest.mark.parametrize(
+    ("path", "theirs", "nobodys"),
+    [
+        ("/v1/sims/{}", [THEIRS, "2", "zebra's"], ["8988303000009999999", "nobody"]),
+        ("/v1/sims/{}/stats", [THEIRS, "2"], ["8988303000009999999", "nobody"]),
+        ("/v1/endpoints/{}/stats", ["e2", "e3", "e4"], ["nobody"]),
+        ("/v1/bundles/{}", ["b2", "large"], ["nobody"]),
+    ],
+)
+async def test_anothers_costs_what_none_costs(
+    redis: Redis, acme: httpx.AsyncClient, path: str, theirs: list[str], nobodys: list[str]
+) -> None:
+    """The same questions to Redis, so that time tells nothing either."""
+
+    async def cost(name: str) -> int:
+        before = await redis.info("stats")
+        assert (await acme.get(path.format(name))).status_code == 404
+        after = await redis.info("stats")
+        return int(after["total_commands_processed"]) - int(before["total_commands_processed"])
+
+    await cost(nobodys[0])
+    assert len({await cost(name) for name in (*theirs, *nobodys)}) == 1
+
+
+@pytest.mark.usefixtures("two_tenants")
 @pytest.mark.parametrize("name", [MINE, MINE + luhn_digit(MINE), "1", "meter"])
 async def test_any_name_leads_to_the_sim(acme: httpx.AsyncClient, name: str) -> None:
     """Also one that another tenant gave its own SIM too."""

@@ -95,6 +95,18 @@ def test_nothing_is_newer_than_the_tenants_time(tenant: str, observed_at: dateti
     assert set(held.names) == ({SIM, "HS1", "E1", "meter"} if shown else {SIM})
 
 
+@pytest.mark.parametrize(
+    ("tenant", "observed_at", "since"),
+    [("a", 1, 1), ("a", 6, 10), ("a", 19, 19), ("b", 1, 5), ("b", 9, 9), ("b", 10, None)],
+)
+def test_when_it_was_listed_tells_nothing_of_anothers_time(
+    tenant: str, observed_at: int, since: int | None
+) -> None:
+    """What was listed before counts from when the tenant had the SIM."""
+    expected = None if since is None else day(since)
+    assert tenure_of(TO_AND_FRO, tenant, NOW).since(day(observed_at)) == expected
+
+
 def test_the_last_place_is_the_last_of_the_tenants_time() -> None:
     """Where the SIM is now is its present tenant's affair."""
     view = sim_view(Held("x", SIM, tenure_of(TO_AND_FRO, "b", NOW), item(day(20))), "kore")
