@@ -91,6 +91,17 @@ async def test_a_tenant_may_have_another_limit(redis: Redis, redis_url: str) -> 
         app_with(redis, redis_url, tenants={"nobody": 7})
 
 
+async def test_a_limit_that_was_lowered_holds_at_once(redis: Redis, redis_url: str) -> None:
+    """What is used already is more than there is now: nothing is left, and the surplus has to go too."""
+    await ReadModel(redis).complete()
+    async with client_of(app_with(redis, redis_url, per_minute=9), bearer("acme")) as api:
+        assert [left(await api.get(ASK)) for _ in range(8)] == [8, 7, 6, 5, 4, 3, 2, 1]
+    async with client_of(app_with(redis, redis_url, per_minute=5), bearer("acme")) as api:
+        refused = await api.get(ASK)
+    assert (refused.status_code, left(refused)) == (429, 0)
+    assert int(refused.headers["retry-after"]) > 50
+
+
 async def test_a_route_says_what_it_costs(redis: Redis, redis_url: str) -> None:
     """One that costs 5 takes 5 or nothing."""
     app = app_with(redis, redis_url, per_minute=12)

@@ -36,6 +36,7 @@ from tests.waiting import wait_until
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 ASK = "/v1/usage?granularity=all"
 TENANTS = ["acme", "zebra"]
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -202,6 +203,27 @@ async def test_the_secret_is_shown_once_and_nowhere_else(
         ):
             assert secret not in str(place)
         assert token_id in records[0]
+
+
+async def test_the_lines_of_the_page_run(settings: Settings, redis: Redis, tmp_path: Path) -> None:
+    """Those that docs/operations.md shows: a token is made, listed and revoked by them."""
+    lines = re.findall(r"^simusage token ([^#\n]+)", PAGE, re.MULTILINE)
+    create, listing, revoking = (line.replace("--config FILE", "").split() for line in lines)
+    async with copying(settings, redis):
+        code, output, errors = await command(settings, tmp_path, *create)
+        assert code == 0, errors
+        pair = shown(output)
+        bearer_header = {"Authorization": pair.pop("Authorization")}
+        replicas = Replicas(settings, redis)
+        assert await replicas.status(bearer_header) == 200
+        token_id = pair["CF-Access-Client-Id"]
+        for words, state in ((listing, "valid"), (revoking, ""), (listing, "revoked")):
+            code, output, errors = await command(
+                settings, tmp_path, *(token_id if word == "ID" else word for word in words)
+            )
+            assert code == 0, errors
+            assert any(token_id in line and state in line for line in output.splitlines())
+        assert await replicas.status(pair) == 401
 
 
 async def test_two_are_valid_while_one_is_rotated(settings: Settings, redis: Redis) -> None:
