@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from streams.api.filters import Dimension
 from streams.api.query import UsageQuery
 from streams.api.ranges import QueryGranularity, rfc3339
-from streams.api.rows import AccountCoverage, Page, Row
-from streams.api.trust import MAX_GAPS, Finality, Trusting, second_text
+from streams.api.rows import AccountCoverage, Page, Row, second_text
+from streams.api.trust import MAX_GAPS, Finality, Trusting
 from streams.coverage import watermark
 from streams.usage import CostStatus
 
@@ -211,13 +211,5 @@ def next_cursor(query: UsageQuery, page: Page) -> str | None:
 
 def row_json(query: UsageQuery, row: Row, trusting: Trusting) -> bytes:
     """Return the JSON of one row; `UsageRow` is its model."""
-    group = orjson.dumps(dict(zip(query.group_by, row.group, strict=True))) if query.group_by else b"{}"
-    return b'{"start":"%b","end":"%b","group":%b,%b,"active_sims":%d,"active_endpoints":%d,%b}' % (
-        second_text(int(row.start.timestamp())).encode(),
-        second_text(int(row.end.timestamp())).encode(),
-        group,
-        row.totals.text,
-        row.active_sims,
-        row.active_endpoints,
-        trusting.of(row).text,
-    )
+    group = orjson.dumps(dict(zip(query.group_by, row.group, strict=True))) if row.group else b"{}"
+    return b'{%b,"group":%b,%b,%b}' % (row.span, group, row.text, trusting.of(row).text)

@@ -7,6 +7,7 @@ question filters by tag and groups by it too, only the tags that it names have r
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
 from typing import Final
@@ -14,17 +15,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from streams.aggregate import ByKind
 from streams.api.catalogue import NONE, Catalogue, Numbers, Slice
 from streams.api.filters import Dimension, matcher, values_of
 from streams.api.query import Group, Position, UsageQuery
 from streams.api.rows import Page, Row, filled, page
-from streams.api.totals import Totals
-from streams.api.zones import window_second
+from streams.api.zones import UTC_CALENDAR, window_second
 from streams.cells import COLUMNS, Context, named
 
 _KINDS: Final = 10
 _GROUPS: Final = 26
 """Bits of a key: window (minutes since the epoch), group, kind (service and currency)."""
+
+_SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 
 _Pairs = tuple[Numbers, Numbers]
 
@@ -47,9 +50,9 @@ class Fold:
 
     def add(self, cells: Slice) -> bool:
         """Add cells behind those that were added before; return whether the page is full."""
-        windows = [self._window(place * self._unit) // 60 for place in cells.places]
+        windows = self._windows(cells.places)
         used = np.flatnonzero(cells.measures.any(axis=1))
-        window = np.repeat(np.array(windows, np.int64), np.array(cells.sizes, np.int64))[used]
+        window = np.repeat(windows, np.array(cells.sizes, np.int64))[used]
         cell, places = self._places.of(cells.catalogue, cells.contexts[used])
         keys = window[cell] << (_GROUPS + _KINDS) | places
         contexts = cells.contexts[used][cell]
@@ -61,8 +64,8 @@ class Fold:
         )
         self._sims = _distinct(self._sims, (groups, cells.catalogue.sims(contexts)))
         self._endpoints = _distinct(self._endpoints, (groups[known], endpoints[known]))
-        if windows:
-            self._close(windows[-1])
+        if len(windows):
+            self._close(int(windows[-1]))
         return len(self._rows) > self._query.limit
 
     def finish(self, now: datetime) -> Page:
@@ -70,10 +73,16 @@ class Fold:
         self._close(1 << (62 - _GROUPS - _KINDS))
         return page(self._query, filled(self._query, self._rows, now))
 
-    def _window(self, second: int) -> int:
-        if self._query.granularity == "all":
-            return int(self._query.start.timestamp())
-        return window_second(self._query.calendar, self._query.granularity, second)
+    def _windows(self, places: Sequence[int]) -> Numbers:
+        """Return the start of the window that holds each hour (or minute), in minutes since the epoch."""
+        granularity, calendar = self._query.granularity, self._query.calendar
+        seconds = np.array(places, np.int64) * self._unit
+        if granularity == "all":
+            return np.full(len(places), int(self._query.start.timestamp()) // 60, np.int64)
+        if granularity in _SECONDS and calendar == UTC_CALENDAR:
+            return (seconds - seconds % _SECONDS[granularity]) // 60
+        starts = [window_second(calendar, granularity, second) for second in seconds.tolist()]
+        return np.array(starts, np.int64) // 60
 
     def _close(self, before: int) -> None:
         """Turn the windows before this one into rows."""
@@ -83,7 +92,7 @@ class Fold:
         )  # fmt: skip
         self._sims, sims = _counted(self._sims, before << _GROUPS)
         self._endpoints, endpoints = _counted(self._endpoints, before << _GROUPS)
-        windows: dict[int, dict[int, Totals]] = defaultdict(lambda: defaultdict(Totals))
+        windows: dict[int, dict[int, ByKind]] = defaultdict(lambda: defaultdict(dict))
         for key, row in zip(keys.tolist(), sums.tolist(), strict=True):
             place = key >> _KINDS
             windows[place >> _GROUPS][place][self._places.kind(key & (1 << _KINDS) - 1)] = named(row)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import numpy as np
 
+from streams.aggregate import ByKind
+from streams.api.catalogue import Numbers
 from streams.api.fold import Fold
-from streams.api.query import Position, UsageQuery
+from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import Page, Row, filled, first_start, page
-from streams.api.store import Active, Hour
-from streams.api.totals import Totals
+from streams.api.store import Hour
+from streams.api.zones import window_second
 from streams.cells import ZERO
 from streams.windows import hour_number, hour_start
 
@@ -41,36 +45,55 @@ async def _from_cells(reader: Reader, query: UsageQuery, now: datetime) -> Page:
 async def _from_hours(reader: Reader, query: UsageQuery, now: datetime) -> Page:
     """Take the totals from the hours' aggregates; only who was active needs the cells."""
     first, end = hour_number(first_start(query)), hour_number(query.end)
-    windows: dict[datetime, list[Hour]] = {}
-    for hour in await reader.store.hours(query.tenant, first, end):
-        start = query.window(hour_start(hour.number))
-        if query.after is None or Position.of(start, ()) > query.after:
-            windows.setdefault(start, []).append(hour)
-    windows = dict(list(windows.items())[: query.limit + 1])
-    hours = [hour for part in windows.values() for hour in part]
-    active = await reader.store.active(query.tenant, hours)
-    rows = []
-    for start, part in windows.items():
-        totals = part[0].totals if len(part) == 1 else _added(part)
-        if totals:
-            rows.append(Row(start, query.window_end(start), (), totals, *_counts(part, active)))
+    hours = await reader.store.hours(query.tenant, first, end)
+    if query.granularity == "hour":
+        hours = hours[0 if query.after is None else bisect(hours, first, key=lambda hour: hour.number) :]
+        hours = hours[: query.limit + 1]
+        await reader.store.activate(query.tenant, hours)
+        rows = [hour.row or _hour_row(hour) for hour in hours if hour.totals]
+    else:
+        windows = _windows(query, hours)
+        await reader.store.activate(query.tenant, [hour for part in windows.values() for hour in part])
+        rows = [_row(query, start, part) for start, part in windows.items() if any(h.totals for h in part)]
     return page(query, filled(query, rows, now))
 
 
-def _added(hours: Iterable[Hour]) -> Totals:
-    total = Totals()
+def _windows(query: UsageQuery, hours: Iterable[Hour]) -> dict[int, list[Hour]]:
+    """Return the hours of each window that the page needs, by the window's start in epoch seconds."""
+    windows: dict[int, list[Hour]] = {}
+    after = None if query.after is None else int(query.after.start.timestamp())
+    start = int(query.start.timestamp())
+    for hour in hours:
+        if query.granularity != "all":
+            start = window_second(query.calendar, query.granularity, hour.number * 3600)
+        if after is None or start > after:
+            windows.setdefault(start, []).append(hour)
+    return dict(islice(windows.items(), query.limit + 1))
+
+
+def _hour_row(hour: Hour) -> Row:
+    start = hour_start(hour.number)
+    endpoints = 0 if hour.active is None else len(hour.active.endpoints)
+    hour.row = Row(start, start + timedelta(hours=1), (), hour.totals, hour.sims, endpoints)
+    return hour.row
+
+
+def _row(query: UsageQuery, second: int, hours: Sequence[Hour]) -> Row:
+    total: ByKind = {}
     for hour in hours:
         for kind, measures in hour.totals.items():
             total[kind] = total.get(kind, ZERO).plus(measures)
-    return total
-
-
-def _counts(hours: Sequence[Hour], active: Mapping[int, Active]) -> tuple[int, int]:
-    """Return the distinct SIMs and endpoints of some hours."""
-    them = [active[hour.number] for hour in hours]
-    if len(them) == 1:
-        return hours[0].sims, len(them[0].endpoints)
-    sims, endpoints = (
-        np.concatenate(each) for each in zip(*((a.sims, a.endpoints) for a in them), strict=True)
+    start, active = datetime.fromtimestamp(second, UTC), [hour.active for hour in hours if hour.active]
+    sims = _distinct([each.sims for each in active])
+    return Row(
+        start, query.window_end(start), (), total, sims, _distinct([each.endpoints for each in active])
     )
-    return len(np.unique(sims)), len(np.unique(endpoints))
+
+
+def _distinct(many: Iterable[Numbers]) -> int:
+    """Return how many numbers occur among some sorted ones."""
+    some = [each for each in many if len(each)]
+    seen = np.zeros(max((int(each[-1]) for each in some), default=-1) + 1, np.bool_)
+    for each in some:
+        seen[each] = True
+    return int(seen.sum())

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 
+import orjson
+
+from streams.aggregate import ByKind, describe
 from streams.api.query import Group, Position, UsageQuery
-from streams.api.totals import Totals
 from streams.coverage import Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """Totals by `service|currency` over `[start, end)` of one group.
 
     `active_sims` and `active_endpoints` count the distinct ones with usage in the row; of a record split pro
-    rata, in every part.
+    rata, in every part. Rows of hours are kept, so what is made of them is made once.
     """
 
     start: datetime
     end: datetime
     group: Group
-    totals: Totals
+    totals: ByKind
     active_sims: int
     active_endpoints: int
 
@@ -30,6 +33,27 @@ class Row:
     def position(self) -> Position:
         """The row's place in the answer."""
         return Position.of(self.start, self.group)
+
+    @cached_property
+    def seconds(self) -> Interval:
+        """Start and end in epoch seconds."""
+        return int(self.start.timestamp()), int(self.end.timestamp())
+
+    @cached_property
+    def span(self) -> bytes:
+        """The window as members of a JSON object, without its braces."""
+        start, end = (second_text(each).encode() for each in self.seconds)
+        return b'"start":"%b","end":"%b"' % (start, end)
+
+    @cached_property
+    def text(self) -> bytes:
+        """The numbers as members of a JSON object, without its braces."""
+        told = {
+            **describe(self.totals),
+            "active_sims": self.active_sims,
+            "active_endpoints": self.active_endpoints,
+        }
+        return orjson.dumps(told)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +70,11 @@ class AccountCoverage:
 
     provider: str
     intervals: tuple[Interval, ...]
+
+
+def second_text(second: int) -> str:
+    """Write epoch seconds in RFC 3339."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def first_start(query: UsageQuery) -> datetime:
@@ -68,7 +97,7 @@ def filled(query: UsageQuery, rows: Sequence[Row], now: datetime) -> list[Row]:
     if query.fill == "none":
         return list(rows)
     by_start = {row.start: row for row in rows}
-    empty = {at: Row(at, query.window_end(at), (), Totals(), 0, 0) for at in zero_starts(query, now)}
+    empty = {at: Row(at, query.window_end(at), (), {}, 0, 0) for at in zero_starts(query, now)}
     return sorted({**empty, **by_start}.values(), key=lambda row: row.start)
 
 

@@ -25,11 +25,11 @@ from streams.api.filters import Dimension
 from streams.api.pages import read_page
 from streams.api.query import UsageQuery
 from streams.api.ranges import MAX_MINUTELY, add_months, rfc3339
-from streams.api.rows import Row
+from streams.api.rows import Row, second_text
 from streams.api.service import Service, answer
 from streams.api.stats_docs import ENDPOINT_STATS, SIM_STATS
 from streams.api.store import unavailable
-from streams.api.trust import Finality, Trusting, second_text
+from streams.api.trust import Finality, Trusting
 from streams.api.visits import Visit, named_sim, only_thing, visit, wanted_account
 from streams.api.zones import UTC_CALENDAR
 from streams.cells import Measures, context_from

@@ -7,7 +7,7 @@ nobody else meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, cast
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from streams.aggregate import ByKind
 from streams.api.catalogue import NONE, Catalogue, Numbers, Slice, measures_of, public_ids
-from streams.api.totals import Totals
+from streams.api.rows import Row
 from streams.cells import CELL_BYTES, measures_from_json
 from streams.errors import RebuildingError, UnavailableError
 from streams.keys import cells_key, contexts_key, hours_key, minute_key, minutes_key, windows_key
@@ -30,9 +30,11 @@ FIELDS_A_CALL: Final = 20_000
 CONTEXTS_KEPT: Final = 500_000
 """Contexts of a tenant that are remembered, about 250 MB."""
 
-TOTALS_KEPT: Final = 50_000
-ACTIVE_KEPT: Final = 10_000_000
+KEPT: Final = 10_000_000
 """SIMs and endpoints of hours that are remembered, 80 MB."""
+
+_HOUR_KEPT: Final = 200
+"""What remembering an hour takes besides, by the same measure."""
 
 _HOURS: Final = """
 local lines = {}
@@ -67,23 +69,26 @@ return {table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
-    """What an hour comes to as a whole."""
-
-    number: int
-    sims: int
-    """SIMs with usage; each has a value of its own."""
-    window: bytes
-    """The hour's aggregate as it lies in Redis. Its version moves with any of the hour's cells."""
-    totals: Totals
-
-
-@dataclass(frozen=True, slots=True)
 class Active:
-    """Who had usage in an hour: numbers of the tenant's catalogue, each once."""
+    """Who had usage in an hour: numbers of a catalogue, each once and in order."""
 
+    catalogue: Catalogue
     sims: Numbers
     endpoints: Numbers
+
+
+@dataclass(slots=True)
+class Hour:
+    """What an hour comes to as a whole, for as long as Redis says the same of it."""
+
+    line: bytes
+    """What Redis said: the hour's number, its number of SIMs, and its aggregate with its version."""
+    number: int
+    sims: int
+    totals: ByKind
+    active: Active | None = None
+    row: Row | None = None
+    """The hour's row, once it was asked for."""
 
 
 class Store:
@@ -98,18 +103,19 @@ class Store:
         self._hours = redis.register_script(_HOURS)
         self._cells = redis.register_script(_CELLS)
         self._catalogues: dict[str, Catalogue] = {}
-        self._totals: dict[bytes, Totals] = {}
-        self._active: dict[str, dict[int, tuple[bytes, Active]]] = {}
-        self._active_size = 0
+        self._known: dict[str, dict[bytes, Hour]] = {}
+        self._size = 0
 
     async def hours(self, tenant: str, first: int, end: int) -> list[Hour]:
         """Return the hours numbered in `[first, end)` that have cells, in order."""
         keys = [hours_key(tenant), windows_key(tenant, "hour")]
         with unavailable():
             found = await self._hours(keys, [first, f"({end}", cells_key(tenant, 0)[:-1]])
-        if len(self._totals) > TOTALS_KEPT:
-            self._totals.clear()
-        return [self._hour(*line.split(b" ", 2)) for line in found.split(b"\n")] if found else []
+        if self._size > KEPT:
+            self._known.clear()
+            self._size = 0
+        known = self._known.setdefault(tenant, {})
+        return [self._hour(known, line) for line in found.split(b"\n")] if found else []
 
     def cells(
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
@@ -123,38 +129,37 @@ class Store:
         """Yield the usage of the minutes numbered in `[first, end)`, of the named SIMs or of all."""
         return self._slices(tenant, minutes_key(tenant), minute_key(tenant, 0)[:-1], first, end, sims)
 
-    async def active(self, tenant: str, hours: Sequence[Hour]) -> Mapping[int, Active]:
-        """Return who had usage in each hour.
+    async def activate(self, tenant: str, hours: Sequence[Hour]) -> None:
+        """Find out who had usage in each hour, of which it is not known.
 
-        An hour is read again only when its window has changed: its version moves with any cell of it. What is
-        remembered was read from a model that was complete before and after.
+        An hour's version moves with any of its cells, so it holds good as long as Redis says the same of the
+        hour. What is remembered was read from a model that was complete before and after.
         """
         catalogue = self._catalogue(tenant)
-        known = self._active.setdefault(tenant, {})
-        found = {h.number: known[h.number][1] for h in hours if known.get(h.number, (b"",))[0] == h.window}
-        learned: dict[int, Active] = {}
-        for first, end in _runs([hour.number for hour in hours], found):
+        stale = {h.number: h for h in hours if h.active is None or h.active.catalogue is not catalogue}
+        if not stale:
+            return
+        found: dict[int, Active] = {}
+        for first, end in _runs([hour.number for hour in hours], stale):
             async for part in self.cells(tenant, first, end):
-                if part.catalogue is not catalogue:
-                    return await self.active(tenant, hours)
-                learned |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
-        if learned:
-            await self._require_complete()
-            if self._active_size > ACTIVE_KEPT:
-                self._active.clear()
-                self._active_size = 0
-            if self._catalogues.get(tenant) is catalogue:
-                kept = self._active.setdefault(tenant, {})
-                kept |= {h.number: (h.window, learned[h.number]) for h in hours if h.number in learned}
-            self._active_size += sum(len(each.sims) + len(each.endpoints) for each in learned.values())
-        nobody = Active(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        return {hour.number: found.get(hour.number) or learned.get(hour.number, nobody) for hour in hours}
+                found |= {place: _active(part.catalogue, contexts) for place, contexts in part.cut()}
+        await self._require_complete()
+        for number, hour in stale.items():
+            hour.active = found.get(number) or _active(catalogue, np.zeros(0, np.int64))
+            hour.row = None
+            self._size += len(hour.active.sims) + len(hour.active.endpoints)
+        if any(hour.active is None or hour.active.catalogue is not catalogue for hour in hours):
+            # So many contexts have come meanwhile that all began anew.
+            await self.activate(tenant, hours)
 
-    def _hour(self, number: bytes, sims: bytes, window: bytes) -> Hour:
-        totals = self._totals.get(window)
-        if totals is None:
-            totals = self._totals[window] = Totals(_kinds(window))
-        return Hour(int(number), int(sims), window, totals)
+    def _hour(self, known: dict[bytes, Hour], line: bytes) -> Hour:
+        name, _, rest = line.partition(b" ")
+        hour = known.get(name)
+        if hour is None or hour.line != line:
+            sims, _, window = rest.partition(b" ")
+            hour = known[name] = Hour(line, int(name), int(sims), _kinds(window))
+            self._size += _HOUR_KEPT
+        return hour
 
     async def _slices(
         self, tenant: str, index: str, prefix: str, first: int, end: int, sims: Sequence[str] | None
@@ -178,7 +183,6 @@ class Store:
         catalogue = self._catalogues.get(tenant)
         if catalogue is None or len(catalogue) > CONTEXTS_KEPT:
             catalogue = self._catalogues[tenant] = Catalogue()
-            self._active.pop(tenant, None)
         return catalogue
 
     async def _learn(self, tenant: str, catalogue: Catalogue, publics: Iterable[bytes]) -> None:
@@ -213,16 +217,16 @@ def _kinds(window: bytes) -> ByKind:
 
 def _active(catalogue: Catalogue, contexts: Numbers) -> Active:
     endpoints = np.unique(catalogue.endpoints(contexts))
-    return Active(np.unique(catalogue.sims(contexts)), endpoints[endpoints != NONE])
+    return Active(catalogue, np.unique(catalogue.sims(contexts)), endpoints[endpoints != NONE])
 
 
-def _runs(hours: Sequence[int], found: Mapping[int, Active]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of successive hours that were not found."""
+def _runs(hours: Sequence[int], wanted: Container[int]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of successive hours that are wanted."""
     first: int | None = None
     for at, hour in enumerate(hours):
-        if hour in found:
+        if hour not in wanted:
             continue
         first = hour if first is None else first
-        if at + 1 == len(hours) or hours[at + 1] in found:
+        if at + 1 == len(hours) or hours[at + 1] not in wanted:
             yield first, hour + 1
             first = None

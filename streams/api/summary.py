@@ -24,11 +24,10 @@ from streams.api.pages import read_page
 from streams.api.parameters import choice, gathered, unexpected
 from streams.api.query import UsageQuery, parse_usage_query
 from streams.api.ranges import Fault, InvalidQuestionError, rfc3339
-from streams.api.rows import Row
+from streams.api.rows import Row, second_text
 from streams.api.service import Service
 from streams.api.summary_docs import SUMMARY
-from streams.api.totals import Totals
-from streams.api.trust import Finality, Trusting, second_text
+from streams.api.trust import Finality, Trusting
 from streams.coverage import watermark
 from streams.usage import CostStatus
 
@@ -140,4 +139,4 @@ def _told(row: Row, trusting: Trusting) -> dict[str, Any]:
 
 def _nothing(query: UsageQuery) -> Row:
     """Return the row of a range that has not begun."""
-    return Row(query.start, query.end, (), Totals(), 0, 0)
+    return Row(query.start, query.end, (), {}, 0, 0)

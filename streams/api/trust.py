@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property
 from itertools import pairwise
 from math import floor
 from typing import Final, Literal
@@ -19,7 +19,7 @@ import orjson
 
 from streams.api.abilities import Abilities, contributors, selected
 from streams.api.query import UsageQuery
-from streams.api.rows import AccountCoverage, Row
+from streams.api.rows import AccountCoverage, Row, second_text
 from streams.coverage import Interval, gaps, share, union, watermark
 
 Finality = Literal["open", "settling", "final"]
@@ -27,7 +27,7 @@ Finality = Literal["open", "settling", "final"]
 MAX_GAPS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trust:
     """What is known of one row besides its numbers."""
 
@@ -35,7 +35,7 @@ class Trust:
     status: Finality
     gaps: tuple[Interval, ...]
 
-    @property
+    @cached_property
     def text(self) -> bytes:
         """Members of a JSON object, without its braces."""
         return orjson.dumps(self.described())[1:-1]
@@ -64,17 +64,23 @@ class Trusting:
         self._abilities = abilities
         self._now = int(now.timestamp())
         self._judges: dict[tuple[str | None, ...], _Judge] = {}
+        self._told_apart = tuple(
+            query.group_by.index(name) if name in query.group_by else None for name in ("provider", "account")
+        )
+        # Most rows of a long answer are long past and covered; a row of one provider is judged by itself.
+        self._sound_until = (
+            0 if any(at is not None for at in self._told_apart) else self._judge(None, None).sound
+        )
 
     def of(self, row: Row) -> Trust:
         """Return how far a row can be relied on."""
-        group_by = self._query.group_by
-        place = tuple(
-            row.group[group_by.index(name)] if name in group_by else None for name in ("provider", "account")
-        )
+        if row.seconds[1] <= self._sound_until:
+            return _COVERED["final"]
+        place = tuple(None if at is None else row.group[at] for at in self._told_apart)
         judge = self._judges.get(place)
         if judge is None:
             judge = self._judges[place] = self._judge(*place)
-        return judge.of(int(row.start.timestamp()), int(row.end.timestamp()))
+        return judge.of(*row.seconds)
 
     def finalizes_at(self) -> datetime | None:
         """Return the earliest instant at which the whole range may be final, `None` where it is."""
@@ -122,6 +128,8 @@ class _Judge:
         else:
             missing = [(start, end)]
         self._gaps = union(missing)
+        self.sound = min(settled, now, *(low for low, _ in self._gaps[:1]))
+        """Windows of the range that end by then are covered and final."""
 
     def status(self, end: int) -> Finality:
         if end > self._now:
@@ -155,12 +163,6 @@ def meeting(intervals: tuple[Interval, ...], start: int, end: int) -> tuple[Inte
     first = bisect_right(intervals, start, key=lambda interval: interval[1])
     last = bisect_left(intervals, end, key=lambda interval: interval[0])
     return intervals[first:last]
-
-
-@lru_cache(maxsize=100_000)
-def second_text(second: int) -> str:
-    """Write epoch seconds in RFC 3339."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _settled(account: AccountCoverage, settle: timedelta) -> int:

@@ -25,6 +25,9 @@ from tests.benchmarks.growth import BELONGS_TO as OF_GROWTH
 from tests.benchmarks.growth import growth
 from tests.benchmarks.ingest import Fold, check_exact, fold, two_workers
 from tests.benchmarks.load import Load, Spec
+from tests.benchmarks.query import BELONGS_TO as OF_QUERY
+from tests.benchmarks.query import query
+from tests.benchmarks.read_model import Fleet
 from tests.benchmarks.receiver import BELONGS_TO as OF_RECEIVER
 from tests.benchmarks.receiver import receiver
 from tests.benchmarks.services import MakeBroker, Rig, broker_maker, rig, say
@@ -43,10 +46,23 @@ class Sizes:
     freshness_s: float
     pushing_s: float
     limit_s: float
+    query: tuple[int, float]
+    """SIMs in Redis, and seconds of questions."""
 
 
-FULL = Sizes("full", 3_000_000, 1_500_000, 200_000, 1_500_000, (1_000_000, 5_400_000), 60.0, 15.0, 420.0)
-QUICK = Sizes("quick", 200_000, 100_000, 20_000, 100_000, (100_000, 300_000), 15.0, 4.0, 120.0)
+FULL = Sizes(
+    "full",
+    3_000_000,
+    1_500_000,
+    200_000,
+    1_500_000,
+    (1_000_000, 5_400_000),
+    60.0,
+    15.0,
+    420.0,
+    (100_000, 30.0),
+)
+QUICK = Sizes("quick", 200_000, 100_000, 20_000, 100_000, (100_000, 300_000), 15.0, 4.0, 120.0, (5_000, 5.0))
 
 Wanted = frozenset[str]
 
@@ -198,6 +214,12 @@ async def pushed(bench: Bench) -> list[Result]:
         return await receiver(at, load, seconds=bench.sizes.pushing_s)
 
 
+async def asked(bench: Bench) -> list[Result]:
+    """The query endpoint over a large fleet."""
+    sims, seconds = bench.sizes.query
+    return await query(Fleet(sims=sims), seconds)
+
+
 async def core(bench: Bench) -> list[Result]:
     """The core alone, in this process: how fast it could be, and how long it stops."""
     return measure(bench.spec(bench.sizes.growth[1]), FLUSH)
@@ -221,6 +243,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, tuple[str, ...]]] = {
         one_record,
         ("ingest_one_record_events", "empty_agent_one_record_events", "naive_faust_one_record_events"),
     ),
+    "query": (asked, OF_QUERY),
     "core": (core, OF_CORE),
     "freshness": (fresh, OF_FRESHNESS),
     "receiver": (pushed, OF_RECEIVER),

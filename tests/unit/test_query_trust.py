@@ -15,7 +15,6 @@ from connectors.registry import find_provider, provider_names
 from streams.api.abilities import Abilities, Ability, unsupported_by
 from streams.api.query import UsageQuery, parse_usage_query
 from streams.api.rows import AccountCoverage, Row
-from streams.api.totals import Totals
 from streams.api.trust import Trusting, bounded
 from streams.coverage import Interval, union
 from streams.events import Source
@@ -46,7 +45,7 @@ def covered(**accounts: str) -> dict[str, AccountCoverage]:
 
 
 def row(*group: str, start: datetime = DAY) -> Row:
-    return Row(start, start + timedelta(days=1), group, Totals(), 0, 0)
+    return Row(start, start + timedelta(days=1), group, {}, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""A read model of a large fleet, written as the worker writes it, without having to count it first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import orjson
+from redis.asyncio import Redis
+
+from streams import keys
+from streams.cells import (
+    CELL_BYTES,
+    SIM_BYTES,
+    Cell,
+    Context,
+    Measures,
+    context_id,
+    context_value,
+    encode_cell,
+)
+from streams.operations import Operation
+from streams.readmodel import Batch, ReadModel
+from streams.windows import hour_number
+
+PARTITIONS: Final = 8
+_PLACES: Final = (("DE", "262-01"), ("FR", "208-01"), ("NL", "204-04"), ("ES", "214-07"))
+_KEEP_S: Final = 18 * 31 * 86_400
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """So many SIMs of so many tenants, each with usage in every hour of the last days."""
+
+    tenants: int = 20
+    sims: int = 100_000
+    days: int = 1
+    """Days of every tenant."""
+    asked_days: int = 31
+    """Days of the first tenant, whom queries ask about."""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def names(self) -> list[str]:
+        """Return the tenants."""
+        return [f"tenant-{number:02d}" for number in range(self.tenants)]
+
+    def sim(self, owner: int, number: int) -> str:
+        """Return one SIM of the tenant with this number."""
+        return f"89883{owner:04d}{number:010d}"
+
+
+async def fill(redis: Redis, fleet: Fleet) -> None:
+    """Write the fleet's hours."""
+    model = ReadModel(redis, aggregate_months=18)
+    await model.claim(cluster="benchmark", partitions=PARTITIONS)
+    for partition in range(PARTITIONS):
+        assert await model.begin_refill(partition, 1)
+    for owner, tenant in enumerate(fleet.names()):
+        batch = Batch(owner % PARTITIONS, 1, [], np.zeros(0, np.int64), set())
+        for operation in _operations(fleet, owner, tenant):
+            batch.operations.append(operation)
+            if len(batch.operations) > 100:
+                assert await model.write(batch)
+                batch.operations.clear()
+        assert await model.write(batch)
+    for partition in range(PARTITIONS):
+        assert await model.end_refill(partition)
+
+
+def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:
+    each = fleet.sims // fleet.tenants
+    cells = [_cell(fleet, owner, tenant, number) for number in range(each)]
+    values = [context_value(context) for context, _ in cells]
+    for at in range(0, each, 1000):
+        part = values[at : at + 1000]
+        yield "contexts", keys.contexts_key(tenant), b"".join(map(context_id, part)), b"\n".join(part)
+    rows = b"".join(context.sim.encode() + encode_cell((context, measures)) for context, measures in cells)
+    width = SIM_BYTES + CELL_BYTES
+    last = hour_number(fleet.now)
+    for hour in range(last - 24 * (fleet.days if owner else fleet.asked_days) + 1, last + 1):
+        key = keys.cells_key(tenant, hour)
+        for at in range(0, len(rows), width * 2000):
+            yield "cells", key, "", rows[at : at + width * 2000]
+        yield "hour", keys.hours_key(tenant), key, f"{hour} {hour * 3600 + _KEEP_S}".encode()
+        # No two hours are alike, as no two are in life.
+        measures = [each, 10**9 + hour, 10**8 + hour, 11 * 10**8 + 2 * hour, 0, 0, 0, 10**9 + hour, 0, 0]
+        window = {"version": hour, "totals": {"data|EUR": measures}}
+        yield "set", keys.windows_key(tenant, "hour"), str(hour * 3600), orjson.dumps(window)
+    begin = fleet.now - timedelta(days=60)
+    covered = [[int(begin.timestamp()), int(fleet.now.timestamp())]]
+    for provider in ("emnify", "kore"):
+        value = orjson.dumps({"provider": provider, "intervals": covered})
+        yield "set", keys.coverage_key(tenant), f"{tenant}-{provider}", value
+
+
+def _cell(fleet: Fleet, owner: int, tenant: str, number: int) -> Cell:
+    country, network = _PLACES[number % len(_PLACES)]
+    provider = ("emnify", "kore")[number % 2]
+    endpoint = None if number % 2 else str(number)
+    context = Context(
+        provider,
+        f"{tenant}-{provider}",
+        fleet.sim(owner, number),
+        endpoint,
+        None,
+        (),
+        country,
+        network,
+        None,
+        "data",
+        "EUR",
+    )
+    total = 1000 + number
+    return context, Measures(records=1, rx=total - 7, tx=7, total=total, cost=number)
