@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, digest, seen_in
 from connectors.history import Statement, newest
 from connectors.http import Failure, HttpClient, ProviderError
@@ -20,13 +19,14 @@ from connectors.kore_rows import (
     hour_of,
     start_of_row,
 )
-from connectors.kore_settings import KoreAccount
+from connectors.kore_settings import KoreAccount, KoreSettings
 from connectors.kore_statements import RowReader, Told
 from connectors.kore_totals import KoreTotals
 from connectors.kore_usage import UsageReader
-from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
-from connectors.values import EPOCH, micros
+from connectors.sweeping import Sweeping
+from connectors.values import EPOCH
 from streams.usage import UsageRecord
 
 RETENTION: Final = timedelta(days=545)
@@ -43,12 +43,11 @@ class _Done:
     """Periods in which the parts do not sum to KORE's plain total."""
 
 
-class KoreSweep:
+class KoreSweep(Sweeping[KoreSettings]):
     """One account's sweeps."""
 
     def __init__(self, account: KoreAccount, toolbox: Toolbox) -> None:
-        self._account = account
-        self._toolbox = toolbox
+        super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._counting: Counting = account.settings.counting
         self._api = kore_api(account, toolbox.http)
         self._usage = UsageReader(self._api)
@@ -57,17 +56,6 @@ class KoreSweep:
         # Without what sweeps have published: a backfill says everything of its span.
         self._past = RowReader(account, self._api, ChangeFilter(), toolbox.inventory)
         self._totals = KoreTotals(account, self._api, toolbox.sender, toolbox.inventory)
-        self._observed: int | None = None
-
-    @property
-    def account(self) -> str:
-        """The account's name."""
-        return self._account.name
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between sweeps."""
-        return self._account.settings.poll_interval_s
 
     async def sweep(self, proceed: Proceed) -> str:
         """Read the trailing window once.
@@ -79,21 +67,17 @@ class KoreSweep:
         5. Move the bookmark.
         6. Publish KORE's plain totals, if it is time, to be held against what was counted.
         """
-        settings, bookmarks, now = self._account.settings, self._toolbox.bookmarks, self._toolbox.clock()
-        bookmark = bookmarks.get(self.account)
-        start = self._start(bookmark, now)
-        stamp = Stamp(next_observation(bookmark, micros(now)), now, timedelta(hours=settings.billing_hours))
+        settings, now = self._account.settings, self._toolbox.clock()
+        start = self._start(now)
         # Step 1.
-        covered = bookmark.covered_until if bookmark else None
-        known = bookmark is None or bookmark.last_observation == self._observed
-        await self._mark(covered, stamp, proceed)
+        stamp = await self._stamp(now, proceed)
         # Step 2.
         spans = list(self._counting.spans(start, hour_after(now)))
         done, asked = _Done(), self._api.requests
         self._changes.forget_before(spans[0].low)
-        if not known:
+        if not self._alone:
             done.retracted += await self._recall(spans[0].low, stamp, proceed)
-        self._observed = stamp.observation
+            self._recalled()
         # Step 3.
         await self._rows.read_inventory(now, proceed)
         for chunk in chunks(spans, timedelta(hours=settings.chunk_hours)):
@@ -101,10 +85,9 @@ class KoreSweep:
         # Step 4.
         end = now.replace(microsecond=0)
         for low, high in _polled(spans, end):
-            sender, owners = self._toolbox.sender, self._toolbox.inventory
-            await cover(sender, owners, self._account, low, high, observed_at=now, proceed=proceed)
+            await self._cover(low, high, now, proceed)
         # Step 5.
-        await self._mark(max(covered or 0, micros(end)), stamp, proceed)
+        await self._keep(proceed, covered=end)
         # Step 6.
         await self._totals.state(now, proceed)
         return self._said(spans, done, self._api.requests - asked)
@@ -123,7 +106,7 @@ class KoreSweep:
 
         Raises `ProviderError` (config) where pushes count: beside them the rows would count twice.
         """
-        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
+        now = self._toolbox.clock()
         spans = list(self._counting.spans(low, high))
         if any(span.source == "push" for span in spans):
             raise ProviderError(
@@ -131,12 +114,7 @@ class KoreSweep:
                 f"account {self.account} counts pushes between {low.date()} and {high.date()}: "
                 "backfill the days around that",
             )
-        bookmark = bookmarks.get(self.account)
-        billing = timedelta(hours=self._account.settings.billing_hours)
-        stamp = Stamp(next_observation(bookmark, micros(now)), now, billing)
-        await self._mark(bookmark.covered_until if bookmark else None, stamp, proceed)
-        if bookmark is not None and bookmark.last_observation == self._observed:
-            self._observed = stamp.observation
+        stamp = await self._stamp(now, proceed)
         await self._past.read_inventory(now, proceed)
         await self._retract_former(low, high, stamp, proceed)
         records = 0
@@ -144,23 +122,23 @@ class KoreSweep:
             told = Told()
             async for rows in self._usage.rows(chunk, list(self._past.sims.values()), now):
                 batch, _ = await self._past.changed(rows, chunk, stamp, told, proceed)
-                await self._publish(batch, stamp, proceed, run)
+                await self._publish(batch, stamp.at, proceed, run)
                 records += batch.accepted
         return records
 
-    def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+    def _start(self, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does."""
-        settings = self._account.settings
-        if bookmark is None or bookmark.covered_until is None:
+        settings, covered_until = self._account.settings, self._bookmark.covered_until
+        if covered_until is None:
             start = now - timedelta(hours=settings.history_hours)
         else:
-            covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            covered = EPOCH + timedelta(microseconds=covered_until)
             start = min(covered, now - timedelta(hours=settings.reread_hours))
         return hour_of(max(start, now - RETENTION))
 
-    async def _mark(self, covered: int | None, stamp: Stamp, proceed: Proceed) -> None:
-        bookmark = Bookmark(covered_until=covered, last_observation=stamp.observation)
-        await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
+    async def _stamp(self, now: datetime, proceed: Proceed) -> Stamp:
+        billing = timedelta(hours=self._account.settings.billing_hours)
+        return Stamp(await self._reserve(now, proceed), now, billing)
 
     async def _recall(self, since: datetime, stamp: Stamp, proceed: Proceed) -> int:
         """Fill the change filter with what was published of the window.
@@ -204,7 +182,7 @@ class KoreSweep:
         told = Told()
         async for rows in self._usage.rows(chunk, list(self._rows.sims.values()), stamp.at):
             batch, read = await self._rows.changed(rows, chunk, stamp, told, proceed)
-            await self._publish(batch, stamp, proceed)
+            await self._publish(batch, stamp.at, proceed)
             self._changes.remember(read)
             done.changed += len(read)
         equal, unequal = await self._compared(chunk, told)
@@ -254,20 +232,8 @@ class KoreSweep:
             revision = max(stamp.observation, each.record.revision + 1)
             gone = each.record.model_copy(update={"revision": revision, "retracted": True})
             batch.usage.setdefault(each.tenant, []).append(gone)
-        await self._publish(batch, stamp, proceed)
+        await self._publish(batch, stamp.at, proceed)
         return batch.accepted
-
-    async def _publish(self, batch: Batch, stamp: Stamp, proceed: Proceed, run: str | None = None) -> None:
-        await publish(
-            self._toolbox.sender,
-            self._toolbox.inventory,
-            self._account,
-            batch,
-            received_at=stamp.at,
-            origin=f"{'backfill' if run else 'poll'}:{self.account}",
-            run=run,
-            proceed=proceed,
-        )
 
     def _said(self, spans: list[Span], done: _Done, requests: int) -> str:
         hours = sum((span.high - span.low) // HOUR for span in spans if span.source == "poll")

@@ -11,18 +11,19 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from connectors.account import Traits
-from connectors.bookmarks import Bookmark, Reading, next_observation
+from connectors.bookmarks import Reading
 from connectors.changes import ChangeFilter, seen
 from connectors.history import newest
 from connectors.http import ProviderError
 from connectors.onomondo_api import day_filter, onomondo_api
 from connectors.onomondo_listing import OnomondoListing
 from connectors.onomondo_rows import row_record
-from connectors.onomondo_settings import OnomondoAccount
+from connectors.onomondo_settings import OnomondoAccount, OnomondoSettings
 from connectors.onomondo_totals import OnomondoTotals
 from connectors.paging import PAGES_MAX, Page
-from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
+from connectors.sweeping import Sweeping
 from connectors.values import EPOCH, micros, raw_row
 from streams.errors import DataError
 from streams.usage import UsageRecord
@@ -37,28 +38,16 @@ _Found = tuple[UsageRecord, bytes]
 _Broken = tuple[bytes, DataError]
 
 
-class OnomondoSweep:
+class OnomondoSweep(Sweeping[OnomondoSettings]):
     """One account's sweeps."""
 
     def __init__(self, account: OnomondoAccount, toolbox: Toolbox) -> None:
-        self._account = account
-        self._toolbox = toolbox
+        super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = onomondo_api(account, toolbox.http)
         self._listing = OnomondoListing(account, toolbox, self._api)
         self._totals = OnomondoTotals(account, toolbox, self._api)
         self._changes = ChangeFilter()
         self._reread_at = EPOCH
-        self._observed: int | None = None
-
-    @property
-    def account(self) -> str:
-        """The account's name."""
-        return self._account.name
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between sweeps."""
-        return self._account.settings.poll_interval_s
 
     async def sweep(self, proceed: Proceed) -> str:
         """Read the days that are not covered, and the last closed ones where that is due.
@@ -73,8 +62,9 @@ class OnomondoSweep:
         reread = due and self._bookmark.reading is None
         days = list(self._days(now, reread=reread))
         since = _start_of(min(days[0], now.date() - settings.reread_days * DAY))
-        if self._observed != self._bookmark.last_observation:
+        if not self._alone:
             await self._recall(since, proceed)
+            self._recalled()
         self._changes.forget_before(since)
         changed = 0
         for day in days:
@@ -98,12 +88,8 @@ class OnomondoSweep:
 
         `/usage` knows no SMS. Where a backfill replaces what was counted, beyond the horizon, SMS are gone.
         """
-        now, before = self._toolbox.clock(), self._bookmark
-        ours = self._observed == before.last_observation
-        stamp = next_observation(before, micros(now))
-        await self._keep(before.reading, stamp + PAGES_MAX, proceed)
-        if not ours:
-            self._observed = None
+        now = self._toolbox.clock()
+        stamp = await self._reserve(now, proceed, spare=PAGES_MAX, reading=self._bookmark.reading)
         await self._listing.refresh(now, proceed)
         records, day = 0, low.date()
         while _start_of(day) < high:
@@ -133,10 +119,6 @@ class OnomondoSweep:
             yield day
             day += DAY
 
-    @property
-    def _bookmark(self) -> Bookmark:
-        return self._toolbox.bookmarks.get(self.account) or Bookmark()
-
     async def _read(self, day: date, proceed: Proceed) -> int:
         """Read one day, page by page, and return the number of changed statements.
 
@@ -148,8 +130,7 @@ class OnomondoSweep:
         now, start = self._toolbox.clock(), _start_of(day)
         reading = _resumable(self._bookmark.reading, day, now)
         began = now if reading is None else EPOCH + timedelta(microseconds=reading.began)
-        stamp = next_observation(self._bookmark, micros(now))
-        await self._keep(reading, stamp + PAGES_MAX, proceed)
+        stamp = await self._reserve(now, proceed, spare=PAGES_MAX, reading=reading)
         changed = 0
         try:
             async for page in self._api.usage(day, reading.cursor if reading else None):
@@ -157,27 +138,17 @@ class OnomondoSweep:
                 stamp += 1
                 if page.following is not None:
                     following = Reading(filter=day_filter(day), cursor=page.following, began=micros(began))
-                    await self._keep(following, self._bookmark.last_observation, proceed)
+                    await self._keep(proceed, reading=following)
         except ProviderError as error:
             if error.status == 400 and reading is not None:
                 # The cursor is too old for Onomondo: the next try begins the day anew.
-                await self._keep(None, self._bookmark.last_observation, proceed)
+                await self._keep(proceed)
             raise
         end = min(start + DAY, began.replace(microsecond=0))
         if end > start:
-            sender, owners = self._toolbox.sender, self._toolbox.inventory
-            await cover(sender, owners, self._account, start, end, observed_at=now, proceed=proceed)
-        await self._keep(None, self._bookmark.last_observation, proceed, covered=micros(end))
+            await self._cover(start, end, now, proceed)
+        await self._keep(proceed, covered=end)
         return changed
-
-    async def _keep(
-        self, reading: Reading | None, observation: int, proceed: Proceed, *, covered: int = 0
-    ) -> None:
-        before = self._bookmark.covered_until
-        until = max(before or 0, covered) if covered or before is not None else None
-        bookmark = Bookmark(covered_until=until, last_observation=observation, reading=reading)
-        await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
-        self._observed = observation
 
     async def _records(
         self, page: Page, stamp: int, now: datetime, proceed: Proceed
@@ -214,18 +185,6 @@ class OnomondoSweep:
         await self._publish(batch, now, proceed)
         self._changes.remember(news)
         return len(news)
-
-    async def _publish(self, batch: Batch, now: datetime, proceed: Proceed, run: str | None = None) -> None:
-        await publish(
-            self._toolbox.sender,
-            self._toolbox.inventory,
-            self._account,
-            batch,
-            received_at=now,
-            origin=f"{'backfill' if run else 'poll'}:{self.account}",
-            run=run,
-            proceed=proceed,
-        )
 
     def _owner(self, record: UsageRecord) -> str | None:
         return self._toolbox.inventory.of(self.account).standing(record.sim).tenant_at(record.start)

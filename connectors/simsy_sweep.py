@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen
 from connectors.history import newest
 from connectors.http import HttpClient
-from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
 from connectors.simsy_api import EXPORT_ROWS, SimsyApi
 from connectors.simsy_catalogue import Catalogue
 from connectors.simsy_rows import instant_of, usage_record
-from connectors.simsy_settings import SimsyAccount
+from connectors.simsy_settings import SimsyAccount, SimsySettings
 from connectors.simsy_totals import SimsyTotals
+from connectors.sweeping import Sweeping
 from connectors.values import EPOCH, micros, raw_row
 from streams.errors import DataError
 from streams.usage import UsageRecord
@@ -37,29 +37,17 @@ RETENTION: Final = timedelta(days=545)
 """How far a backfill goes back: SIMSY documents no end, and hours are kept here for 18 months."""
 
 
-class SimsySweep:
+class SimsySweep(Sweeping[SimsySettings]):
     """One account's sweeps."""
 
     def __init__(self, account: SimsyAccount, toolbox: Toolbox) -> None:
-        self._account = account
-        self._toolbox = toolbox
+        super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = simsy_api(account, toolbox.http)
         self._catalogue = Catalogue(account, self._api, toolbox.inventory)
         self._totals = SimsyTotals(account, self._api, toolbox.sender, toolbox.inventory)
         self._changes = ChangeFilter()
         self._counted: dict[datetime, tuple[int, datetime]] = {}
         """By the start of each chunk: how many records were read of it, and when."""
-        self._observed: int | None = None
-
-    @property
-    def account(self) -> str:
-        """The account's name."""
-        return self._account.name
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between sweeps."""
-        return self._account.settings.poll_interval_s
 
     async def sweep(self, proceed: Proceed) -> str:
         """Look at the trailing window once.
@@ -72,15 +60,13 @@ class SimsySweep:
         6. Publish SIMSY's summaries, if it is time, to be held against what was counted.
         """
         now = self._toolbox.clock()
-        bookmark = self._toolbox.bookmarks.get(self.account)
-        start = self._start(bookmark, now)
+        start = self._start(now)
         # Step 1.
-        known = bookmark is None or bookmark.last_observation == self._observed
-        marked = await self._reserve(bookmark, now, proceed)
+        observation = await self._reserve(now, proceed)
         # Step 2.
-        if not known:
+        if not self._alone:
             await self._recall(start, now, proceed)
-        self._observed = marked.last_observation
+            self._recalled()
         self._forget_before(start)
         # Step 3.
         await self._catalogue.refresh(now, proceed)
@@ -89,10 +75,10 @@ class SimsySweep:
         for low, high in chunks:
             # Step 4.
             if await self._has_news(low, min(high, now), now):
-                changed += await self._read(low, high, now, marked.last_observation, proceed)
+                changed += await self._read(low, high, now, observation, proceed)
                 read += 1
             # Step 5.
-            marked = await self._cover(marked, low, high, now, proceed)
+            await self._cover_arrived(low, high, now, proceed)
         # Step 6.
         await self._totals.state(now, proceed)
         return f"{read} of {len(chunks)} chunks read, {changed} records changed"
@@ -112,10 +98,7 @@ class SimsySweep:
         A span of more records than one export holds is halved.
         """
         now = self._toolbox.clock()
-        bookmark = self._toolbox.bookmarks.get(self.account)
-        marked = await self._reserve(bookmark, now, proceed)
-        if bookmark is not None and bookmark.last_observation == self._observed:
-            self._observed = marked.last_observation
+        observation = await self._reserve(now, proceed)
         await self._catalogue.refresh(now, proceed)
         records = 0
         spans = [(low, high)]
@@ -129,18 +112,10 @@ class SimsySweep:
             async for rows in self._api.past(start, end, count):
                 await self._catalogue.provide(rows, now, proceed)
                 mine = _before(end, rows, start)
-                batch, _ = self._changed(mine, start, marked.last_observation, ChangeFilter())
+                batch, _ = self._changed(mine, start, observation, ChangeFilter())
                 await self._publish(batch, now, proceed, run)
                 records += batch.accepted
         return records
-
-    async def _reserve(self, bookmark: Bookmark | None, now: datetime, proceed: Proceed) -> Bookmark:
-        marked = Bookmark(
-            covered_until=bookmark.covered_until if bookmark else None,
-            last_observation=next_observation(bookmark, micros(now)),
-        )
-        await self._toolbox.bookmarks.put(self.account, marked, proceed)
-        return marked
 
     async def _recall(self, since: datetime, now: datetime, proceed: Proceed) -> None:
         """Learn what was published of the window, and so how many records of each chunk."""
@@ -154,13 +129,13 @@ class SimsySweep:
         for low, count in Counter(self._chunk_of(record.start) for record in records).items():
             self._counted[low] = count, now
 
-    def _start(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+    def _start(self, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than the trailing window does; on a chunk's start."""
-        settings = self._account.settings
-        if bookmark is None or bookmark.covered_until is None:
+        settings, covered_until = self._account.settings, self._bookmark.covered_until
+        if covered_until is None:
             start = now - timedelta(hours=settings.history_hours)
         else:
-            covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            covered = EPOCH + timedelta(microseconds=covered_until)
             start = min(covered, now - timedelta(hours=settings.reread_hours))
         return self._chunk_of(start)
 
@@ -228,31 +203,14 @@ class SimsySweep:
                 batch.add(record, traits, original)
         return batch, read
 
-    async def _publish(self, batch: Batch, now: datetime, proceed: Proceed, run: str | None = None) -> None:
-        await publish(
-            self._toolbox.sender,
-            self._toolbox.inventory,
-            self._account,
-            batch,
-            received_at=now,
-            origin=f"{'backfill' if run else 'poll'}:{self.account}",
-            run=run,
-            proceed=proceed,
-        )
-
-    async def _cover(
-        self, marked: Bookmark, low: datetime, high: datetime, now: datetime, proceed: Proceed
-    ) -> Bookmark:
+    async def _cover_arrived(self, low: datetime, high: datetime, now: datetime, proceed: Proceed) -> None:
         """Tell that the chunk is complete, as far as usage has arrived by now and was not covered before."""
         arrived = now - timedelta(seconds=self._account.settings.delivery_lag_s)
         end = min(high, arrived.replace(microsecond=0))
-        if end <= low or micros(end) <= (marked.covered_until or 0):
-            return marked
-        sender, owners = self._toolbox.sender, self._toolbox.inventory
-        await cover(sender, owners, self._account, low, end, observed_at=now, proceed=proceed)
-        moved = marked.model_copy(update={"covered_until": micros(end)})
-        await self._toolbox.bookmarks.put(self.account, moved, proceed)
-        return moved
+        if end <= low or micros(end) <= (self._bookmark.covered_until or 0):
+            return
+        await self._cover(low, end, now, proceed)
+        await self._keep(proceed, covered=end)
 
 
 def simsy_api(account: SimsyAccount, http: HttpClient) -> SimsyApi:
