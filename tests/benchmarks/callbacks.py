@@ -72,15 +72,25 @@ async def introduce(session: aiohttp.ClientSession, port: int, load: Load) -> No
     begun = time.monotonic()
     bodies = introductions(load)
 
+    refused = 0
+
     async def push() -> None:
+        nonlocal refused
         for tenant, body in bodies:
-            async with session.post(address_of(port, tenant), data=body, headers=HEADERS) as response:
-                await response.read()
-                if response.status != 200:
-                    raise UnavailableError(f"an introduction of SIMs was answered with {response.status}")
+            while (status := await _status(session, address_of(port, tenant), body)) == 503:
+                refused += 1
+            if status != 200:
+                raise UnavailableError(f"an introduction of SIMs was answered with {status}")
 
     await asyncio.gather(*(push() for _ in range(INTRODUCED_AT_ONCE)))
-    say(f"{load.spec.sims:,} SIMs introduced in {time.monotonic() - begun:.1f} s")
+    again = f", {refused} callbacks came again" if refused else ""
+    say(f"{load.spec.sims:,} SIMs introduced in {time.monotonic() - begun:.1f} s{again}")
+
+
+async def _status(session: aiohttp.ClientSession, address: str, body: bytes) -> int:
+    async with session.post(address, data=body, headers=HEADERS) as response:
+        await response.read()
+        return response.status
 
 
 async def ready(session: aiohttp.ClientSession, rig: Rig, places: Sequence[str]) -> bool:

@@ -82,14 +82,15 @@ async def receiver(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
         await introduce(session, port, load)
     results = []
     for shape in _SHAPES:
-        for side, at in ((BARE, bare), ("", port)):
-            pushed, shares = await _push(rig, shape, at, load.spec.sims, seconds)
+        for side, at, name in ((BARE, bare, "bare"), ("", port, "connect")):
+            pushed, shares, cpu_s = await _push(rig, shape, at, load.spec.sims, seconds, name)
             notes = [f"{pushed.taken} callbacks of {shape.size} records"]
+            notes += [f"{cpu_s / pushed.taken * 1e3:.2f} ms of its CPU a callback"] if pushed.taken else []
             notes += [f"{pushed.refused} REFUSED"] if pushed.refused else []
             notes += noise(shares)
             results += [
-                Result(f"{side}{name}", value(pushed), "; ".join(notes), shares)
-                for name, value in shape.figures.items()
+                Result(f"{side}{figure}", value(pushed), "; ".join(notes), shares)
+                for figure, value in shape.figures.items()
             ]
             for result in results[-len(shape.figures) :]:
                 say(f"{result.name} {shown(result.value)}; {result.note}")
@@ -97,8 +98,9 @@ async def receiver(rig: Rig, load: Load, *, seconds: float) -> list[Result]:
 
 
 async def _push(
-    rig: Rig, shape: _Shape, port: int, sims: int, seconds: float
-) -> tuple[Pushed, dict[str, float]]:
+    rig: Rig, shape: _Shape, port: int, sims: int, seconds: float, receiver: str
+) -> tuple[Pushed, dict[str, float], float]:
+    """Push at one of the receivers; returns also what each process took, and the CPU seconds of that one."""
     options = {
         "port": port,
         "size": shape.size,
@@ -114,7 +116,7 @@ async def _push(
     await process.stdout.readline()
     meter = Meter({**rig.pids(), "provider": process.pid})
     told, _ = await process.communicate()
-    shares = meter.shares()
+    shares, cpu_s = meter.shares(), meter.seconds(receiver)
     if (died := rig.died()) is not None or process.returncode:
         raise UnavailableError(died or f"the provider that pushes ended with {process.returncode}")
-    return Pushed(**orjson.loads(told)), shares
+    return Pushed(**orjson.loads(told)), shares, cpu_s

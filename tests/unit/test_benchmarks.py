@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import orjson
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from connectors.account import Account
 from connectors.emnify import EmnifyCallback
@@ -15,9 +20,13 @@ from connectors.emnify_settings import EmnifySettings
 from connectors.receiver import normalised
 from streams.events import MAX_BYTES, USAGE_TYPE, decode_usage, header
 from streams.usage import UsageRecord
+from tests.benchmarks.__main__ import chosen
 from tests.benchmarks.figures import FIGURES, PROMISED, Result, Run, markdown, merged
 from tests.benchmarks.freshness import MB, RECORDS_A_CALLBACK, Seen, callback_bodies
 from tests.benchmarks.load import Load, Spec
+from tests.benchmarks.pushing import push
+from tests.benchmarks.receiver import BELONGS_TO as OF_RECEIVER
+from tests.integration.connector_kit import served
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = Run("2026-11-21", "abc", "quick", "a machine", "a broker")
@@ -118,6 +127,37 @@ def test_freshness_counts_a_probe_that_was_never_shown() -> None:
     seen = Seen(accepted=[(1.0, 0.5), (2.0, 1.5), (3.0, 2.5)], answers=[(1.5, 1), (2.25, 2)])
     assert seen.shown(since=0.0) == [(0.5, 1.0), (0.25, 0.75), (float("inf"), float("inf"))]
     assert seen.shown(since=2.0) == [(float("inf"), float("inf"))]
+
+
+def test_each_figure_of_the_receiver_is_held_against_http_alone() -> None:
+    own = [name for name in OF_RECEIVER if not name.startswith("bare_")]
+    assert {FIGURES[name].baseline for name in own} == set(OF_RECEIVER) - set(own)
+    assert (FIGURES["receiver_accepted_p99_ms"].goal, FIGURES["receiver_batch_ms"].goal) == (50, 1000)
+    assert own[0] in chosen(["receiver"])
+
+
+async def test_the_provider_that_pushes_counts_what_was_taken_and_what_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a closed loop and in an open one; every third callback is refused."""
+    monkeypatch.setattr("tests.benchmarks.pushing.WARM_UP_S", 0.0)
+    bodies: list[bytes] = []
+
+    async def take(request: Request) -> Response:
+        bodies.append(await request.body())
+        return Response(status_code=503 if len(bodies) % 3 == 0 else 200)
+
+    async with served(Starlette(routes=[Route("/callbacks/{account}", take, methods=["POST"])])) as address:
+        for rate in (0.0, 50.0):
+            bodies.clear()
+            arguments = Namespace(
+                port=int(address.rpartition(":")[2]), size=20, sims=100, seconds=0.5, at_once=3, rate=rate
+            )
+            pushed = await push(arguments)
+            assert pushed.taken + pushed.refused == len(bodies) > 0
+            assert pushed.refused == len(bodies) // 3
+            assert len(pushed.waits) == pushed.taken
+            assert all(body.count(b'"traffic_type"') == 20 for body in bodies)
 
 
 def test_small_sizes_reach_no_goal() -> None:
