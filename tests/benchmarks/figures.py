@@ -328,5 +328,5 @@ each ingest run the totals in Redis are compared with what the load must come to
 The load: 20 tenants, 100 000 SIMs, 24 hours, 4 countries x 8 networks, 5 % duplicates, 2 % corrections.
 Freshness and callbacks are an open loop: each callback is due at a fixed time, and its wait counts from then.
 The receiver is the real process (`simusage connect`) on one core without a worker behind it; a callback
-counts once the broker has acknowledged its records. Its baseline is a handler that reads the body and answers.
+counts once the broker has acknowledged its records. Its baseline is a handler that only reads the body.
 """
