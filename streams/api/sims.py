@@ -55,11 +55,12 @@ def add_sims(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/sims/{iccid:path}", response_model=SimView, **SIM)
     async def sim(request: Request) -> Response:
-        seen = await visit(request, service)
         account = wanted_account(request)
-        async with service.reader.complete(), seen.reader.complete():
-            held = await named_sim(seen, request.path_params["iccid"], account)
-            [(_, view)] = await _views(seen, [held])
+        async with service.reader.complete():
+            seen = await visit(request, service)
+            async with seen.reader.complete():
+                held = await named_sim(seen, request.path_params["iccid"], account)
+                [(_, view)] = await _views(seen, [held])
         return answer(view)
 
 

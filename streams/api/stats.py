@@ -115,21 +115,24 @@ def add_stats(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/sims/{iccid:path}/stats", response_model=SimStats, **SIM_STATS)
     async def sim_stats(request: Request) -> Response:
-        seen, account = await visit(request, service), wanted_account(request)
-        async with service.reader.complete(), seen.reader.complete():
-            held = await named_sim(seen, request.path_params["iccid"], account)
-            links = (await seen.reader.links([held]))[held.account, held.sim]
+        account = wanted_account(request)
+        async with service.reader.complete():
+            seen = await visit(request, service)
+            async with seen.reader.complete():
+                held = await named_sim(seen, request.path_params["iccid"], account)
+                links = (await seen.reader.links([held]))[held.account, held.sim]
             sims = held.sim, *links.replaces
             stats = await _stats(service, seen, Subject(held.account, sims))
         return answer({"iccid": held.sim, "iccids": sims, **stats})
 
     @app.get("/v1/endpoints/{endpoint_id:path}/stats", response_model=EndpointStats, **ENDPOINT_STATS)
     async def endpoint_stats(request: Request) -> Response:
-        seen, account = await visit(request, service), wanted_account(request)
-        name = request.path_params["endpoint_id"]
-        async with service.reader.complete(), seen.reader.complete():
-            accounts = [each for each in seen.providers if account in (None, each)]
-            item = only_thing("endpoint", await belonging(seen, "endpoint", name, accounts))
+        account, name = wanted_account(request), request.path_params["endpoint_id"]
+        async with service.reader.complete():
+            seen = await visit(request, service)
+            async with seen.reader.complete():
+                accounts = [each for each in seen.providers if account in (None, each)]
+                item = only_thing("endpoint", await belonging(seen, "endpoint", name, accounts))
             sims = await _sims_of(service, seen.tenant, item.account, item.id)
             stats = await _stats(service, seen, Subject(item.account, sims, item.id))
         return answer({"endpoint": item.id, **stats})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from streams.api.limits import HEADERS
 from streams.api.sims import SimsAnswer
 from streams.iccid import luhn_digit
 from streams.inventory import Place
-from tests.integration.api_kit import ACCOUNTS, SIMS, ReadModel, app_of, bearer, client_of
+from tests.integration.api_kit import ACCOUNTS, SIMS, ReadModel, app_of, bearer, cell, client_of
 from tests.integration.inventory_kit import Copy, day, owner, thing
 
 COLLECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -387,3 +388,28 @@ async def test_names_that_others_use_hide_none(redis: Redis, copy: Copy, acme: h
     await copy.put(owner(last, "acme"), thing("sim", last, aliases=("lamp",)))
     assert await redis.zcard(keys.names_key("shared")) == 2202
     assert (await acme.get("/v1/sims/lamp")).json()["iccid"] == last
+
+
+@pytest.mark.usefixtures("two_tenants")
+@pytest.mark.parametrize("name", [THEIRS, "2", "e2", "e3", "b2", "large", "i3", "F-zebra", "z", "zebra's"])
+async def test_no_operation_shows_anothers_by_its_name(
+    redis: Redis, redis_url: str, acme: httpx.AsyncClient, name: str
+) -> None:
+    """Whatever stands in a path: nothing is there, or nothing is in it."""
+    model = ReadModel(redis)
+    context, measures = cell(SIMS.index(THEIRS), 777)
+    theirs = context._replace(account="shared", endpoint="e2", fleet="F-zebra", tags=("z",))
+    await model.put("zebra", [("2026-11-20T01:00", (theirs, measures))])
+    paths = [
+        re.sub(r"\{\w+\}", name, path)
+        for path, told in app_of(redis_url, redis).openapi()["paths"].items()
+        if "{" in path and "get" in told and path.startswith("/v1/") and "export" not in path
+    ]
+    assert len(paths) >= 6
+    for path in paths:
+        response = await acme.get(path)
+        if response.status_code == 200:
+            assert response.json()["rows"] == []
+        else:
+            assert response.status_code == 404
+        assert "777" not in response.text
