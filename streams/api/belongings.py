@@ -5,7 +5,7 @@ What has no SIM is nobody's, unless its account is the tenant's as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final, Literal, NamedTuple
 
 from streams.api.inventory_reader import CHUNK, Place
@@ -45,6 +45,18 @@ async def belongings(
     limit: int = UNLIMITED,
 ) -> list[Belonging]:
     """Return the tenant's things of a kind behind a place, by account and id, and one more than the limit."""
+    found: list[Belonging] = []
+    async for some in all_belongings(seen, kind, passes, after=after):
+        found += some
+        if len(found) > limit:
+            break
+    return found[: limit + 1]
+
+
+async def all_belongings(
+    seen: Visit, kind: Part, passes: Callable[[Item], bool], *, after: Place | None = None
+) -> AsyncIterator[list[Belonging]]:
+    """Yield the tenant's things of a kind behind a place, some at a time; memory holds the ids of all."""
     candidates = {(account, id_) for account in seen.whole for id_ in await seen.reader.ids(account, kind)}
     async for chunk in seen.reader.owned():
         names = await seen.reader.part_names([place for place in chunk if place[0] not in seen.whole])
@@ -55,12 +67,8 @@ async def belongings(
             if name.startswith(f"{kind}|")
         }
     places = sorted(place for place in candidates if after is None or place > after)
-    found: list[Belonging] = []
     for at in range(0, len(places), CHUNK):
-        found += [each for each in await _own(seen, kind, places[at : at + CHUNK]) if passes(each.item)]
-        if len(found) > limit:
-            break
-    return found[: limit + 1]
+        yield [each for each in await _own(seen, kind, places[at : at + CHUNK]) if passes(each.item)]
 
 
 async def belonging(seen: Visit, kind: Part, id_: str, accounts: Collection[str]) -> list[Item]:

@@ -6,7 +6,7 @@ whose SIMs have an instance of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -79,12 +79,12 @@ def add_bundles(app: FastAPI, service: Service) -> None:
         seen = await visit(request, service)
         listing = parse_listing(seen.tenant, "bundles", request.query_params.multi_items(), BUNDLE_FILTERS)
         async with seen.reader.complete():
-            found = await _bundles(seen, await _instances(seen))
+            found = await wanted_bundles(seen, listing)
         behind = listing.after
         views = [
             ((item.account, item.id), thing_view(item))
             for item in found
-            if _passes(listing, item) and (behind is None or (item.account, item.id) > behind)
+            if behind is None or (item.account, item.id) > behind
         ]
         return collection(request, "bundles", listing, views)
 
@@ -108,21 +108,32 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             seen.tenant, "bundle-instances", request.query_params.multi_items(), INSTANCE_FILTERS
         )
         async with seen.reader.complete():
-            wanted = await _wanted(seen, listing)
-
-            def passes(item: Item) -> bool:
-                return (
-                    _passes(listing, item)
-                    and listing.passes("iccid", item.sim)
-                    and _meets(listing, item)
-                    and (wanted is None or any(_is_of(item, each) for each in wanted))
-                )
-
+            passes = await wanted_instance(seen, listing)
             found = await belongings(
                 seen, "bundle-instance", passes, after=listing.after, limit=listing.limit
             )
         views = [(each.place, thing_view(each.item, each.tenure)) for each in found]
         return collection(request, "bundle_instances", listing, views)
+
+
+async def wanted_bundles(seen: Visit, listing: Listing) -> list[Item]:
+    """Return the tenant's bundles that pass the question's filters, by account and id."""
+    return [item for item in await _bundles(seen, await _instances(seen)) if _passes(listing, item)]
+
+
+async def wanted_instance(seen: Visit, listing: Listing) -> Callable[[Item], bool]:
+    """Return the test whether a bundle instance passes the question's filters."""
+    wanted = await _wanted(seen, listing)
+
+    def passes(item: Item) -> bool:
+        return (
+            _passes(listing, item)
+            and listing.passes("iccid", item.sim)
+            and _meets(listing, item)
+            and (wanted is None or any(_is_of(item, each) for each in wanted))
+        )
+
+    return passes
 
 
 async def _instances(seen: Visit) -> list[Belonging]:

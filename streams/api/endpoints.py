@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from streams.api.belongings import belongings
 from streams.api.inventory_docs import ENDPOINTS
 from streams.api.inventory_views import ThingView, status_of, thing_view
-from streams.api.listing import Form, any_text, iccid, lower_text, parse_listing, provider
+from streams.api.listing import Form, Listing, any_text, iccid, lower_text, parse_listing, provider
 from streams.api.service import Service
 from streams.api.visits import collection, visit
 from streams.inventory import Item
@@ -43,19 +43,27 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
         seen = await visit(request, service)
         listing = parse_listing(seen.tenant, "endpoints", request.query_params.multi_items(), FILTERS)
 
-        def passes(item: Item) -> bool:
-            return (
-                listing.passes("provider", item.provider)
-                and listing.passes("account", item.account)
-                and listing.passes("iccid", item.sim)
-                and listing.passes("status", (status_of(item) or "").casefold())
-            )
-
         async with seen.reader.complete():
-            found = await belongings(seen, "endpoint", passes, after=listing.after, limit=listing.limit)
+            found = await belongings(
+                seen, "endpoint", wanted_endpoint(listing), after=listing.after, limit=listing.limit
+            )
         return collection(
             request,
             "endpoints",
             listing,
             [(each.place, thing_view(each.item, each.tenure)) for each in found],
         )
+
+
+def wanted_endpoint(listing: Listing) -> Callable[[Item], bool]:
+    """Return the test whether an endpoint passes the question's filters."""
+
+    def passes(item: Item) -> bool:
+        return (
+            listing.passes("provider", item.provider)
+            and listing.passes("account", item.account)
+            and listing.passes("iccid", item.sim)
+            and listing.passes("status", (status_of(item) or "").casefold())
+        )
+
+    return passes

@@ -23,7 +23,7 @@ from streams.api.export_files import Format
 from streams.errors import SimusageError, UnavailableError
 from streams.keys import EXPORT_QUEUE, EXPORT_SECRET, export_file_key, export_key, exports_key
 
-Kind = Literal["usage"]
+Kind = Literal["usage", "bundles", "instances", "endpoints"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 State = Literal["queued", "running", "done", "failed", "expired"]
 

@@ -1,102 +1,24 @@
-"""What can be exported: how each kind checks its question, and reads its rows."""
+"""What can be exported, and which question each kind answers."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from streams.api.abilities import unsupported_by
-from streams.api.answers import row_json
-from streams.api.export_files import Format, Rows
+from streams.api.export_files import Format
+from streams.api.export_inventory import read_bundles, read_endpoints, read_instances
 from streams.api.export_jobs import Kind
-from streams.api.pages import read_page
-from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import rfc3339
-from streams.api.rows import AccountCoverage, Page
+from streams.api.export_reading import Items, Reading
+from streams.api.export_usage import read_usage
 from streams.api.service import Service
-from streams.api.trust import Trusting
-from streams.api.usage_csv import usage_csv
-from streams.errors import SimusageError
-
-Items = Sequence[tuple[str, str]]
-Accounts = Mapping[str, AccountCoverage]
-
-ROWS_AT_ONCE: Final = 500
-
-
-class NotFinalError(SimusageError):
-    """The question wants numbers that no longer move, and these still may."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A checked question: what the manifest says of it, the header of a CSV, and its rows."""
-
-    told: Callable[[Accounts], Mapping[str, Any]]
-    header: bytes
-    rows: AsyncIterator[Rows]
-
 
 Read = Callable[[Service, str, Items, Format, datetime], Reading]
+"""Checks a tenant's question, asked at an instant, for a format. Raises `InvalidQuestionError`."""
 
-
-def read_usage(service: Service, tenant: str, items: Items, format_: Format, asked_at: datetime) -> Reading:
-    """Return the rows of `GET /v1/usage` with these parameters, all pages of them.
-
-    The range is that of the instant `asked_at`; what has come since then counts.
-    Raises `InvalidQuestionError`; reading the rows raises `NotFinalError`.
-    """
-    months = service.settings.retention.aggregate_months
-    query = parse_usage_query(tenant, items, now=asked_at, retention_months=months)
-
-    def told(accounts: Accounts) -> dict[str, Any]:
-        return {
-            "from": rfc3339(query.start),
-            "to": rfc3339(query.end),
-            "granularity": query.granularity,
-            "tz": query.calendar.name,
-            "unsupported_by": unsupported_by(query, accounts, service.abilities),
-        }
-
-    header = usage_csv(query, Page((), more=False), Trusting(query, {}, service.abilities, asked_at))
-    return Reading(told, header, _usage_rows(service, query, format_, len(header)))
-
-
-READERS: Final[Mapping[Kind, Read]] = {"usage": read_usage}
-
-
-async def _usage_rows(
-    service: Service, query: UsageQuery, format_: Format, header: int
-) -> AsyncIterator[Rows]:
-    now = service.clock()
-    trusting = Trusting(query, await service.accounts(query.tenant), service.abilities, now)
-    if query.require == "final" and (at := trusting.finalizes_at()) is not None:
-        raise NotFinalError(
-            f"the range to {rfc3339(query.end)} may still move, until {rfc3339(at)} at the earliest: ask for"
-            " a range that ends earlier, ask later, or leave require=final out"
-        )
-    for part in _parts(query):
-        page = await read_page(service.reader, part, now)
-        for first in range(0, len(page.rows), ROWS_AT_ONCE):
-            rows = page.rows[first : first + ROWS_AT_ONCE]
-            if format_ == "csv":
-                text = usage_csv(part, Page(rows, more=False), trusting)[header:]
-            else:
-                text = b",\n".join([row_json(part, row, trusting) for row in rows])
-            yield Rows(len(rows), text)
-
-
-def _parts(query: UsageQuery) -> Iterator[UsageQuery]:
-    """Cut a question into its windows, so that memory holds the groups of one at a time."""
-    whole = replace(query, limit=sys.maxsize - 1)
-    if query.plain:
-        yield whole
-        return
-    start = query.start
-    while start < query.end:
-        end = query.window_end(start)
-        yield replace(whole, start=start, end=end)
-        start = end
+READERS: Final[Mapping[Kind, Read]] = {
+    "usage": read_usage,
+    "bundles": read_bundles,
+    "instances": read_instances,
+    "endpoints": read_endpoints,
+}

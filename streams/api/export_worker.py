@@ -27,7 +27,8 @@ from streams.api.export_jobs import (
     Taken,
     TakenOverError,
 )
-from streams.api.export_kinds import READERS, NotFinalError, Read
+from streams.api.export_kinds import READERS, Read
+from streams.api.export_reading import NotFinalError
 from streams.api.ranges import InvalidQuestionError, rfc3339
 from streams.api.reader import Reader, connect_redis
 from streams.api.service import Service

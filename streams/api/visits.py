@@ -33,7 +33,12 @@ class Visit:
 
 async def visit(request: Request, service: Service) -> Visit:
     """Return who asks and what there is to read. Raises `UnauthenticatedError`, `UnavailableError`."""
-    tenant, now = service.tenant(request), service.clock()
+    return await visit_of(service, service.tenant(request))
+
+
+async def visit_of(service: Service, tenant: str) -> Visit:
+    """Return what there is to read for a tenant. Raises `UnavailableError`."""
+    now = service.clock()
     providers = {name: each.provider for name, each in (await service.accounts(tenant)).items()}
     whole = frozenset(
         name

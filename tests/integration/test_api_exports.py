@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from io import StringIO
@@ -17,9 +18,11 @@ from redis.asyncio import Redis
 from streams import keys
 from streams.api.export_files import Rows
 from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, TakenOverError
-from streams.api.export_kinds import READERS, Reading
+from streams.api.export_kinds import READERS
+from streams.api.export_reading import Reading
 from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
 from tests.integration.export_kit import Setting
+from tests.integration.tenants_kit import CONFIGURED, write_tenants
 from tests.waiting import wait_until
 
 BY_SIM = {"from": "2026-11-01", "to": "2026-11-21", "group_by": "sim"}
@@ -117,6 +120,37 @@ async def test_the_rows_are_those_of_the_question(
         rows += page["rows"]
     assert exported == rows
     assert rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "noun"),
+    [
+        ("bundles", "/v1/bundles", "bundles"),
+        ("instances", "/v1/bundle-instances", "bundle_instances"),
+        ("endpoints", "/v1/endpoints", "endpoints"),
+    ],
+)
+@pytest.mark.parametrize(
+    "question", [{}, {"status": "active"}, {"account": "acme-main"}, {"account": "none"}]
+)
+async def test_the_inventory_is_that_of_its_collections(
+    redis: Redis, redis_url: str, kind: str, path: str, noun: str, question: dict[str, str]
+) -> None:
+    """All pages of the collection, under the same filters; a CSV has the same lines."""
+    await write_tenants(redis)
+    setting = Setting(redis, settings(redis_url, accounts=CONFIGURED))
+    async with client_of(setting.app, bearer("acme")) as api:
+        listed = (await api.get(path, params=question)).json()[noun]
+        exported = []
+        for format_ in ("json", "csv"):
+            place = await order(api, kind=kind, format=format_, question=question)
+            await setting.worker().step()
+            exported.append(await api.get((await job_of(api, place))["url"]))
+    assert exported[0].json() == listed
+    lines = list(csv.DictReader(StringIO(exported[1].text, newline="")))
+    assert [line["id"] for line in lines] == [view["id"] for view in listed]
+    assert [json.loads(line["details"]) for line in lines] == [view["details"] for view in listed]
+    assert bool(listed) == (question.get("account") != "none")
 
 
 async def test_the_process_itself_works(setting: Setting) -> None:

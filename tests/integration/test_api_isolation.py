@@ -14,6 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from streams.api.export_kinds import READERS
 from tests.integration.api_kit import app_of, bearer, client_of, settings
 from tests.integration.export_kit import Setting
 from tests.integration.tenants_kit import CONFIGURED, OF, secrets_of, write_tenants
@@ -42,6 +43,14 @@ SAYS_NOTHING_OF_TENANTS: Final = frozenset({"GET /livez", "GET /readyz", "GET /h
 
 FILTERS_IN_A_PATH: Final = frozenset({"GET /v1/endpoints/{endpoint_id}/usage", "GET /v1/tags/{tag}/usage"})
 """A name in their path is a filter: one that nobody has leads to no rows, and theirs to the same."""
+
+EXPORTED: Final = {
+    "usage": "GET /v1/usage",
+    "bundles": "GET /v1/bundles",
+    "instances": "GET /v1/bundle-instances",
+    "endpoints": "GET /v1/endpoints",
+}
+"""Whose rows a kind of export has."""
 
 WITH_A_BODY: Final = frozenset({"POST /v1/exports"})
 """They have a test of their own."""
@@ -78,10 +87,10 @@ class World:
         self.of = {tenant: dict(values) for tenant, values in OF.items()}
         self.links: dict[str, str] = {}
 
-    async def export(self, tenant: str, question: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    async def export(self, tenant: str, kind: str, question: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Make an export; return its job, and the text of its file."""
         client = self.clients[tenant]
-        response = await client.post("/v1/exports", json={"kind": "usage", "question": question})
+        response = await client.post("/v1/exports", json={"kind": kind, "question": question})
         assert response.status_code == 202, response.text
         assert await self.setting.worker().step()
         job = (await client.get(response.headers["location"])).json()
@@ -121,7 +130,7 @@ async def world(redis: Redis, redis_url: str) -> AsyncIterator[World]:
     async with client_of(setting.app, bearer(US)) as us, client_of(setting.app, bearer(THEM)) as them:
         world = World(setting, {US: us, THEM: them})
         for tenant in (US, THEM):
-            job, _ = await world.export(tenant, {"group_by": "sim"})
+            job, _ = await world.export(tenant, "usage", {"group_by": "sim"})
             world.of[tenant]["export"] = job["id"]
             world.links[tenant] = job["url"]
         yield world
@@ -239,9 +248,12 @@ async def test_a_link_of_ours_opens_no_file_of_theirs(world: World) -> None:
     assert_shows_nothing(tried)
 
 
-async def test_an_export_with_their_values_has_nothing_of_theirs(world: World) -> None:
+@pytest.mark.parametrize("kind", READERS)
+async def test_an_export_with_their_values_has_nothing_of_theirs(world: World, kind: str) -> None:
     """What an answer would not show is in no file either."""
-    for question in world.questions("GET /v1/usage", THEM):
-        job, text = await world.export(US, question)
-        sent = str(question)
-        assert [each for each in secrets_of(THEM) if each in str(job) + text and each not in sent] == []
+    for question in world.questions(EXPORTED[kind], THEM):
+        secrets = [each for each in secrets_of(THEM) if each not in str(question)]
+        job, text = await world.export(THEM, kind, question)
+        assert any(each in text for each in secrets)
+        job, text = await world.export(US, kind, question)
+        assert [each for each in secrets if each in str(job) + text] == []
