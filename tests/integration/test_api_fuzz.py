@@ -28,8 +28,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from streams.api.app import create_app
 from streams.settings import Settings, TokenSettings
-from tests.integration.api_kit import ACCOUNTS, NOW, SIMS, TENANTS, ReadModel, bearer, cell, pair, settings
-from tests.integration.inventory_kit import Copy, owner, thing
+from tests.integration.api_kit import NOW, TENANTS, bearer, pair, settings
+from tests.integration.tenants_kit import CONFIGURED, OF, write_tenants
 
 SHORT_CASES: Final = 900
 LONG_CASES: Final = 3000
@@ -45,17 +45,15 @@ NOBODY: Final[dict[str, str]] = {}
 SENSIBLE: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "from": st.sampled_from(["2026-11-01", "2026-11-19T00:00:00Z", "2026-11-20T07:00:00Z"]),
     "to": st.sampled_from(["2026-11-20", "2026-11-21T00:00:00Z", "2026-11-21T08:30:00Z"]),
-    "sim": st.lists(st.sampled_from(SIMS), min_size=1, max_size=3),
-    "iccid": st.sampled_from(SIMS),
-    "bundle_id": st.sampled_from(["b"]),
-    "account": st.lists(st.sampled_from(sorted(ACCOUNTS)), min_size=1, max_size=2),
+    **{name: st.sampled_from([OF[tenant][name] for tenant in TENANTS]) for name in OF[TENANTS[0]]},
+    "endpoint_id": st.sampled_from([OF[tenant]["endpoint"] for tenant in TENANTS]),
 }
 """Values of parameters that get behind the checks, to which what hypothesis draws hardly ever does."""
 
 
 def configuration(redis_url: str) -> Settings:
     """Two tenants, and a credential that may look at operations."""
-    plain = settings(redis_url, accounts=ACCOUNTS)
+    plain = settings(redis_url, accounts=CONFIGURED)
     operator = TokenSettings(tenant=TENANTS[0], bearer=SecretStr("operator-token"), ops=True)
     serve = plain.serve.model_copy(update={"tokens": (*plain.serve.tokens, operator), "exports_kept": 10_000})
     return plain.model_copy(update={"serve": serve})
@@ -75,24 +73,10 @@ OPERATIONS: Final = operations()
 
 
 async def fill(redis_url: str) -> None:
-    """Write usage of both tenants, and an inventory."""
+    """Write what both tenants have."""
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
-        model = ReadModel(redis)
-        await model.complete()
-        covered = ("2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z")
-        hours = [f"2026-11-{day:02}T{hour:02}:00" for day in (1, 2, 19, 20) for hour in (0, 7, 23)]
-        for number, tenant in enumerate(TENANTS):
-            await model.put(tenant, [(at, cell(number, 100 + hour)) for hour, at in enumerate(hours)])
-            await model.cover(tenant, "shared", "emnify", covered)
-        await Copy(redis).put(
-            *(owner(sim, TENANTS[number % 2]) for number, sim in enumerate(SIMS)),
-            *(thing("sim", sim, aliases=("meter",), ids={"id": sim[-3:]}) for sim in SIMS),
-            *(thing("endpoint", sim[-1], sim=sim) for sim in SIMS),
-            *(thing("bundle-instance", sim[-1], sim=sim, details={"bundle_name": "b"}) for sim in SIMS),
-            thing("bundle", "b"),
-            thing("fleet", "f", account="own"),
-        )
+        await write_tenants(redis)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +172,8 @@ def make_sensible(case: Any, data: st.DataObject, exports: Sequence[Mapping[str,
     for values in (case.query, case.path_parameters):
         for name in sorted(values.keys() & SENSIBLE.keys()):
             if data.draw(st.booleans()):
-                values[name] = data.draw(SENSIBLE[name])
+                value = data.draw(SENSIBLE[name])
+                values[name] = [value] if isinstance(values[name], list) else value
     if "/exports/" in case.path and exports and known:
         linked = [each for each in exports if "signature" in each]
         fitting = linked if linked and "signature" in case.query else exports
