@@ -186,7 +186,7 @@ EMNIFY_PUSHED: Final = Tried("pushed", EMNIFY_ACCOUNT, _emnify)
 EMNIFY_POLLED: Final = Tried(
     "polled",
     EMNIFY_ACCOUNT,
-    lambda ground, tried: _emnify(ground, tried, source="poll"),
+    lambda ground, tried: _emnify(ground, tried, source="poll", minutes=True),
     dimensions=("provider", "sim"),
     told=of_days,
 )
