@@ -85,10 +85,15 @@ class _Onomondo:
     def needs(self, account: OnomondoAccount, sims: int) -> Needs:
         """All pages of today with every sweep, of the closed days now and then, and the SIMs.
 
-        Where the push counts it is a look at the webhook instead, and the days for the totals alone.
+        Where the push counts it is a look at the webhook instead, and the days for the totals alone. Read SIM
+        by SIM, each day takes a list of the SIMs besides.
         """
         settings = account.settings
-        listed, of_day = pages(sims, settings.page_size), pages(sims * 24 * 3600 / ROW_S, settings.page_size)
+        listed, rows = pages(sims, settings.page_size), 24 * 3600 / ROW_S
+        if settings.usage_by_sim:
+            of_day = listed + sims * pages(rows, settings.page_size)
+        else:
+            of_day = pages(sims * rows, settings.page_size)
         every, again = settings.poll_interval_s, settings.reread_interval_s
         listing = Need("listing", "/sims", listed, LISTING_AGE.total_seconds())
         if settings.source == "push":

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import date
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -74,23 +75,42 @@ class OnomondoApi:
     """
 
     def __init__(
-        self, http: HttpClient, *, api_base: str, api_token: SecretStr, scheme: KeyScheme, page_size: int
+        self,
+        http: HttpClient,
+        *,
+        api_base: str,
+        api_token: SecretStr,
+        scheme: KeyScheme,
+        page_size: int,
+        usage_by_sim: bool = False,
     ) -> None:
         self._http = http
         self._api_base = api_base
         self._api_token = api_token
         self._scheme: KeyScheme = scheme
         self._page_size = page_size
+        self._usage_by_sim = usage_by_sim
 
     def usage(self, day: date, after: str | None = None) -> Pages:
         """Read the rows of one UTC day, beginning behind the cursor `after`.
 
         Onomondo filters by whole days, months or years only, and wants the filter again with each cursor.
         """
+        if self._usage_by_sim:
+            return self._usage_by_sims(day)
         params = {"filter": day_filter(day), "limit": str(self._page_size)}
         if after is not None:
             params["next_page"] = after
         return cursor(self._get, self._call("/usage", params), _usage_page)
+
+    async def _usage_by_sims(self, day: date) -> Pages:
+        """Read each SIM's rows of a day. No cursor is told: within one SIM it says nothing of the others."""
+        params = {"filter": day_filter(day), "limit": str(self._page_size)}
+        async for items in self._sim_pages():
+            for item in items:
+                call = self._call(f"/usage/{quote(_checked(_SimItem, item).id, safe='')}", params)
+                async for page in cursor(self._get, call, _usage_page):
+                    yield replace(page, following=None)
 
     async def sims(self) -> AsyncIterator[list[Seen]]:
         """Yield all SIMs that the key may see, and their tags, a page at a time.
@@ -157,6 +177,7 @@ def onomondo_api(account: OnomondoAccount, http: HttpClient) -> OnomondoApi:
         api_token=settings.api_token,
         scheme=settings.key_scheme,
         page_size=settings.page_size,
+        usage_by_sim=settings.usage_by_sim,
     )
 
 

@@ -37,6 +37,8 @@ class OnomondoSettings(AccountSettings):
     """Whole days before today that the very first sweep reads."""
     page_size: Annotated[int, Field(ge=1, le=1000)] = 1000
     """Rows of one page."""
+    usage_by_sim: bool = False
+    """Whether usage is read SIM by SIM, where the key may not read all of it at once."""
     delivery_lag_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     """Seconds after which an event has arrived while the webhook is active, where `source` is push."""
 

@@ -38,9 +38,12 @@ class Stack:
     def start(self) -> None:
         """Start both roles and wait until questions are answered."""
         tokens = [{"tenant": name, "bearer": self._secret(token)} for name, token in self.tokens.items()]
-        config = self.configured(
-            "simusage", serve={"port": int(self.query.rsplit(":")[-1]), "tokens": tokens}
-        )
+        serve = {
+            "port": int(self.query.rpartition(":")[2]),
+            "tokens": tokens,
+            "limits": {"per_minute": 100_000},
+        }
+        config = self.configured("simusage", serve=serve)
         self.spawn("worker", config)
         self.spawn("serve", config)
         answers(f"{self.query}/readyz")

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from connectors.inventory import Seen
-from connectors.onomondo import OnomondoCallback
+from connectors.onomondo import PROVIDER, OnomondoCallback
 from connectors.onomondo_rows import event_record, row_record
 from connectors.receiver import Receiver
 from connectors.values import micros
@@ -148,7 +148,8 @@ class Pushing:
 async def pushing(address: str = "127.0.0.1", **changes: Any) -> AsyncIterator[Pushing]:
     account, sender = onomondo_account(**changes), MemorySender()
     inventory = inventory_of(sender)
-    await inventory.observe(account, [Seen("sim", SIM, tags=("meters", "acme"))], NOW)
+    listed = [Seen("sim", SIM, tags=("meters", "acme")), Seen("sim", NOBODYS, tags=("lamps",))]
+    await inventory.observe(account, listed, NOW)
     handlers = {account.name: OnomondoCallback(account)}
     receiver = Receiver(handlers, sender, inventory, body_limit=10_000, clock=lambda: NOW)
     transport = httpx.ASGITransport(app=receiver.app, client=(address, 1))
@@ -191,7 +192,7 @@ async def test_rules_by_tag_find_the_tenant_of_an_event() -> None:
     rules = [{"tag": "meters", "tenant": "acme"}]
     async with pushing(tenant=None, assign=rules) as pushed:
         await pushed.push(sms())
-        await pushed.push(sms(iccid="8945730000000009999"))
+        await pushed.push(sms(iccid=NOBODYS))
     assert [event.tenant for event in pushed.sender.usage] == ["acme"]
     assert [reason for reason, _ in pushed.sender.dead] == ["unknown-tenant"]
 
@@ -231,5 +232,12 @@ async def test_an_event_that_cannot_be_used_is_kept(polled: Pushing) -> None:
 def test_a_push_that_counts_needs_a_token() -> None:
     with pytest.raises(ValidationError, match="callback_token"):
         onomondo_account(source="push", callback_token=None)
+
+
+@pytest.mark.parametrize(("by_sim", "requests"), [(False, 240), (True, 3 + 2500)])
+def test_a_day_takes_a_request_for_each_thousand_rows_or_for_each_sim(by_sim: bool, requests: int) -> None:
+    """A SIM has a row every quarter of an hour at worst; read one by one, SIMs are listed for it."""
+    (sweep, reread, *_) = PROVIDER.needs(onomondo_account(usage_by_sim=by_sim), 2500).polls
+    assert (sweep.requests, reread.requests) == (requests, 2 * requests)
     with pytest.raises(ValidationError, match="callback_token"):
         onomondo_account(callback_token=SecretStr("short"))

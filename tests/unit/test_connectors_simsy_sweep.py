@@ -2,144 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from connectors import simsy_api, simsy_sweep
-from connectors.bookmarks import Bookmark, Bookmarks
-from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
+from connectors import simsy_api
+from connectors.bookmarks import Bookmark
+from connectors.http import Answer, Call, Failure, ProviderError
 from connectors.lease import LeaseLostError
 from connectors.paging import Page
-from connectors.publisher import always
-from connectors.registry import Toolbox
 from connectors.simsy import PROVIDER
-from connectors.simsy_sweep import SimsySweep
-from connectors.simulators import Simulators
-from connectors.simulators.simsy_usage import TADIG
 from connectors.values import micros
-from streams.inventory import Item, decode
 from streams.topics import BOOKMARKS, INVENTORY, USAGE_EVENTS
-from streams.usage import UsageRecord
-from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import MemorySender, inventory_of, simsy_account
-from tests.unit.kore_fakes import MemoryHistory
-from tests.unit.simulator_harness import NOW, SetClock, settings_with
-
-NETWORKS = {code: network for network, code in TADIG.items()}
-
-
-class Sweeping:
-    """An account's sweeps, with a simulator and a clock that the test sets."""
-
-    def __init__(self, address: str, simulators: Simulators, clock: SetClock, **changes: Any) -> None:
-        self.simulators = simulators
-        self.clock = clock
-        self.sender = MemorySender()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
-        self.http = HttpClient(sleep=_at_once)
-        values = {
-            "api_base": f"{address}/simsy/api/v1",
-            "client_id": "demo-simsy-acme",
-            "client_secret": SecretStr("demo-simsy-acme-secret"),
-            "history_hours": 50,
-            "chunk_hours": 6,
-            "networks": NETWORKS,
-        }
-        self.account = simsy_account(**values | changes)
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew as another process would."""
-        history = MemoryHistory(self.sender)
-        toolbox = Toolbox(
-            self.http,
-            self.sender,
-            self.bookmarks,
-            inventory_of(self.sender),
-            "http://receiver",
-            self.clock,
-            history,
-        )
-        self.job = SimsySweep(self.account, toolbox)
-
-    async def sweep(self) -> str:
-        return await self.job.sweep(always)
-
-    async def sweep_at_last(self) -> None:
-        """Sweep until one succeeds, as the poller does."""
-        for _ in range(5):
-            with contextlib.suppress(ProviderError):
-                await self.sweep()
-                return
-        raise AssertionError("no sweep succeeds")
-
-    @property
-    def records(self) -> list[UsageRecord]:
-        return [record for event in self.sender.usage for record in event.records]
-
-    @property
-    def newest(self) -> dict[str, UsageRecord]:
-        return {
-            record.identity: record for record in sorted(self.records, key=lambda record: record.revision)
-        }
-
-    @property
-    def asked(self) -> int:
-        count: int = self.simulators.simsy.report()["simsy-acme"]["requests"]
-        return count
-
-    def truth(self) -> dict[datetime, int]:
-        """Bytes and messages that were really used, by hour."""
-        return _by_hour(
-            (usage.start, usage.total) for usage in self.simulators.history.of_account("simsy-acme")
-        )
-
-    def told(self) -> dict[datetime, int]:
-        return _by_hour((record.start, record.total) for record in self.newest.values())
-
-
-def _by_hour(parts: Any) -> dict[datetime, int]:
-    hours: dict[datetime, int] = {}
-    for at, total in parts:
-        hour = at.replace(minute=0, second=0, microsecond=0)
-        hours[hour] = hours.get(hour, 0) + total
-    return hours
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")
-
-
-async def _at_once(_seconds: float) -> None:
-    """Waits of the client are not what is tested."""
-
-
-@asynccontextmanager
-async def sweeping(
-    *, faults: tuple[str, ...] = (), simsy: dict[str, Any] | None = None, **changes: Any
-) -> AsyncIterator[Sweeping]:
-    clock = SetClock()
-    settings = settings_with(
-        sims_per_tenant=16,
-        simsy={"requests_a_minute": 100_000} | (simsy or {}),
-        faults={"on": faults},
-    )
-    simulators = Simulators(settings, clock)
-    async with served(simulators.app) as address:
-        it = Sweeping(address, simulators, clock, **changes)
-        simulators.history.pause()
-        clock.forward(hours=1)
-        try:
-            yield it
-        finally:
-            await it.http.close()
+from tests.unit.simsy_fakes import sweeping
+from tests.unit.simulator_harness import NOW
 
 
 @pytest.mark.parametrize("profile", ["seed", "worker"])
@@ -261,68 +139,6 @@ async def test_what_another_process_published_meanwhile_is_taken_into_account() 
         assert sum(record.cost or 0 for record in it.newest.values()) == sum(usage.cost for usage in usages)
 
 
-LOW, HIGH = datetime(2025, 5, 8, tzinfo=UTC), datetime(2025, 5, 9, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("profile", "smallest", "largest", "requests"),
-    [
-        # A number and two pages; a number and an export; likewise, but without ids, so two pages more.
-        ("seed", 5, 30_000, 3),
-        ("seed", 0, 30_000, 2),
-        ("worker", 0, 30_000, 4),
-        # The numbers of the day and of both halves, and an export of each half.
-        ("seed", 0, 120, 5),
-    ],
-)
-async def test_the_past_comes_from_an_export_where_that_is_cheaper_and_can_be_counted(
-    monkeypatch: pytest.MonkeyPatch, profile: str, smallest: int, largest: int, requests: int
-) -> None:
-    """Whatever way it comes, it is the same."""
-    monkeypatch.setattr(simsy_api, "EXPORT_COST", smallest)
-    monkeypatch.setattr(simsy_api, "EXPORT_ROWS", largest)
-    monkeypatch.setattr(simsy_sweep, "EXPORT_ROWS", largest)
-    async with sweeping(simsy={"profile": profile}) as it:
-        await it.job._catalogue.refresh(it.clock.now, always)
-        asked = it.asked
-        await it.job.backfill(LOW, HIGH, "run-1", always)
-        assert it.told() == {hour: total for hour, total in it.truth().items() if LOW <= hour < HIGH}
-        assert 100 < len(it.records) < 200
-        assert it.asked - asked == requests
-        assert b"buy" not in b"".join(message.value for _, message in it.sender.sent).lower()
-
-
-async def test_an_export_that_cannot_be_had_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pages are read, as those of every later span."""
-    monkeypatch.setattr(simsy_api, "EXPORT_COST", 0)
-    async with sweeping() as it:
-        routes = it.simulators.simsy.app.router.routes
-        routes[:] = [route for route in routes if "export" not in str(route)]
-        for number, low in enumerate((LOW, LOW - timedelta(days=1))):
-            await it.job.backfill(low, low + timedelta(days=1), f"run-{number}", always)
-        assert it.told() == {hour: total for hour, total in it.truth().items() if hour < HIGH}
-
-
-async def test_a_backfill_publishes_a_day_under_its_run_and_leaves_the_sweeps_alone() -> None:
-    """All of it, changed or not; coverage and progress are its caller's."""
-    low, high = LOW, HIGH
-    async with sweeping(faults=("simsy-shifting-pages",), chunk_hours=5) as it:
-        await it.sweep()
-        covered = it.sender.coverage
-        it.clock.forward(minutes=1)
-        count = await it.job.backfill(low, high, "run-1", always)
-        past = [record for event in it.sender.usage if event.run == "run-1" for record in event.records]
-        assert len(past) == count
-        assert _by_hour((record.start, record.total) for record in past) == {
-            hour: total for hour, total in it.truth().items() if low <= hour < high
-        }
-        assert it.sender.coverage == covered
-        assert it.job.backfill_floor(it.clock.now) < low
-        it.clock.forward(minutes=1)
-        await it.sweep()
-        assert it.told() == it.truth()
-
-
 async def test_a_sim_that_nobody_owns_is_a_dead_letter_without_what_simsy_pays(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -338,73 +154,6 @@ async def test_a_sim_that_nobody_owns_is_a_dead_letter_without_what_simsy_pays(
     assert b"buy" not in everything.lower()
     assert b"SEK" not in everything
     assert "buy" not in caplog.text.lower()
-
-
-async def test_customers_decide_whose_sims_are() -> None:
-    """The name of the customer stands in usage and in bundle instances, not in the list of endpoints."""
-    async with sweeping(tenant=None, assign=[{"organisation": "Acme", "tenant": "acme"}]) as it:
-        await it.sweep()
-        assert it.told() == it.truth()
-        assert it.sender.dead == []
-
-
-async def test_the_inventory_gets_sims_endpoints_bundles_and_instances() -> None:
-    async with sweeping() as it:
-        await it.sweep()
-        items = [decode(message.key, message.value) for message in it.sender.on(INVENTORY)]
-        kinds = [item.kind for item in items if isinstance(item, Item)]
-        before = len(items)
-        assert {kind: kinds.count(kind) for kind in kinds} == {
-            "sim": 4,
-            "endpoint": 4,
-            "bundle": 3,
-            "bundle-instance": 12,
-        }
-        it.clock.forward(hours=7)
-        await it.sweep()
-        assert len(it.sender.on(INVENTORY)) == before, "what has not changed is not said again"
-
-
-async def test_a_listing_that_is_forbidden_does_not_hold_up_usage(caplog: pytest.LogCaptureFixture) -> None:
-    """Bundles are nothing that usage needs."""
-    async with sweeping() as it:
-        routes = it.simulators.simsy.app.router.routes
-        routes[:] = [route for route in routes if "bundle" not in str(route)]
-        await it.sweep()
-        assert it.told() == it.truth()
-    assert "SIMSY's bundles cannot be listed" in caplog.text
-
-
-@pytest.mark.parametrize(("profile", "tolerance"), [("seed", 1_000_000), ("worker", 0)])
-async def test_summaries_are_stated_to_be_held_against_the_records(profile: str, tolerance: int) -> None:
-    """Days, and this month with the last, as far as SIMSY has them; megabytes may be rounded to one."""
-    async with sweeping(simsy={"profile": profile}) as it:
-        await it.sweep()
-        (event,) = it.sender.totals
-        it.clock.forward(minutes=10)
-        await it.sweep()
-        assert len(it.sender.totals) == 1, "once an hour is enough"
-        records = [record for record in it.records if record.service == "data"]
-    days = {total.start: total.total for total in event.totals if total.granularity == "day"}
-    months = {total.start: total.total for total in event.totals if total.granularity == "month"}
-    assert days == {
-        day: sum(record.total for record in records if record.start.date() == day.date()) for day in days
-    }
-    assert len(days) == 3
-    assert months == {datetime(2025, 5, 1, tzinfo=UTC): sum(record.total for record in records)}
-    assert (event.source, event.settle_s, event.tolerance) == ("poll", 48 * 3600, tolerance)
-
-
-async def test_a_summary_that_cannot_be_had_does_not_hold_up_the_records(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with sweeping() as it:
-        routes = it.simulators.simsy.app.router.routes
-        routes[:] = [route for route in routes if "summary" not in str(route)]
-        await it.sweep()
-        assert it.told() == it.truth()
-        assert it.sender.totals == []
-    assert "account simsy-acme is not reconciled" in caplog.text
 
 
 async def test_wrong_credentials_are_the_configurations_fault() -> None:
