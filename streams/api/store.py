@@ -7,6 +7,7 @@ nobody else meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Store:
         self._catalogues: dict[str, Catalogue] = {}
         self._known: dict[str, dict[bytes, Hour]] = {}
         self._size = 0
+        self._reading: dict[str, asyncio.Lock] = {}
 
     async def hours(self, tenant: str, first: int, end: int) -> list[Hour]:
         """Return the hours numbered in `[first, end)` that have cells, in order."""
@@ -121,13 +123,15 @@ class Store:
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the cells of the hours numbered in `[first, end)`, of the named SIMs or of all."""
-        return self._slices(tenant, hours_key(tenant), cells_key(tenant, 0)[:-1], first, end, sims)
+        places = hours_key(tenant), cells_key(tenant, 0)[:-1]
+        return self._slices(tenant, places, first, end, sims, self._catalogue(tenant))
 
     def minutes(
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the usage of the minutes numbered in `[first, end)`, of the named SIMs or of all."""
-        return self._slices(tenant, minutes_key(tenant), minute_key(tenant, 0)[:-1], first, end, sims)
+        places = minutes_key(tenant), minute_key(tenant, 0)[:-1]
+        return self._slices(tenant, places, first, end, sims, self._catalogue(tenant))
 
     async def activate(self, tenant: str, hours: Sequence[Hour]) -> None:
         """Find out who had usage in each hour, of which it is not known.
@@ -135,22 +139,25 @@ class Store:
         An hour's version moves with any of its cells, so it holds good as long as Redis says the same of the
         hour. What is remembered was read from a model that was complete before and after.
         """
+        # Many may ask at once what takes seconds; one reads, and the others find what it has read.
+        async with self._reading.setdefault(tenant, asyncio.Lock()):
+            await self._activate(tenant, hours)
+
+    async def _activate(self, tenant: str, hours: Sequence[Hour]) -> None:
         catalogue = self._catalogue(tenant)
         stale = {h.number: h for h in hours if h.active is None or h.active.catalogue is not catalogue}
         if not stale:
             return
         found: dict[int, Active] = {}
+        places = hours_key(tenant), cells_key(tenant, 0)[:-1]
         for first, end in _runs([hour.number for hour in hours], stale):
-            async for part in self.cells(tenant, first, end):
-                found |= {place: _active(part.catalogue, contexts) for place, contexts in part.cut()}
+            async for part in self._slices(tenant, places, first, end, None, catalogue):
+                found |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
         await self._require_complete()
         for number, hour in stale.items():
             hour.active = found.get(number) or _active(catalogue, np.zeros(0, np.int64))
             hour.row = None
             self._size += len(hour.active.sims) + len(hour.active.endpoints)
-        if any(hour.active is None or hour.active.catalogue is not catalogue for hour in hours):
-            # So many contexts have come meanwhile that all began anew.
-            await self.activate(tenant, hours)
 
     def _hour(self, known: dict[bytes, Hour], line: bytes) -> Hour:
         name, _, rest = line.partition(b" ")
@@ -162,9 +169,17 @@ class Store:
         return hour
 
     async def _slices(
-        self, tenant: str, index: str, prefix: str, first: int, end: int, sims: Sequence[str] | None
+        self,
+        tenant: str,
+        where: tuple[str, str],
+        first: int,
+        end: int,
+        sims: Sequence[str] | None,
+        catalogue: Catalogue,
     ) -> AsyncIterator[Slice]:
-        catalogue, more = self._catalogue(tenant), True
+        """Yield slices of the hashes that one key lists and another prefixes, in one catalogue."""
+        index, prefix = where
+        more = True
         while more:
             with unavailable():
                 places, sizes, cells, more = await self._cells(

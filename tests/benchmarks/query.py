@@ -71,6 +71,10 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
         async with aiohttp.ClientSession(headers=headers) as session:
             await _ready(session, address)
             for name, question in zip(BELONGS_TO, _questions(fleet), strict=True):
+                begun = time.monotonic()
+                async with session.get(address + question) as response:
+                    await response.read()
+                say(f"the first answer to {name} took {time.monotonic() - begun:.1f} s")
                 await _load(session, address + question, WARM_UP_S)
                 meter = Meter(pids)
                 answers = await _load(session, address + question, seconds)

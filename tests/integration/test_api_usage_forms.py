@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -270,3 +271,15 @@ async def test_who_was_active_follows_a_correction(
     await redis.zrem(hours_key("acme"), *hours[:1])
     (less,) = rows_of(await api.get(f"/v1/usage?{DAY}"))
     assert (less["active_sims"], less["active_endpoints"]) == (2, 1)
+
+
+async def test_many_who_ask_at_once_have_the_cells_read_once(
+    model: ReadModel, redis: Redis, api: httpx.AsyncClient
+) -> None:
+    """What takes long the first time is done by one of them; later questions read no cells at all."""
+    await model.put("acme", CELLS)
+    await redis.config_resetstat()
+    answers = await asyncio.gather(*(api.get(f"/v1/usage?{DAY}") for _ in range(20)))
+    await api.get(f"/v1/usage?{DAY}&granularity=hour")
+    assert len({answer.content for answer in answers}) == 1
+    assert (await redis.info("commandstats"))["cmdstat_hvals"]["calls"] == 3
