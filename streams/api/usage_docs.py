@@ -181,6 +181,14 @@ USAGE: Final[Json] = {
 }
 
 
+NO_PATH: Final = problem_response(
+    404,
+    "not-found",
+    "A name with a line break stands in no path; ask /v1/usage for it",
+    "Nothing is at /v1/tags/meters/usage; /openapi.json lists what is there.",
+)
+
+
 def _usage_of(dimension: Dimension, name: str, summary: str, operation: str) -> Json:
     """Describe the usage question with a filter that the path sets."""
     extra = USAGE["openapi_extra"]
@@ -198,6 +206,7 @@ def _usage_of(dimension: Dimension, name: str, summary: str, operation: str) -> 
         **USAGE,
         "summary": summary,
         "operation_id": operation,
+        "responses": {**USAGE["responses"], 404: NO_PATH},
         "openapi_extra": {**extra, "parameters": [fixed, *rest]},
     }
 
