@@ -22,6 +22,7 @@ from streams.errors import DataError
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, inventory_of, onomondo_account
 
 ICCID, SIM = "89457300000000012347", "8945730000000001234"
+NOBODYS = "8945730000000009999"
 AT = datetime(2025, 5, 9, 10, 0, 13, tzinfo=UTC)
 
 
