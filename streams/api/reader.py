@@ -19,19 +19,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
-from streams.aggregate import ByKind
 from streams.api.rows import AccountCoverage
 from streams.api.store import Store, unavailable
-from streams.cells import measures_from_json
 from streams.coverage import union
 from streams.errors import ConfigError, RebuildingError
-from streams.keys import META, coverage_key, hours_key, partition_key, reconciliation_key, windows_key
+from streams.keys import META, coverage_key, partition_key, reconciliation_key
 from streams.reconciliation import Place
-from streams.windows import Granularity
 
 T = TypeVar("T")
 
-CHUNK_COMMANDS: Final = 500
 CHUNK_FIELDS: Final = 20_000
 """Fields fetched at once: enough to hide the round trip, too few to hold up other requests."""
 
@@ -135,28 +131,6 @@ class Reader:
         yield
         await self._require_complete()
 
-    async def hours(self, tenant: str, first: int, end: int) -> list[int]:
-        """Return the hour numbers in `[first, end)` that have cells, in order."""
-        with unavailable():
-            found = await cast(
-                "Awaitable[list[bytes]]", self._redis.zrangebyscore(hours_key(tenant), first, f"({end}")
-            )
-        return [int(hour) for hour in found]
-
-    async def windows(
-        self, tenant: str, granularity: Granularity, starts: Sequence[int]
-    ) -> dict[int, ByKind]:
-        """Return the totals of the windows that have usage, by their start in epoch seconds."""
-        totals: dict[int, ByKind] = {}
-        for part in _cut(starts, CHUNK_COMMANDS):
-            with unavailable():
-                key = windows_key(tenant, granularity)
-                values = await cast(
-                    "Awaitable[list[bytes | None]]", self._redis.hmget(key, [str(s) for s in part])
-                )
-            totals |= {s: _totals(value) for s, value in zip(part, values, strict=True) if value is not None}
-        return totals
-
     async def coverage(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the coverage of the tenant's accounts, by account."""
         with unavailable():
@@ -201,8 +175,3 @@ def _cut(items: Sequence[T], step: int) -> Iterator[Sequence[T]]:
 def _covered(value: bytes) -> AccountCoverage:
     body = orjson.loads(value)
     return AccountCoverage(body["provider"], union((low, high) for low, high in body["intervals"]))
-
-
-def _totals(value: bytes) -> ByKind:
-    kinds = orjson.loads(value)["totals"].items()
-    return {kind: measures_from_json(values) for kind, values in kinds}

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
@@ -23,8 +24,10 @@ from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedBroker, EmbeddedRedis, spawn
 from streams.api.reader import Reader
+from streams.cells import measures_from_json
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
+from streams.keys import windows_key
 from streams.settings import Settings, load_settings
 from streams.topics import USAGE_EVENTS
 from streams.windows import window_start
@@ -223,10 +226,11 @@ session_timeout_s = {SESSION_TIMEOUT_S}
         """Return each tenant's bytes over all days, as queries see them."""
         found = {}
         now = time.time()
-        days = [int(window_start(_at(now - back * 86_400), "day").timestamp()) for back in range(-1, 40)]
+        days = [str(int(window_start(_at(now - back * 86_400), "day").timestamp())) for back in range(-1, 40)]
         for tenant in self.tenants:
-            windows = await self.reader.windows(tenant, "day", days)
-            found[tenant] = sum(m.total for kinds in windows.values() for m in kinds.values())
+            windows = await self.redis.hmget(windows_key(tenant, "day"), days)
+            kinds = [kind for each in windows if each for kind in orjson.loads(each)["totals"].values()]
+            found[tenant] = sum(measures_from_json(kind).total for kind in kinds)
         return found
 
     async def changelog_bytes(self) -> dict[str, int]:
