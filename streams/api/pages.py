@@ -73,8 +73,8 @@ def _windows(query: UsageQuery, hours: Iterable[Hour]) -> dict[int, list[Hour]]:
 
 def _hour_row(hour: Hour) -> Row:
     start = hour_start(hour.number)
-    endpoints = 0 if hour.active is None else len(hour.active.endpoints)
-    hour.row = Row(start, start + timedelta(hours=1), (), hour.totals, hour.sims, endpoints)
+    sims, endpoints = (len(hour.active.sims), len(hour.active.endpoints)) if hour.active else (0, 0)
+    hour.row = Row(start, start + timedelta(hours=1), (), hour.totals, sims, endpoints)
     return hour.row
 
 

@@ -38,12 +38,18 @@ _HOUR_KEPT: Final = 200
 """What remembering an hour takes besides, by the same measure."""
 
 _HOURS: Final = """
-local lines = {}
-for n, hour in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2])) do
-  local window = redis.call('HGET', KEYS[2], string.format('%.0f', hour * 3600))
-  lines[n] = hour .. ' ' .. redis.call('HLEN', ARGV[3] .. hour) .. ' ' .. (window or '')
+local hours = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2])
+local windows = {}
+for first = 1, #hours, 1000 do
+  local starts = {}
+  for n = first, math.min(first + 999, #hours) do
+    starts[#starts + 1] = string.format('%.0f', hours[n] * 3600)
+  end
+  for _, window in ipairs(redis.call('HMGET', KEYS[2], unpack(starts))) do
+    windows[#windows + 1] = window or ''
+  end
 end
-return table.concat(lines, '\\n')
+return {table.concat(hours, ' '), table.concat(windows, '\\n')}
 """
 
 _CELLS: Final = """
@@ -82,10 +88,9 @@ class Active:
 class Hour:
     """What an hour comes to as a whole, for as long as Redis says the same of it."""
 
-    line: bytes
-    """What Redis said: the hour's number, its number of SIMs, and its aggregate with its version."""
+    window: bytes
+    """What Redis said: the hour's aggregate with its version."""
     number: int
-    sims: int
     totals: ByKind
     active: Active | None = None
     row: Row | None = None
@@ -112,12 +117,15 @@ class Store:
         """Return the hours numbered in `[first, end)` that have cells, in order."""
         keys = [hours_key(tenant), windows_key(tenant, "hour")]
         with unavailable():
-            found = await self._hours(keys, [first, f"({end}", cells_key(tenant, 0)[:-1]])
+            numbers, windows = await self._hours(keys, [first, f"({end}"])
         if self._size > KEPT:
             self._known.clear()
             self._size = 0
         known = self._known.setdefault(tenant, {})
-        return [self._hour(known, line) for line in found.split(b"\n")] if found else []
+        if not numbers:
+            return []
+        places = zip(numbers.split(b" "), windows.split(b"\n"), strict=True)
+        return [self._hour(known, number, window) for number, window in places]
 
     def cells(
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
@@ -159,12 +167,10 @@ class Store:
             hour.row = None
             self._size += len(hour.active.sims) + len(hour.active.endpoints)
 
-    def _hour(self, known: dict[bytes, Hour], line: bytes) -> Hour:
-        name, _, rest = line.partition(b" ")
-        hour = known.get(name)
-        if hour is None or hour.line != line:
-            sims, _, window = rest.partition(b" ")
-            hour = known[name] = Hour(line, int(name), int(sims), _kinds(window))
+    def _hour(self, known: dict[bytes, Hour], number: bytes, window: bytes) -> Hour:
+        hour = known.get(number)
+        if hour is None or hour.window != window:
+            hour = known[number] = Hour(window, int(number), _kinds(window))
             self._size += _HOUR_KEPT
         return hour
 
