@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -67,6 +68,18 @@ class Connector:
         return self.name + self.variant
 
 
+def _onomondo(address: str, *, by_sim: bool) -> dict[str, Any]:
+    return {
+        "api_base": f"{address}/onomondo",
+        "api_token": SecretStr("demo-onomondo-api-token"),
+        "page_size": 40,
+        "reread_days": 3,
+        "reread_interval_s": 1,
+        "usage_by_sim": by_sim,
+        "assign": [{"tag": name, "tenant": name} for name in NAMES],
+    }
+
+
 CONNECTORS: Final = [
     Connector(
         "emnify",
@@ -108,19 +121,16 @@ CONNECTORS: Final = [
         },
         rows="usage_records",
     ),
-    Connector(
-        "onomondo",
-        "onomondo-main",
-        lambda address: {
-            "api_base": f"{address}/onomondo",
-            "api_token": SecretStr("demo-onomondo-api-token"),
-            "page_size": 40,
-            "reread_days": 3,
-            "reread_interval_s": 1,
-            "assign": [{"tag": name, "tenant": name} for name in NAMES],
-        },
-        rows="usage",
-        services=frozenset({"data"}),
+    *(
+        Connector(
+            "onomondo",
+            "onomondo-main",
+            partial(_onomondo, by_sim=by_sim),
+            rows="usage",
+            services=frozenset({"data"}),
+            variant="-by-sim" if by_sim else "",
+        )
+        for by_sim in (False, True)
     ),
     Connector(
         "simsy",
