@@ -69,16 +69,19 @@ class Exporter:
 
     async def run(self) -> None:
         """Take jobs until the end."""
+        away = False
         while not self._stopping():
+            worked = False
             try:
                 worked = await self.step()
+                away = False
             except UnavailableError as error:
-                log.warning("exports wait for Redis", extra={"reason": str(error)})
-                worked = False
+                if not away:
+                    log.warning("exports wait for Redis", extra={"reason": str(error)})
+                away = True
             except Exception:
                 # Of a job that cannot be read; it is due again, and the thread lives on for the others.
                 log.exception("an export could not be attended to")
-                worked = False
             if not worked:
                 await asyncio.sleep(LOOK_EVERY_S)
 

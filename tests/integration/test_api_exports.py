@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -15,11 +15,13 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from connectors.demo.embedded import EmbeddedRedis
 from streams import keys
 from streams.api.export_files import Rows
 from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, TakenOverError
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
+from streams.settings import LimitSettings
 from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
 from tests.integration.export_kit import Setting
 from tests.integration.tenants_kit import CONFIGURED, write_tenants
@@ -334,6 +336,42 @@ async def test_a_wrong_order_is_refused_at_once(api: httpx.AsyncClient, body: by
     response = await api.post("/v1/exports", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 422
     assert [fault["parameter"] for fault in response.json()["errors"]] == [parameter]
+
+
+async def test_an_order_counts_as_five_requests(redis: Redis, redis_url: str, model: ReadModel) -> None:
+    """And fetching the file as none: its link needs no credential."""
+    setting = Setting(redis, settings(redis_url, limits=LimitSettings(per_minute=7)))
+    async with client_of(setting.app, bearer("acme")) as api:
+        place = await order(api)
+        await setting.worker().step()
+        looked = await api.get(place)
+        assert looked.headers["x-ratelimit-remaining"] == "1"
+        refused = await api.post("/v1/exports", json={"kind": "usage"})
+        assert refused.status_code == 429
+        assert (await api.get(looked.json()["url"])).status_code == 200
+
+
+async def test_a_redis_that_is_away_is_waited_for(
+    own_redis: Callable[[], EmbeddedRedis], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, and the worker goes on when Redis is back."""
+    server = own_redis().start()
+    async with Redis.from_url(server.url) as redis:
+        await write_tenants(redis)
+        setting = Setting(redis, settings(server.url))
+        async with client_of(setting.app, bearer("acme")) as api:
+            place = await order(api)
+            server.stop()
+            looks = iter([False, False, True])
+            await setting.worker(lambda: next(looks)).run()
+            assert caplog.text.count("exports wait for Redis") == 1
+            server.start()
+            # What was lost with Redis is unknown, and does no harm.
+            await write_tenants(redis)
+            assert (await api.get(place)).status_code == 404
+            again = await order(api)
+            await setting.worker().step()
+            assert (await job_of(api, again))["state"] == "done"
 
 
 async def test_another_tenant_sees_no_job(setting: Setting, api: httpx.AsyncClient) -> None:
