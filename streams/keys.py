@@ -12,6 +12,7 @@ key                             type     content
 `su1:tenants:{p}`               set      tenants that the partition's owner has written
 `su1:contexts:{tenant}`         hash     public id -> dimensions as JSON (`streams.cells.context_value`)
 `su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> the SIM's cells (rows of `CELL_BYTES`)
+`su1:coming:{tenant}:{hour}`    hash     likewise, of a sealed hour while it is written anew
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
 `su1:minutes:{tenant}`          zset     minute numbers (score = member) that have usage
 `su1:minute:{tenant}:{minute}`  hash     canonical ICCID -> the SIM's usage (rows as of cells); lives 3 hours
@@ -68,6 +69,11 @@ def tenants_key(partition: int) -> str:
 def cells_key(tenant: str, hour: int) -> str:
     """Cells of one tenant and hour number, a field for each SIM."""
     return f"{PREFIX}:cells:{tenant}:{hour}"
+
+
+def coming_cells_key(tenant: str, hour: int) -> str:
+    """Cells of a sealed hour while they are written, before they take the place of those that are there."""
+    return f"{PREFIX}:coming:{tenant}:{hour}"
 
 
 def contexts_key(tenant: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -38,8 +38,8 @@ CONTEXTS_A_PIECE = 1000
 
 Operation = tuple[str, str, bytes | str, bytes]
 """`cells key - rows`, `gone key - SIMs`, `wipe key`, `contexts key ids lines`, `set key field value`,
-`del key field`, `tag key member`, `forget list prefix`, `hour key cells-key "hour expiry"`; unused parts
-are empty."""
+`del key field`, `tag key member`, `forget list prefix`, `swap key other-key`,
+`hour key cells-key "hour expiry"`; unused parts are empty."""
 
 
 FENCED = f"""
@@ -71,6 +71,9 @@ while at <= #ARGV do
     end
     redis.call('UNLINK', key)
   elseif op == 'wipe' then redis.call('UNLINK', key)
+  elseif op == 'swap' then
+    if redis.call('EXISTS', ARGV[at + 2]) == 1 then redis.call('RENAME', ARGV[at + 2], key)
+    else redis.call('UNLINK', key) end
   elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
   elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
   elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
@@ -187,15 +190,21 @@ def cell_operations(contexts: Contexts, level: Level, cells: U64) -> Iterator[Op
 
 
 def day_operations(contexts: Contexts, day: SealedDay, keep: timedelta) -> Iterator[Operation]:
-    """Encode a sealed day: it replaces whatever the read model has there."""
+    """Encode a sealed day: it replaces whatever the read model has there.
+
+    An hour may take several calls, so it is written aside and put in its place at once: nobody reads a part.
+    """
     cells = day.rollups.cells.live()
     numbers, at = split(cells)
     cells = cells[np.lexsort((cells, contexts.sims(numbers), at))]
-    hours = range(day.start, day.start + 24)
-    yield from (("wipe", keys.cells_key(day.tenant, hour), "", b"") for hour in hours)
     level = hour_level(day.rollups, keep)
-    yield from cell_operations(contexts, level, cells)
-    yield from (level.listed(day.tenant, hour) for hour in hours)
+    aside = replace(level, key=keys.coming_cells_key)
+    hours = range(day.start, day.start + 24)
+    yield from (("wipe", aside.key(day.tenant, hour), "", b"") for hour in hours)
+    yield from cell_operations(contexts, aside, cells)
+    for hour in hours:
+        yield "swap", level.key(day.tenant, hour), aside.key(day.tenant, hour), b""
+        yield level.listed(day.tenant, hour)
 
 
 def minute_operations(state: PartitionState, touched: Touched) -> Iterator[Operation]:

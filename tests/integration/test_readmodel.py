@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
-from streams import keys
+from streams import keys, operations
+from streams.archive import Archived
 from streams.cells import decode_cells
+from streams.days import SealedDay
 from streams.errors import ConfigError
 from streams.readmodel import ReadModel
+from streams.rollups import split
+from streams.seals import day_of
 from streams.state import PartitionState
 from streams.touched import Touched
 from tests.oracle import BASE, event, fold, fresh_state, usage
@@ -155,3 +161,39 @@ async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:
     await model.claim(cluster="one", partitions=4)
     with pytest.raises(ConfigError, match="one"):
         await model.claim(cluster="two", partitions=4)
+
+
+async def test_a_sealed_hour_that_is_written_anew_is_never_read_in_part(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each operation is a call of its own here, and readers look in between."""
+    monkeypatch.setattr(operations, "BYTES_A_CALL", 1)
+    monkeypatch.setattr(operations, "CELLS_A_PIECE", 1)
+    model = await begun(redis)
+    state = fresh_state()
+    sims = [f"89883030000000000{number:02}" for number in range(20)]
+    fold(state, event(*(usage(sim, sim=sim, total=5) for sim in sims)), offset=0)
+    touched = state.take_touched()
+    assert await model.write(model.batch(0, state, touched, 0))
+    before = await redis.hgetall(keys.cells_key("acme", HOUR))
+    assert len(before) == len(sims)
+    numbers, hours = split(touched.cells)
+    kept = Archived(state.contexts.names(numbers), hours, 2 * state.rollups.measured(touched.cells))
+    seen: list[dict[Any, Any]] = []
+    apply = model._script
+
+    async def watched(**call: Any) -> Any:
+        applied = await apply(**call)
+        seen.append(await redis.hgetall(keys.cells_key("acme", HOUR)))
+        return applied
+
+    monkeypatch.setattr(model, "_script", watched)
+    batch = model.batch(0, state, Touched(), 1)
+    model.add_day(batch, state, SealedDay(state, "acme", day_of(HOUR), kept))
+    assert await model.write(batch)
+    after = seen[-1]
+    assert after != before
+    assert {each.decode() for each in after} == set(sims)
+    assert all(each in (before, after) for each in seen)
+    assert await redis.ttl(keys.cells_key("acme", HOUR)) > 0
+    assert await redis.keys("su1:coming:*") == []
