@@ -44,9 +44,14 @@ def everything(rows: Rows) -> Rows:
 
 
 def volumes(rows: Rows) -> Rows:
-    """Leave out what a source does not tell: money, and how many statements there were."""
+    """Leave out what a source does not tell, as money and how many statements there were.
+
+    A session's last event says of its hour that nothing was used, which the truth does not mention.
+    """
     return {
-        place: replace(row, records=0, billed_bytes=None, cost={}, status=None) for place, row in rows.items()
+        place: replace(row, records=0, billed_bytes=None, cost={}, status=None)
+        for place, row in rows.items()
+        if row.total_bytes or row.messages
     }
 
 
