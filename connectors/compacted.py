@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from itertools import chain
 from typing import Final, Protocol
@@ -11,6 +10,7 @@ from typing import Final, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from connectors.clients import start_whole, stop_soon
 from streams.errors import UnavailableError
 
 FETCH_WAIT_MS: Final = 50
@@ -20,7 +20,6 @@ _AT_ONCE: Final = 500
 """Records that are taken in one turn on the event loop: a few milliseconds."""
 
 _SILENCE_S: Final = 10.0
-_STOP_S: Final = 3.0
 
 Take = Callable[[bytes, bytes | None], None]
 """Is given the key and the value of each record, in order; no value means that the key is gone."""
@@ -93,8 +92,8 @@ class CompactedTopic:
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             consumer = self._make()
+            await start_whole(consumer)
             try:
-                await consumer.start()
                 consumer.assign([self._partition])
                 await consumer.seek_to_beginning(self._partition)
             except BaseException:
@@ -102,10 +101,3 @@ class CompactedTopic:
                 raise
             self._consumer = consumer
         return self._consumer
-
-
-async def stop_soon(consumer: AIOKafkaConsumer) -> None:
-    """Leave within seconds, broker or not."""
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(_STOP_S):
-            await consumer.stop()

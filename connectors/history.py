@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from connectors.account import Account
+from connectors.clients import start_whole, stop_soon
 from connectors.publisher import Proceed
 from streams.errors import UnavailableError
 from streams.events import USAGE_TYPE, decode_usage, header
@@ -21,9 +21,6 @@ from streams.usage import UsageRecord
 
 STALL_S: Final = 30.0
 """Longest wait for the next record of the topic."""
-
-STOP_S: Final = 3.0
-"""Longest wait for a consumer to leave."""
 
 CLOCKS: Final = timedelta(hours=1)
 """More than any two clocks that serve us differ."""
@@ -59,7 +56,7 @@ class TopicHistory:
         source = f"//simusage/{account.settings.provider}/{account.name}"
         consumer = self._make()
         try:
-            await consumer.start()
+            await start_whole(consumer)
             ends = await _from(consumer, since)
             while behind := [tp for tp, end in ends.items() if await consumer.position(tp) < end]:
                 proceed()
@@ -78,9 +75,7 @@ class TopicHistory:
         except (KafkaError, OSError) as error:
             raise UnavailableError(f"Kafka does not give usage events ({type(error).__name__})") from None
         finally:
-            with contextlib.suppress(TimeoutError, KafkaError, OSError):
-                async with asyncio.timeout(STOP_S):
-                    await consumer.stop()
+            await stop_soon(consumer)
 
 
 async def newest(

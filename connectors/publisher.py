@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from connectors.account import Account, Traits
+from connectors.clients import start_whole
 from connectors.tasks import Turn, look_at
 from streams.deadletters import dead_letter
 from streams.errors import DataError, UnavailableError
@@ -190,11 +191,7 @@ class Publisher:
         async with self._lock:
             if self._producer is None:
                 producer = self._make()
-                try:
-                    await producer.start()
-                except BaseException:
-                    self._stop_later(producer)
-                    raise
+                await start_whole(producer)
                 self._producer = producer
             return self._producer
 

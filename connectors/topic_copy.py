@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError, WatchError
 
-from connectors.compacted import stop_soon
+from connectors.clients import start_whole, stop_soon
 from connectors.lease import Held, Lease
 from streams.errors import UnavailableError
 
@@ -125,8 +125,8 @@ class TopicCopy:
 
 @contextlib.asynccontextmanager
 async def _started(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]:
+    await start_whole(consumer)
     try:
-        await consumer.start()
         yield consumer
     finally:
         await stop_soon(consumer)
