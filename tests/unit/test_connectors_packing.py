@@ -53,8 +53,9 @@ async def sender() -> HeldSender:
 
 
 @pytest.fixture
-async def packer(sender: HeldSender) -> Packer:
-    """One whose inventory has published what it knows of the SIM already."""
+async def packer(sender: HeldSender, monkeypatch: pytest.MonkeyPatch) -> Packer:
+    """One whose inventory has published what it knows of the SIM already; it waits longer than a busy machine."""
+    monkeypatch.setattr("connectors.packing.PACK_S", 0.3)
     made = Packer(sender, inventory_of(sender))
     sender.acknowledged.set()
     await made.publish(ACCOUNT, batch_of("known"), received_at=NOW, origin="callback:emnify-main")
