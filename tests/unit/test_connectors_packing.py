@@ -54,7 +54,7 @@ async def sender() -> HeldSender:
 
 @pytest.fixture
 async def packer(sender: HeldSender, monkeypatch: pytest.MonkeyPatch) -> Packer:
-    """One whose inventory has published what it knows of the SIM already; it waits longer than a busy machine."""
+    """One that knows the SIM already; it waits longer than a busy machine."""
     monkeypatch.setattr("connectors.packing.PACK_S", 0.3)
     made = Packer(sender, inventory_of(sender))
     sender.acknowledged.set()
