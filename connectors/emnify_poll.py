@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from connectors.account import Traits
-from connectors.bookmarks import Bookmark, next_observation
 from connectors.changes import ChangeFilter, Seen, seen_in
 from connectors.emnify_api import EmnifyApi, SimItem
 from connectors.emnify_listing import seen_sims
 from connectors.emnify_minutes import Minutes
-from connectors.emnify_settings import EmnifyAccount
+from connectors.emnify_settings import EmnifyAccount, EmnifySettings
 from connectors.emnify_stats import (
     DAY,
     SERVICES,
@@ -25,9 +24,10 @@ from connectors.emnify_stats import (
 from connectors.emnify_totals import EmnifyTotals
 from connectors.history import Statement, newest
 from connectors.http import ProviderError
-from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
-from connectors.values import EPOCH, micros, raw_row
+from connectors.sweeping import Sweeping
+from connectors.values import EPOCH, raw_row
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
 from streams.usage import UsageRecord
@@ -56,62 +56,40 @@ class _Reading:
     """What the batch at hand is to be remembered by, once Kafka has it."""
 
 
-class EmnifyPoll:
+class EmnifyPoll(Sweeping[EmnifySettings]):
     """One account's polls. A day of a SIM is a total that replaces what was read of it before."""
 
     def __init__(self, account: EmnifyAccount, toolbox: Toolbox, api: EmnifyApi | None = None) -> None:
-        self._account = account
-        self._toolbox = toolbox
+        super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = api or EmnifyApi(account, toolbox.http)
         self._changes = ChangeFilter()
         self._minutes = Minutes()
-        self._observed: int | None = None
         portion = int(account.settings.poll_interval_s)
         self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
-
-    @property
-    def account(self) -> str:
-        """The account's name."""
-        return self._account.name
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between polls."""
-        return self._account.settings.poll_interval_s
 
     async def sweep(self, proceed: Proceed) -> str:
         """Read the days once, SIM by SIM.
 
         The observation time is reserved first; coverage follows the usage, and the bookmark follows both.
         """
-        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
-        bookmark = bookmarks.get(self.account)
-        observation = next_observation(bookmark, micros(now))
-        covered = bookmark.covered_until if bookmark else None
-        known = bookmark is None or bookmark.last_observation == self._observed
-        await bookmarks.put(
-            self.account, Bookmark(covered_until=covered, last_observation=observation), proceed
-        )
-        first, end_of_today = self._first(bookmark, now), _midnight(now) + DAY
+        now, alone = self._toolbox.clock(), self._alone
+        first, end_of_today = self._first(now), _midnight(now) + DAY
+        observation = await self._reserve(now, proceed)
         reading = _Reading(observation, now, first, end_of_today, self._minutes)
         self._changes.forget_before(first)
         self._minutes.forget_before(first)
-        if not known:
-            await self._recall(reading.first, proceed)
-        self._observed = observation
+        if not alone:
+            await self._recall(first, proceed)
+            self._recalled()
         async for page in self._api.sims():
             await self._toolbox.inventory.observe(self._account, seen_sims(page), now, proceed)
             for item in page:
                 await self._read(item, reading, proceed)
-        settings, owners = self._account.settings, self._toolbox.inventory
-        end = (now - timedelta(seconds=settings.delivery_lag_s)).replace(microsecond=0)
-        if end > reading.first:
-            sender = self._toolbox.sender
-            await cover(sender, owners, self._account, reading.first, end, observed_at=now, proceed=proceed)
-        until = max(covered or 0, micros(end))
-        await bookmarks.put(
-            self.account, Bookmark(covered_until=until, last_observation=observation), proceed
-        )
+        lag = timedelta(seconds=self._account.settings.delivery_lag_s)
+        end = (now - lag).replace(microsecond=0)
+        if end > first:
+            await self._cover(first, end, now, proceed)
+        await self._keep(proceed, covered=end)
         days = (reading.end - reading.first) // DAY
         said = f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
         return f"{said}{await self._reconcile(now, proceed)}"
@@ -134,15 +112,11 @@ class EmnifyPoll:
 
     async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
         """Publish every SIM's days of `[low, high)`; returns how many records that were."""
-        bookmarks, now = self._toolbox.bookmarks, self._toolbox.clock()
-        bookmark = bookmarks.get(self.account)
-        observation = next_observation(bookmark, micros(now))
-        covered = bookmark.covered_until if bookmark else None
-        await bookmarks.put(
-            self.account, Bookmark(covered_until=covered, last_observation=observation), proceed
-        )
-        if bookmark is not None and bookmark.last_observation == self._observed:
-            self._observed = observation
+        now, first_ever = self._toolbox.clock(), self._toolbox.bookmarks.get(self.account) is None
+        observation = await self._reserve(now, proceed)
+        if first_ever:
+            # What a backfill publishes is not remembered here: the first sweep is to ask Kafka for it.
+            self._observed = None
         minutes = Minutes()
         minutes.recall(each.record for each in await self._published(low, proceed))
         reading = _Reading(observation, now, low, high, minutes, run)
@@ -151,12 +125,12 @@ class EmnifyPoll:
                 await self._read(item, reading, proceed)
         return reading.changed
 
-    def _first(self, bookmark: Bookmark | None, now: datetime) -> datetime:
+    def _first(self, now: datetime) -> datetime:
         """Begin where coverage ends, but never later than what is always read again."""
-        settings = self._account.settings
-        if bookmark is None or bookmark.covered_until is None:
+        settings, until = self._account.settings, self._bookmark.covered_until
+        if until is None:
             return _midnight(now) - (settings.history_days - 1) * DAY
-        covered = EPOCH + timedelta(microseconds=bookmark.covered_until)
+        covered = EPOCH + timedelta(microseconds=until)
         return min(_midnight(covered), _midnight(now) - (settings.reread_days - 1) * DAY)
 
     async def _recall(self, since: datetime, proceed: Proceed) -> None:
@@ -197,16 +171,7 @@ class EmnifyPoll:
         else:
             for record in records:
                 self._file(record, item, batch, reading)
-        await publish(
-            self._toolbox.sender,
-            self._toolbox.inventory,
-            self._account,
-            batch,
-            received_at=reading.at,
-            origin=f"poll:{self.account}",
-            run=reading.run,
-            proceed=proceed,
-        )
+        await self._publish(batch, reading.at, proceed, reading.run)
         self._changes.remember(reading.read)
         reading.read.clear()
         reading.sims += 1
