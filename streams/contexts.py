@@ -8,8 +8,8 @@ digest of its content, alike everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,9 +18,11 @@ import orjson
 import zstandard
 
 from streams.cells import ID_BYTES, SIM_BYTES, Context, context_id, context_value
-from streams.columns import Columns, Growing
+from streams.columns import Columns
+from streams.devices import Device, Devices, Numbers, Scope
 from streams.events import MAX_BYTES
 from streams.index import I64, U64, Bools, Index, distinct, mix
+from streams.names import Names
 
 
 class Group(NamedTuple):
@@ -32,13 +34,6 @@ class Group(NamedTuple):
     network: str | None
     service: str
     currency: str | None
-
-
-Scope = tuple[str, str, str]
-"""Tenant, provider, account: alike for all records of an event."""
-
-Device = tuple[str, str | None]
-"""SIM and endpoint."""
 
 
 Place = tuple[str | None, tuple[str, ...], str | None, str | None, str | None, str, str | None]
@@ -64,8 +59,6 @@ _record = msgspec.json.Decoder(
 )
 """A changelog record of contexts: scope, device and place of each, in one row."""
 
-Numbers = npt.NDArray[Any]
-
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -76,23 +69,14 @@ class Contexts:
     def __init__(self, writer: int) -> None:
         self._writer = writer
         self._own = 0
-        self._scopes: dict[Scope, int] = {}
-        self._scope_list: list[Scope] = []
-        self._accounts: dict[str, set[str]] = {}
-        self._devices: dict[Scope, dict[Device, int]] = {}
-        self._device_list: list[Device] = []
+        self.devices = Devices()
         self._places: dict[Place, int] = {}
         self._place_list: list[Place] = []
-        self._sims: dict[str, dict[str, int]] = {}
         self._groups: dict[tuple[str, Group], int] = {}
         self.group_list: list[tuple[str, Group]] = []
         """Tenant and group of each group number."""
         self._owners: dict[str, int] = {}
         self._owner_of_group: list[int] = []
-        self._of_device = Columns(scope=np.uint32, sim=np.uint32)
-        self._new_devices: list[tuple[int, int]] = []
-        self._sim_count = 0
-        self._of_sim = Columns(last=np.uint32, digits=f"S{SIM_BYTES}")
         self._columns = Columns(
             key=np.uint64,
             name=np.uint64,
@@ -103,49 +87,11 @@ class Contexts:
         )
         self._index = Index()
         self._labelled = 0
-        self._by_name: dict[int, Growing] = {}
+        self._names = Names()
         self._unsaved: list[I64] = []
 
     def __len__(self) -> int:
         return len(self._columns)
-
-    def devices(self, scope: Scope) -> dict[Device, int]:
-        """Return the numbers of one scope's devices, to look them up in bulk."""
-        return self._devices.setdefault(scope, {})
-
-    def device(self, scope: Scope, device: Device) -> int:
-        """Return the number of a device, a new one if it was never seen."""
-        devices = self.devices(scope)
-        number = devices.get(device)
-        if number is None:
-            number = devices[device] = len(self._device_list)
-            self._device_list.append(device)
-            sims = self._sims.setdefault(scope[0], {})
-            sim = sims.get(device[0])
-            if sim is None:
-                sim = sims[device[0]] = self._sim_count
-                self._sim_count += 1
-            self._new_devices.append((self._scope(scope), sim))
-        return number
-
-    def _scope(self, scope: Scope) -> int:
-        number = self._scopes.get(scope)
-        if number is None:
-            number = self._scopes[scope] = len(self._scope_list)
-            self._scope_list.append(scope)
-            self._accounts.setdefault(scope[0], set()).add(scope[2])
-        return number
-
-    def _settle_devices(self) -> None:
-        """Enter new devices into the columns, all at once: one by one would cost ten times as much."""
-        if self._new_devices:
-            numbers = self._of_device.extend(len(self._new_devices))
-            scopes, sims = zip(*self._new_devices, strict=True)
-            self._of_device["scope"][numbers], self._of_device["sim"][numbers] = scopes, sims
-            self._of_sim.extend(self._sim_count - len(self._of_sim))
-            digits = [self._device_list[number][0] for number in numbers.tolist()]
-            self._of_sim["digits"][list(sims)] = digits
-            self._new_devices = []
 
     @property
     def places(self) -> dict[Place, int]:
@@ -179,30 +125,30 @@ class Contexts:
         return self._index.find(mix(keys), lambda rows, at: known[rows] == keys[at])
 
     def _add(self, keys: U64, names: U64) -> I64:
-        self._settle_devices()
+        self.devices.settle()
         numbers = self._columns.extend(len(keys))
         self._columns["key"][numbers] = keys
         self._columns["name"][numbers] = names
         self._columns["group"][numbers] = self._groups_of(keys)
         self._index.place(mix(keys), numbers)
-        self._enter_names(names, numbers)
+        self._names.enter(names, numbers)
         # Each context points to the one before it of its SIM, so that all of a SIM can be found.
-        sims = self._of_device["sim"][(keys >> _HALF).astype(np.int64)]
+        sims, lasts = self.devices.sims((keys >> _HALF).astype(np.int64)), self.devices.last
         order = np.argsort(sims, kind="stable")
         ordered, links = sims[order], numbers[order] + 1
         first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
-        self._columns["before"][links - 1] = np.where(first, self._of_sim["last"][ordered], np.roll(links, 1))
+        self._columns["before"][links - 1] = np.where(first, lasts[ordered], np.roll(links, 1))
         last = np.append(first[1:], True)
-        self._of_sim["last"][ordered[last]] = links[last]
+        lasts[ordered[last]] = links[last]
         return numbers
 
     def _groups_of(self, keys: U64) -> Numbers:
-        scopes = self._of_device["scope"][(keys >> _HALF).astype(np.int64)]
+        scopes = self.devices.scopes((keys >> _HALF).astype(np.int64))
         pairs, inverse = np.unique(scopes.astype(np.uint64) << _HALF | keys & _LOW, return_inverse=True)
         return np.array([self._group(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()])[inverse]
 
     def _group(self, scope: int, place: int) -> int:
-        tenant, provider, account = self._scope_list[scope]
+        tenant, provider, account = self.devices.scope(scope)
         _, _, country, network, _, service, currency = self._place_list[place]
         return self.group(tenant, Group(provider, account, country, network, service, currency))
 
@@ -238,13 +184,9 @@ class Contexts:
     def _all_parts(self, numbers: Numbers) -> Iterator[tuple[Scope, Device, Place]]:
         keys = self._columns["key"][numbers]
         devices, places = (keys >> _HALF).astype(np.int64), (keys & _LOW).tolist()
-        scopes = self._of_device["scope"][devices].tolist()
+        scopes = self.devices.scopes(devices).tolist()
         for scope, device, place in zip(scopes, devices.tolist(), places, strict=True):
-            yield self._scope_list[scope], self._device_list[device], self._place_list[place]
-
-    def accounts(self, tenant: str) -> Collection[str]:
-        """Return the accounts that have brought the tenant usage."""
-        return self._accounts.get(tenant, ())
+            yield self.devices.scope(scope), self.devices.device(device), self._place_list[place]
 
     def groups(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the group of each context."""
@@ -253,9 +195,7 @@ class Contexts:
 
     def sims(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return the SIM number of each context."""
-        devices = (self._columns["key"][numbers] >> _HALF).astype(np.int64)
-        found: npt.NDArray[np.uint32] = self._of_device["sim"][devices]
-        return found
+        return self.devices.sims((self._columns["key"][numbers] >> _HALF).astype(np.int64))
 
     def owners(self, numbers: Numbers) -> npt.NDArray[np.uint32]:
         """Return a number for each context's tenant."""
@@ -265,7 +205,7 @@ class Contexts:
 
     def labels(self, numbers: Numbers) -> npt.NDArray[np.uint8]:
         """Return for each context the bytes of its SIM's ICCID and of its public id, side by side."""
-        sims, ids = self._of_sim["digits"][self.sims(numbers)], self._public()[numbers]
+        sims, ids = self.devices.digits(self.sims(numbers)), self._public()[numbers]
         return np.concatenate(
             (sims.view(np.uint8).reshape(-1, SIM_BYTES), ids.view(np.uint8).reshape(-1, ID_BYTES)), axis=1
         )
@@ -281,7 +221,7 @@ class Contexts:
     def siblings(self, sims: Numbers, hours: U64) -> U64:
         """Return the cell keys of all contexts of these SIMs in these hours, used or not."""
         before = self._columns["before"]
-        links = self._of_sim["last"][sims]
+        links = self.devices.last[sims]
         found: list[U64] = []
         while len(links):
             current = links - np.uint32(1)
@@ -331,25 +271,8 @@ class Contexts:
 
     def numbers(self, names: U64) -> I64 | None:
         """Return the contexts of lasting names, or `None` if one of them is not known yet."""
-        found = self._resolve(names)
+        found = self._names.find(names)
         return None if (found < 0).any() else found
-
-    def _resolve(self, names: U64) -> I64:
-        found = np.full(len(names), -1, np.int64)
-        writers, own = names >> _HALF, (names & _LOW).astype(np.int64)
-        for writer in distinct(writers).tolist():
-            if (known := self._by_name.get(writer)) is not None:
-                at = np.flatnonzero((writers == writer) & (own < len(known)))
-                found[at] = known.array[own[at]].astype(np.int64) - 1
-        return found
-
-    def _enter_names(self, names: U64, numbers: I64) -> None:
-        writers, own = names >> _HALF, (names & _LOW).astype(np.int64)
-        for writer in distinct(writers).tolist():
-            known = self._by_name.setdefault(writer, Growing(np.uint32))
-            mine = writers == writer
-            known.grow(int(own[mine].max()) + 1)
-            known.array[own[mine]] = numbers[mine] + 1
 
     def unsaved(self) -> list[tuple[str, bytes]]:
         """Return the changelog records of the contexts that are new since the last call."""
@@ -373,7 +296,7 @@ class Contexts:
         """Take in a record of contexts during recovery."""
         writer, _, first = name.partition("/")
         rows = _record.decode(zstandard.decompress(value))
-        devices = [self.device(row[:3], row[3:5]) for row in rows]
+        devices = [self.devices.number(row[:3], row[3:5]) for row in rows]
         places = [self.place(row[5:]) for row in rows]
         keys = np.array(devices, np.uint64) << _HALF | np.array(places, np.uint64)
         names = np.uint64(int(writer) << 32 | int(first)) + np.arange(len(keys), dtype=np.uint64)
@@ -382,4 +305,4 @@ class Contexts:
         if fresh.any():
             self._add(keys[fresh], names[fresh])
         # Two writers may have met the same context: then it is one number with two names.
-        self._enter_names(names[~fresh], found[~fresh])
+        self._names.enter(names[~fresh], found[~fresh])

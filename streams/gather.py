@@ -18,9 +18,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from streams.cells import SIM_BYTES
-from streams.contexts import Contexts, Device, Scope
+from streams.contexts import Contexts
 from streams.contributions import Table
 from streams.decoding import WireEvent, WireRecord, decode
+from streams.devices import Device, Scope
 from streams.errors import DataError
 from streams.events import RejectedRecord, describe
 from streams.index import I64, Bools
@@ -212,7 +213,7 @@ class Gather:
             part = slice(len(keys), len(keys) + len(event.records))
             prefix = digest_prefix(event.tenant, event.account)
             keys += digests(prefix, fields["identity"][part])
-            of_scope = self._contexts.devices(_scope(event))
+            of_scope = self._contexts.devices.of(_scope(event))
             devices = zip(*(fields[name][part] for name in _DEVICE), strict=True)
             known += map(of_scope.get, devices, repeat(_UNKNOWN))
             if any(fields["session"][part]):
@@ -245,7 +246,7 @@ class Gather:
             plain = place in contexts.places and _is_plain(device)
             rejected = None if plain else _check(record)
             if rejected is None:
-                chunk["device"][at] = contexts.device(_scope(event), device)
+                chunk["device"][at] = contexts.devices.number(_scope(event), device)
                 chunk["place"][at] = contexts.place(place)
             else:
                 self._refused[first + at] = rejected

@@ -16,8 +16,9 @@ import orjson
 from streams import keys
 from streams.aggregate import read_model_values
 from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
-from streams.contexts import Contexts, Numbers
+from streams.contexts import Contexts
 from streams.days import SealedDay
+from streams.devices import Numbers
 from streams.index import U64, distinct
 from streams.minutes import Minutes
 from streams.reconciling import Compared

@@ -18,8 +18,8 @@ import orjson
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.contexts import Numbers
 from streams.days import SealedDay
+from streams.devices import Numbers
 from streams.errors import ConfigError
 from streams.index import distinct
 from streams.operations import (

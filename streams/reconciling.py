@@ -82,7 +82,7 @@ class Reconciling:
         for tenant, granularity, start in grouped.windows:
             if granularity not in SPANS:
                 continue
-            known = {*self._contexts.accounts(tenant), *self._totals.accounts(tenant)}
+            known = {*self._contexts.devices.accounts(tenant), *self._totals.accounts(tenant)}
             for account in sorted(known):
                 place = Place(tenant, account, granularity, start)
                 stated = self._totals.stated(place)

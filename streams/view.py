@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from streams.contexts import Numbers
+from streams.devices import Numbers
 from streams.index import U64
 from streams.rollups import split
 from streams.state import PartitionState
