@@ -8,7 +8,8 @@ a wrong or missing secret or signature    401     nothing
 a body over the limit                     413     nothing; the provider has to send smaller batches
 a body that is no JSON array or object    200     one dead letter `malformed` with all of its bytes
 records, some of which cannot be used     200     the good ones count, the others are dead letters
-anything while Kafka does not answer      503     nothing; the provider sends it again (`Retry-After`)
+anything while Kafka does not answer      503     nothing; emnify repeats it, KORE three times,
+                                                  Onomondo perhaps not (`Retry-After`)
 ========================================  ======  ====================================================
 
 An unreadable body is answered with 200 because it stays unreadable however often it is sent, and a provider
