@@ -7,8 +7,12 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from typing import Final
 
 from streams.usage import UsageRecord
+
+_DOUBTFUL: Final = -1
+"""Stands for a payload that nobody knows; digests are not negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class ChangeFilter:
         """Note what Kafka has acknowledged."""
         for item in items:
             self._hours[item.hour][item.identity] = item.payload
+
+    def doubt(self, items: Iterable[Seen]) -> None:
+        """Note that Kafka may or may not have these: whatever is read of them next is new."""
+        for item in items:
+            self._hours[item.hour][item.identity] = _DOUBTFUL
 
     def forget(self, items: Iterable[Seen]) -> None:
         """Take these for unknown again, whatever was published under their identities."""

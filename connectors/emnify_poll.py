@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from connectors.account import Traits
-from connectors.changes import ChangeFilter, Seen, seen_in
+from connectors.changes import Seen, seen_in
 from connectors.emnify_api import EmnifyApi, SimItem
 from connectors.emnify_listing import seen_sims
 from connectors.emnify_minutes import Minutes
@@ -62,7 +62,6 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
     def __init__(self, account: EmnifyAccount, toolbox: Toolbox, api: EmnifyApi | None = None) -> None:
         super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = api or EmnifyApi(account, toolbox.http)
-        self._changes = ChangeFilter()
         self._minutes = Minutes()
         portion = int(account.settings.poll_interval_s)
         self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
@@ -171,8 +170,7 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         else:
             for record in records:
                 self._file(record, item, batch, reading)
-        await self._publish(batch, reading.at, proceed, reading.run)
-        self._changes.remember(reading.read)
+        await self._publish_news(batch, reading.read, reading.at, proceed, reading.run)
         reading.read.clear()
         reading.sims += 1
 

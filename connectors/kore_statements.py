@@ -75,7 +75,7 @@ class RowReader:
                 before = told.identities[item.hour].get(item.identity)
                 if before is not None:
                     if before != item.payload:
-                        self._changes.forget([item])
+                        self._changes.doubt([item])
                     continue
                 told.identities[item.hour][item.identity] = item.payload
                 told.totals[item.hour] += result.total

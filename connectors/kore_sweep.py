@@ -51,7 +51,6 @@ class KoreSweep(Sweeping[KoreSettings]):
         self._counting: Counting = account.settings.counting
         self._api = kore_api(account, toolbox.http)
         self._usage = UsageReader(self._api)
-        self._changes = ChangeFilter()
         self._rows = RowReader(account, self._api, self._changes, toolbox.inventory)
         # Without what sweeps have published: a backfill says everything of its span.
         self._past = RowReader(account, self._api, ChangeFilter(), toolbox.inventory)
@@ -182,8 +181,7 @@ class KoreSweep(Sweeping[KoreSettings]):
         told = Told()
         async for rows in self._usage.rows(chunk, list(self._rows.sims.values()), stamp.at):
             batch, read = await self._rows.changed(rows, chunk, stamp, told, proceed)
-            await self._publish(batch, stamp.at, proceed)
-            self._changes.remember(read)
+            await self._publish_news(batch, read, stamp.at, proceed)
             done.changed += len(read)
         equal, unequal = await self._compared(chunk, told)
         done.unequal += unequal
@@ -221,8 +219,10 @@ class KoreSweep(Sweeping[KoreSettings]):
             for each in await self._published(min(absent), proceed)
             if digest(each.record.identity.encode()) in absent.get(each.record.start, ())
         ]
+        items = [Seen(start, identity, 0) for start, ids in absent.items() for identity in ids]
+        self._changes.doubt(items)
         retracted = await self._retract([each for each in gone if not each.record.retracted], stamp, proceed)
-        self._changes.forget(Seen(start, identity, 0) for start, ids in absent.items() for identity in ids)
+        self._changes.forget(items)
         return retracted
 
     async def _retract(self, statements: Iterable[Statement], stamp: Stamp, proceed: Proceed) -> int:

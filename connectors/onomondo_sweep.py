@@ -12,7 +12,7 @@ from typing import Final
 
 from connectors.account import Traits
 from connectors.bookmarks import Reading
-from connectors.changes import ChangeFilter, seen
+from connectors.changes import seen
 from connectors.history import newest
 from connectors.http import ProviderError
 from connectors.onomondo_api import day_filter, onomondo_api
@@ -46,7 +46,6 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
         self._api = onomondo_api(account, toolbox.http)
         self._listing = OnomondoListing(account, toolbox, self._api)
         self._totals = OnomondoTotals(account, toolbox, self._api)
-        self._changes = ChangeFilter()
         self._reread_at = EPOCH
 
     async def sweep(self, proceed: Proceed) -> str:
@@ -134,7 +133,7 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
         changed = 0
         try:
             async for page in self._api.usage(day, reading.cursor if reading else None):
-                changed += await self._publish_news(page, start, stamp, now, proceed)
+                changed += await self._publish_page(page, start, stamp, now, proceed)
                 stamp += 1
                 if page.following is not None:
                     following = Reading(filter=day_filter(day), cursor=page.following, began=micros(began))
@@ -166,7 +165,7 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
         await self._listing.ensure((record.sim for record, _ in records.values()), now, proceed)
         return records, broken
 
-    async def _publish_news(
+    async def _publish_page(
         self, page: Page, day: datetime, stamp: int, now: datetime, proceed: Proceed
     ) -> int:
         """Publish what a page of a day says anew. A row that two pages show is news once."""
@@ -182,8 +181,7 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
             if self._changes.is_new(item):
                 news.append(item)
                 batch.reject(original, wrong)
-        await self._publish(batch, now, proceed)
-        self._changes.remember(news)
+        await self._publish_news(batch, news, now, proceed)
         return len(news)
 
     def _owner(self, record: UsageRecord) -> str | None:
@@ -194,7 +192,7 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
 
         Another process has published since we did, or this one has just begun.
         """
-        self._changes = ChangeFilter()
+        self._changes.clear()
         if self._toolbox.history is None:
             return
         for each in await newest(self._toolbox.history, self._account, since, proceed):

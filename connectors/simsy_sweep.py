@@ -45,7 +45,6 @@ class SimsySweep(Sweeping[SimsySettings]):
         self._api = simsy_api(account, toolbox.http)
         self._catalogue = Catalogue(account, self._api, toolbox.inventory)
         self._totals = SimsyTotals(account, self._api, toolbox.sender, toolbox.inventory)
-        self._changes = ChangeFilter()
         self._counted: dict[datetime, tuple[int, datetime]] = {}
         """By the start of each chunk: how many records were read of it, and when."""
 
@@ -164,8 +163,7 @@ class SimsySweep(Sweeping[SimsySettings]):
             count += len(rows)
             await self._catalogue.provide(rows, now, proceed)
             batch, read = self._changed(_before(high, rows, low), low, revision, self._changes)
-            await self._publish(batch, now, proceed)
-            self._changes.remember(read)
+            await self._publish_news(batch, read, now, proceed)
             changed += len(read)
         self._counted[low] = count, now
         return changed

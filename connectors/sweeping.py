@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmark, Reading, next_observation
+from connectors.changes import ChangeFilter, Seen
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import micros
@@ -26,6 +28,7 @@ class Sweeping(Generic[S]):
         self._account = account
         self._toolbox = toolbox
         self._every_s = every_s
+        self._changes = ChangeFilter()
         self._observed: int | None = None
 
     @property
@@ -90,6 +93,17 @@ class Sweeping(Generic[S]):
             run=run,
             proceed=proceed,
         )
+
+    async def _publish_news(
+        self, batch: Batch, news: Sequence[Seen], now: datetime, proceed: Proceed, run: str | None = None
+    ) -> None:
+        """Publish a batch and remember what it says.
+
+        A send that fails may still have reached Kafka: until one is acknowledged, what it has is unknown.
+        """
+        self._changes.doubt(news)
+        await self._publish(batch, now, proceed, run)
+        self._changes.remember(news)
 
     async def _cover(self, low: datetime, high: datetime, now: datetime, proceed: Proceed) -> None:
         """Publish that the account is complete over `[low, high)`, behind the usage that it speaks of."""

@@ -184,14 +184,16 @@ async def test_a_row_without_what_it_needs_is_set_aside_alone(working: Contract)
 
 
 @every_telling_connector
-@pytest.mark.parametrize("heard", [True, False], ids=["lost", "unheard"])
+@pytest.mark.parametrize(
+    ("heard", "restart"), [(True, True), (False, True), (False, False)], ids=["lost", "unheard", "goes-on"]
+)
 @pytest.mark.parametrize("at", range(12))
 async def test_an_end_at_any_message_loses_and_doubles_nothing(
-    working: Contract, at: int, *, heard: bool
+    working: Contract, at: int, *, heard: bool, restart: bool
 ) -> None:
-    """Between usage, coverage and bookmark: Kafka fails, the process ends, another begins."""
+    """Between usage, coverage and bookmark: Kafka fails, and the process goes on, or another begins."""
     working.sender.fails_at, working.sender.heard = at, heard
-    await working.sweep(await working.process(), restart=True)
+    await working.sweep(await working.process(), restart=restart)
     assert working.sender.sends > at
     assert len(working.errors) == 1
     working.check()

@@ -37,11 +37,15 @@ SECRET = "callback-secret-of-the-tests"
 
 
 class MemorySender:
-    """Keeps what would go to Kafka; `down` makes it refuse, as a publisher without broker does."""
+    """Keeps what would go to Kafka; `down` makes it refuse, as a publisher without broker does.
+
+    `unheard` makes it take usage, and fail nevertheless.
+    """
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
         self.down = False
+        self.unheard = False
 
     async def send(self, outgoing: Iterable[Outgoing], proceed: Proceed = always) -> None:
         messages = list(outgoing)
@@ -49,6 +53,8 @@ class MemorySender:
         if self.down:
             raise UnavailableError("Kafka has not acknowledged within 4 s")
         self.sent += messages
+        if self.unheard and any(topic == USAGE_EVENTS for topic, _ in messages):
+            raise UnavailableError("Kafka has not acknowledged within 4 s")
 
     def on(self, topic: str) -> list[Message]:
         return [message for name, message in self.sent if name == topic]

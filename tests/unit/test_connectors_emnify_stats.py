@@ -20,7 +20,7 @@ from connectors.emnify_stats import Amount, daily_amounts, identity_of, minute_a
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.publisher import always
 from connectors.registry import Toolbox
-from streams.errors import DataError
+from streams.errors import DataError, UnavailableError
 from streams.usage import UsageRecord
 from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of
 from tests.unit.kore_fakes import MemoryHistory
@@ -319,6 +319,30 @@ async def test_polls_tell_only_what_changed_and_take_back_what_is_gone() -> None
     assert {name: record.total for name, record in polling.counted.items()} == {
         "total:day:2025-05-09:1:data": 2 * MB
     }
+    assert "0 records changed" in await polling.sweep(always)
+
+
+async def test_what_kafka_may_have_taken_is_told_again_whatever_is_read_next() -> None:
+    """The old number too, where the new one failed but landed; and a day that is gone is taken back."""
+    polling = Polling()
+    await polling.sweep(always)
+    polling.statistics.days[1][0]["data"]["volume"] = 2
+    polling.sender.unheard = True
+    with pytest.raises(UnavailableError):
+        await polling.sweep(always)
+    assert polling.counted["total:day:2025-05-09:1:data"].total == 2 * MB
+    polling.sender.unheard = False
+    polling.statistics.days[1][0]["data"]["volume"] = 1
+    assert "1 records changed" in await polling.sweep(always)
+    assert polling.counted["total:day:2025-05-09:1:data"].total == MB
+    polling.statistics.days[2].append({"date": "2025-05-09", "sms": {"volume": 7}})
+    polling.sender.unheard = True
+    with pytest.raises(UnavailableError):
+        await polling.sweep(always)
+    polling.sender.unheard = False
+    polling.statistics.days[2].pop()
+    assert "1 records changed" in await polling.sweep(always)
+    assert "total:day:2025-05-09:2:sms" not in polling.counted
     assert "0 records changed" in await polling.sweep(always)
 
 

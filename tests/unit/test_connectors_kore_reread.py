@@ -18,6 +18,7 @@ from connectors.kore_events import usage_record
 from connectors.kore_usage import UsageReader
 from connectors.publisher import always
 from connectors.values import utc_text
+from streams.errors import UnavailableError
 from streams.events import usage_events
 from streams.topics import USAGE_EVENTS
 from tests.integration.connector_kit import served
@@ -114,6 +115,22 @@ async def test_a_row_that_is_gone_is_retracted_once(sweeping: Sweeping) -> None:
     sweeping.kore.used = [used(), used(Network="HW2")]
     await sweeping.sweep(always)
     assert sweeping.counted == {("1", "262-01", "HF1"): 30, ("1", "262-02", "HF1"): 30}
+
+
+@pytest.mark.parametrize("meanwhile", [[], [used(up=1)]], ids=["retracted", "changed"])
+async def test_what_kafka_may_have_taken_is_told_again(
+    sweeping: Sweeping, meanwhile: list[dict[str, Any]]
+) -> None:
+    """Also where KORE says what it said before the send that failed but landed."""
+    await sweeping.sweep(always)
+    sweeping.kore.used, sweeping.sender.unheard = meanwhile, True
+    with pytest.raises(UnavailableError):
+        await sweeping.sweep(always)
+    assert sweeping.counted != {("1", "262-01", "HF1"): 30}
+    sweeping.kore.used, sweeping.sender.unheard = [used()], False
+    await sweeping.sweep(always)
+    assert sweeping.counted == {("1", "262-01", "HF1"): 30}
+    assert "0 records changed" in await sweeping.sweep(always)
 
 
 async def test_a_row_that_moved_to_another_fleet_counts_once(sweeping: Sweeping) -> None:
