@@ -96,8 +96,9 @@ class UsageRow(_Answer):
         Finality,
         Field(
             description=(
-                "open: the window is not over. settling: it is, but an account that can contribute is not yet"
-                " known to be complete for its settle time behind the window's end. final: all are"
+                "open: the window is not over. settling: it is, but an account that can contribute is not"
+                " known to be complete over the whole window (`gaps`) and for its settle time behind the"
+                " window's end. final: all are"
             )
         ),
     ]

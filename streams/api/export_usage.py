@@ -50,11 +50,8 @@ async def _usage_rows(
 ) -> AsyncIterator[Rows]:
     now = service.clock()
     trusting = Trusting(query, await service.accounts(query.tenant), service.abilities, now)
-    if query.require == "final" and (at := trusting.finalizes_at()) is not None:
-        raise NotFinalError(
-            f"the range to {rfc3339(query.end)} may still move, until {rfc3339(at)} at the earliest: ask for"
-            " a range that ends earlier, ask later, or leave require=final out"
-        )
+    if query.require == "final" and (moving := trusting.moving()) is not None:
+        raise NotFinalError(moving.detail)
     for part in _parts(query):
         page = await read_page(service.reader, part, now)
         for first in range(0, len(page.rows), ROWS_AT_ONCE):

@@ -55,7 +55,12 @@ class Problem(BaseModel):
     errors: list[ProblemError] = []
     finalizes_at: Annotated[
         AwareDatetime | None,
-        Field(description="Of `not-final`: the earliest instant at which the numbers may be final"),
+        Field(
+            description=(
+                "Of `not-final`: the earliest instant at which the numbers may be final; null while a gap is"
+                " there whose end nobody knows, which `detail` names"
+            )
+        ),
     ] = None
 
 

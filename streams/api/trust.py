@@ -1,7 +1,8 @@
 """How far a row can be relied on: its coverage and gaps, and whether its numbers may still move. Pure.
 
-A row is `open` until its window is over, `settling` until every account that can contribute to it is known to
-be complete for as long behind its end as the account's statements may come late, and `final` then.
+A row is `open` until its window is over, `settling` until every account that can contribute to it is known
+to be complete over the whole window and for as long behind its end as its statements may come late, and
+`final` then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import orjson
 
 from streams.api.abilities import Abilities, contributors, selected
 from streams.api.query import UsageQuery
+from streams.api.ranges import rfc3339
 from streams.api.rows import AccountCoverage, Row, second_text
 from streams.coverage import Interval, gaps, share, union, watermark
 
@@ -44,6 +46,15 @@ class Trust:
         """Return the fields of an answer."""
         spans = [{"start": second_text(low), "end": second_text(high)} for low, high in self.gaps]
         return {"coverage": self.coverage, "status": self.status, "gaps": spans}
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Why numbers of a range may still move."""
+
+    until: datetime | None
+    """The earliest instant at which they may be final; `None` while a gap is there whose end nobody knows."""
+    detail: str
 
 
 _COVERED: Final = {status: Trust(1.0, status, ()) for status in ("open", "settling", "final")}
@@ -82,18 +93,43 @@ class Trusting:
             judge = self._judges[place] = self._judge(*place)
         return judge.of(*row.seconds)
 
-    def finalizes_at(self) -> datetime | None:
-        """Return the earliest instant at which the whole range may be final, `None` where it is."""
-        end = self._query.end
-        judge = self._judge(None, None)
-        if judge.status(int(end.timestamp())) == "final":
+    def moving(self) -> Moving | None:
+        """Return why the whole range is not final, `None` where it is."""
+        start, end = self._query.start, self._query.end
+        if self._judge(None, None).of(int(start.timestamp()), int(end.timestamp())).status == "final":
             return None
-        moving = [
+        names = contributors(self._query, self._accounts)
+        whole = f"The range to {rfc3339(end)}"
+        if not names:
+            return Moving(None, f"{whole} is not final: no account is known to be complete in it.")
+        if missing := [(name, gap) for name in names for gap in self._left_out(name)]:
+            name, (low, high) = missing[0]
+            more = f", the first of {len(missing)} gaps" if len(missing) > 1 else ""
+            return Moving(
+                None,
+                f"{whole} is not final: account {name!r} is not known to be complete from {second_text(low)}"
+                f" to {second_text(high)}{more}; nobody knows when it will be. Have the account's past"
+                " read (simusage backfill), ask for a range without the gap, or leave require=final out.",
+            )
+        late = [
             end + self._settle(name)
-            for name in contributors(self._query, self._accounts)
+            for name in names
             if _settled(self._accounts[name], self._settle(name)) < int(end.timestamp())
         ]
-        return max([*moving, end, datetime.fromtimestamp(self._now, UTC)])
+        until = max([*late, end, datetime.fromtimestamp(self._now, UTC)])
+        return Moving(
+            until,
+            f"{whole} may still move, until {rfc3339(until)} at the earliest."
+            " Ask for a range that ends earlier, ask later, or leave require=final out.",
+        )
+
+    def _left_out(self, account: str) -> tuple[Interval, ...]:
+        """Return the gaps of an account that polling on does not close: those before its latest interval."""
+        intervals = self._accounts[account].intervals
+        start, end = int(self._query.start.timestamp()), min(int(self._query.end.timestamp()), self._now)
+        latest = watermark(intervals)
+        end = end if latest is None else min(end, latest)
+        return gaps(meeting(intervals, start, end), start, end)
 
     def _judge(self, provider: str | None, account: str | None) -> _Judge:
         filters = self._query.filters
@@ -131,16 +167,13 @@ class _Judge:
         self.sound = min(settled, now, *(low for low, _ in self._gaps[:1]))
         """Windows of the range that end by then are covered and final."""
 
-    def status(self, end: int) -> Finality:
-        if end > self._now:
-            return "open"
-        return "final" if end <= self._settled else "settling"
-
     def of(self, start: int, end: int) -> Trust:
-        status, end = self.status(end), min(end, self._now)
+        over, settled = end <= self._now, end <= self._settled
+        end = min(end, self._now)
         if end <= start:
-            return Trust(0.0, status, ())
+            return Trust(0.0, "open", ())
         found = meeting(self._gaps, start, end)
+        status: Finality = "open" if not over else "settling" if found or not settled else "final"
         if not found:
             return _COVERED[status]
         within = tuple((max(low, start), min(high, end)) for low, high in found)

@@ -162,7 +162,8 @@ USAGE: Final[Json] = {
         409: problem_response(
             409,
             "not-final",
-            "With require=final: numbers of the range may still move; `finalizes_at` says until when",
+            "With require=final: numbers of the range may still move; `finalizes_at` says until when,"
+            " `detail` why",
             "The range to 2026-11-02T00:00:00Z may still move, until 2026-11-03T00:00:00Z at the earliest."
             " Ask for a range that ends earlier, ask later, or leave require=final out.",
             more={"finalizes_at": "2026-11-03T00:00:00Z"},

@@ -51,15 +51,9 @@ async def _usage(request: Request, service: Service, fixed: tuple[Dimension, str
     async with service.reader.complete():
         accounts = await service.accounts(tenant)
         trusting = Trusting(query, accounts, service.abilities, now)
-        if query.require == "final" and (at := trusting.finalizes_at()) is not None:
-            return problem(
-                request,
-                409,
-                "not-final",
-                f"The range to {rfc3339(query.end)} may still move, until {rfc3339(at)} at the earliest."
-                " Ask for a range that ends earlier, ask later, or leave require=final out.",
-                more={"finalizes_at": rfc3339(at)},
-            )
+        if query.require == "final" and (moving := trusting.moving()) is not None:
+            until = None if moving.until is None else rfc3339(moving.until)
+            return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
         page = await read_page(service.reader, query, now)
     lacking = unsupported_by(query, accounts, service.abilities)
     headers = {}

@@ -199,8 +199,13 @@ async def test_final_or_not(model: ReadModel, redis: Redis, redis_url: str) -> N
             "urn:simusage:problem:not-final",
             "2026-11-22T00:00:00Z",
         )
-        today = (await api.get("/v1/usage?require=final")).json()
+        today = (await api.get("/v1/usage?require=final&from=2026-11-19")).json()
         assert today["finalizes_at"] == "2026-11-23T00:00:00Z"
+        month = (
+            await api.get("/v1/usage?require=final&from=2026-11-01&to=2026-11-20&account=acme-kore")
+        ).json()
+        assert month["finalizes_at"] is None
+        assert "'acme-kore' is not known to be complete from 2026-11-01T00:00:00Z" in month["detail"]
         assert (await api.get(f"/v1/usage?{DAY}&group_by=tag")).json()["unsupported_by"] == {"tag": ["kore"]}
         minutes = await api.get("/v1/usage?granularity=minute")
         assert minutes.json()["unsupported_by"] == {"minute": ["kore"]}

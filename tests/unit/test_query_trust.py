@@ -36,8 +36,8 @@ def seconds(text: str) -> int:
 
 
 def covered(**accounts: str) -> dict[str, AccountCoverage]:
-    """Accounts that are covered from 1 November up to an instant."""
-    begin = seconds("2026-11-01")
+    """Accounts that are covered from 1 October up to an instant."""
+    begin = seconds("2026-10-01")
     return {
         name: AccountCoverage(name, ((begin, seconds(until)),) if until else ())
         for name, until in accounts.items()
@@ -105,8 +105,42 @@ def test_finalizes_at_is_the_earliest_instant(
     accounts: dict[str, str], items: list[tuple[str, str]], expected: str | None
 ) -> None:
     """Coverage never runs ahead of the clock, so nothing is final before its end and settle time, or now."""
-    at = Trusting(ask(*items), covered(**accounts), ABILITIES, NOW).finalizes_at()
-    assert at == (None if expected is None else datetime.fromisoformat(expected).replace(tzinfo=UTC))
+    moving = Trusting(ask(*items), covered(**accounts), ABILITIES, NOW).moving()
+    at = None if expected is None else datetime.fromisoformat(expected).replace(tzinfo=UTC)
+    assert (moving and moving.until) == at
+    assert moving is None or "may still move" in moving.detail
+
+
+@pytest.mark.parametrize(
+    ("accounts", "named"),
+    [
+        ({"live": ((480, 500),)}, "account 'live' is not known to be complete from 2026-11-01T00:00:00Z to"),
+        (
+            {"live": ((0, 10), (12, 20), (30, 500))},
+            "2026-11-01T10:00:00Z to 2026-11-01T12:00:00Z, the first of 2 gaps",
+        ),
+        ({"live": ((0, 500),), "late": ()}, "account 'late' is not known"),
+        ({"live": ((0, 500),), "late": ((0, 12), (25, 30))}, "account 'late'"),
+        ({}, "no account"),
+    ],
+)
+def test_nobody_knows_when_a_gap_ends(accounts: dict[str, tuple[Interval, ...]], named: str) -> None:
+    """A window that was never read is not final because its account is read by now, and the gap is named.
+
+    Intervals are in hours of November.
+    """
+    begin = seconds("2026-11-01")
+    known = {
+        name: AccountCoverage(name, tuple((begin + low * 3600, begin + high * 3600) for low, high in each))
+        for name, each in accounts.items()
+    }
+    trusting = Trusting(ask(("from", "2026-11-01"), ("to", "2026-11-15")), known, ABILITIES, NOW)
+    moving = trusting.moving()
+    assert moving is not None
+    assert moving.until is None
+    assert named in moving.detail
+    first = trusting.of(row(start=datetime(2026, 11, 1, tzinfo=UTC)))
+    assert (first.status, bool(first.gaps)) == ("settling", True)
 
 
 def test_gaps_are_merged_over_accounts_and_end_now() -> None:
@@ -145,6 +179,32 @@ def test_bounded_gaps_hold_every_gap(missing: tuple[Interval, ...], most: int) -
     assert all(any(low <= start and end <= high for low, high in found) for start, end in missing)
     assert {start for start, _ in found} <= {start for start, _ in missing}
     assert list(found) == sorted(found)
+
+
+hours = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 400)), max_size=4).map(
+    lambda pairs: union((low, low + length) for low, length in pairs)
+)
+
+
+@given(hours, hours, st.integers(0, 13))
+def test_a_final_row_has_no_gap(live: tuple[Interval, ...], late: tuple[Interval, ...], day: int) -> None:
+    """It is final exactly where each account covers every hour of it, and its settle time behind it."""
+    begin = seconds("2026-11-01")
+    spans = {"live": (live, 1), "late": (late, 24)}
+    accounts = {
+        name: AccountCoverage(name, tuple((begin + a * 3600, begin + b * 3600) for a, b in each))
+        for name, (each, _) in spans.items()
+    }
+    trust = Trusting(ask(("from", "2026-11-01")), accounts, ABILITIES, NOW).of(
+        row(start=datetime.fromtimestamp(begin, UTC) + timedelta(days=day))
+    )
+    low, high = day * 24, day * 24 + 24
+    final = all(
+        any(a <= low and high <= b for a, b in each) and high + settle <= each[-1][1]
+        for each, settle in spans.values()
+    )
+    assert (trust.status == "final") == final
+    assert not final or (trust.coverage, trust.gaps) == (1.0, ())
 
 
 LACKING = Abilities(
