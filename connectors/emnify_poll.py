@@ -148,10 +148,16 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         """Read one SIM's days and publish what has changed of them."""
         settings, batch = self._account.settings, Batch()
         hour: Any = None
-        if settings.minutes and reading.run is None:
-            # Before the days, so that they have room for it.
-            hour, now = await self._api.stats(f"sim/{item.id}"), self._toolbox.clock()
-        body = await self._api.daily(f"sim/{item.id}", reading.first.date(), reading.end.date())
+        try:
+            if settings.minutes and reading.run is None:
+                # Before the days, so that they have room for it.
+                hour, now = await self._api.stats(f"sim/{item.id}"), self._toolbox.clock()
+            body = await self._api.daily(f"sim/{item.id}", reading.first.date(), reading.end.date())
+        except ProviderError as error:
+            if error.status == 404:
+                # Deleted since it was listed: what was told of it stands.
+                return
+            raise
         try:
             sim = canonical_iccid(item.iccid)
             if hour is not None:

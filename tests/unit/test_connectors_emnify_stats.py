@@ -159,6 +159,7 @@ class Statistics:
             2: [{"date": "2025-05-08", "sms": {"volume": 3}}],
         }
         self.hours: dict[int, Any] = {}
+        self.deleted: set[int] = set()
         self.asked: list[tuple[str, date, date]] = []
         self.reconciled: list[str] = []
         self.of_endpoints: dict[str, Any] = {}
@@ -181,6 +182,7 @@ class Statistics:
     async def stats(self, of: str) -> Any:
         kind, _, number = of.partition("/")
         if kind == "sim":
+            self._look_up(int(number))
             return [{"last_hour": self.hours.get(int(number), {})}]
         self.reconciled.append(of)
         if self.refusal is not None:
@@ -191,8 +193,13 @@ class Statistics:
         kind, _, number = of.partition("/")
         if kind != "sim":
             return self.of_endpoints.get(number, [])
+        self._look_up(int(number))
         self.asked.append((of, first, end))
         return self.days[int(number)]
+
+    def _look_up(self, sim: int) -> None:
+        if sim in self.deleted:
+            raise ProviderError(Failure.PROVIDER, f"sim/{sim}: 404", status=404)
 
 
 class Polling:
@@ -367,6 +374,19 @@ async def test_a_sim_that_cannot_be_read_does_not_hold_up_the_others() -> None:
     await polling.sweep(always)
     assert sorted(record.total for record in polling.counted.values()) == [4, MB]
     assert [reason for reason, _ in polling.sender.dead] == ["malformed"]
+
+
+@pytest.mark.parametrize("minutes", [False, True])
+async def test_a_sim_that_was_deleted_since_it_was_listed_keeps_what_was_told(*, minutes: bool) -> None:
+    """And does not hold up the others, whichever of its statistics is missing first."""
+    polling = Polling()
+    polling.restart(minutes=minutes)
+    await polling.sweep(always)
+    polling.statistics.deleted = {1}
+    polling.statistics.days[2] = [{"date": "2025-05-08", "sms": {"volume": 4}}]
+    assert "of 1 SIMs read, 1 records changed" in await polling.sweep(always)
+    assert sorted(record.total for record in polling.counted.values()) == [4, MB]
+    assert await polling.poll.backfill(DAY_9 - timedelta(days=1), DAY_9, "run-1", always) == 1
 
 
 async def test_the_last_hour_counts_in_its_minutes_and_the_rest_as_the_day() -> None:
