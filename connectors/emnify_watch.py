@@ -57,16 +57,17 @@ class StreamWatch:
             await self._coverage.interrupted(proceed)
             if stream is None:
                 raise ProviderError(Failure.CONFIG, self.MISSING.format(url=self._callback_url))
-            raise await self._stopped(stream)
+            raise await self._stopped(stream, proceed)
         await self._coverage.running(now, proceed)
         totals = await self._totals.go_on(now, proceed)
         return f"the data stream is Running{totals}{self._coverage.gap}"
 
-    async def _stopped(self, stream: Stream) -> ProviderError:
+    async def _stopped(self, stream: Stream, proceed: Proceed) -> ProviderError:
         """Restart the stream where that is allowed, and say why nothing is delivered."""
         status = stream.status.description or stream.status.id
         said = f"data stream {stream.id} is {status}, not Running"
         if self._account.settings.restart_stream and stream.status.id == ERROR:
+            proceed()
             await self._api.restart(stream)
             return ProviderError(Failure.PROVIDER, f"{said}: it has been restarted")
         return ProviderError(

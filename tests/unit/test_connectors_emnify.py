@@ -19,7 +19,8 @@ from connectors.bookmarks import Bookmark, Bookmarks
 from connectors.emnify_cdr import usage_record
 from connectors.emnify_watch import StreamWatch
 from connectors.http import HttpClient, ProviderError
-from connectors.publisher import always
+from connectors.lease import LeaseLostError
+from connectors.publisher import Proceed, always
 from connectors.registry import Toolbox
 from connectors.values import micros
 from streams.errors import DataError
@@ -257,9 +258,9 @@ class Watching:
         )
         self._watch = StreamWatch(emnify_account(**values), toolbox)
 
-    async def look(self, **later: float) -> str:
+    async def look(self, proceed: Proceed = always, **later: float) -> str:
         self.now += timedelta(**later)
-        return await self._watch.sweep(always)
+        return await self._watch.sweep(proceed)
 
     @property
     def covered(self) -> list[tuple[int, int]]:
@@ -367,6 +368,19 @@ async def test_a_stream_in_error_is_restarted_where_that_is_allowed(watching: Wa
     with pytest.raises(ProviderError, match="data stream 7 is Error, not Running: it has been restarted"):
         await watching.look()
     assert await watching.look(seconds=60) == "the data stream is Running"
+
+
+async def test_only_the_leases_holder_restarts_a_stream(watching: Watching) -> None:
+    """Another replica may be looking at it by now."""
+
+    def lost() -> None:
+        raise LeaseLostError("lost")
+
+    watching.restart(restart_stream=True)
+    watching.emnify.status = 3
+    with pytest.raises(LeaseLostError):
+        await watching.look(lost)
+    assert watching.emnify.status == 3
 
 
 async def test_totals_of_shared_accounts_are_read_sim_by_sim(watching: Watching) -> None:
