@@ -83,10 +83,11 @@ class KoreSweep(Sweeping[KoreSettings]):
             await self._read(chunk, stamp, done, proceed)
         # Step 4.
         end = now.replace(microsecond=0)
-        for low, high in _polled(spans, end):
-            await self._cover(low, high, now, proceed)
+        covered: datetime | None = None
+        for low, covered in _polled(spans, end):
+            await self._cover(low, covered, now, proceed)
         # Step 5.
-        await self._keep(proceed, covered=end)
+        await self._keep(proceed, covered=covered)
         # Step 6.
         await self._totals.state(now, proceed)
         return self._said(spans, done, self._api.requests - asked)
@@ -126,13 +127,18 @@ class KoreSweep(Sweeping[KoreSettings]):
         return records
 
     def _start(self, now: datetime) -> datetime:
-        """Begin where coverage ends, but never later than the trailing window does."""
-        settings, covered_until = self._account.settings, self._bookmark.covered_until
-        if covered_until is None:
+        """Begin where coverage ends, but never later than the trailing window does.
+
+        Where pushes count ever since, coverage stands still, and the last sweep is what matters.
+        """
+        settings, bookmark = self._account.settings, self._bookmark
+        if bookmark.covered_until is None:
             start = now - timedelta(hours=settings.history_hours)
         else:
-            covered = EPOCH + timedelta(microseconds=covered_until)
-            start = min(covered, now - timedelta(hours=settings.reread_hours))
+            until = EPOCH + timedelta(microseconds=bookmark.covered_until)
+            if not any(_polled(self._counting.spans(until, now), now)):
+                until = EPOCH + timedelta(microseconds=bookmark.last_observation)
+            start = min(until, now - timedelta(hours=settings.reread_hours))
         return hour_of(max(start, now - RETENTION))
 
     async def _stamp(self, now: datetime, proceed: Proceed) -> Stamp:

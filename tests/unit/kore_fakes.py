@@ -121,12 +121,13 @@ class MemoryHistory:
     def __init__(self, sender: MemorySender) -> None:
         self._sender = sender
         self.asked = 0
+        self.since: datetime | None = None
 
     async def statements(
         self, account: Account[Any], since: datetime, proceed: Proceed
     ) -> AsyncGenerator[Statement, None]:
         proceed()
-        self.asked += 1
+        self.asked, self.since = self.asked + 1, since
         for event in self._sender.usage:
             if event.account == account.name and event.received_at >= since:
                 for record in event.records:

@@ -17,7 +17,7 @@ from connectors.kore_counting import Chunk
 from connectors.kore_events import usage_record
 from connectors.kore_usage import UsageReader
 from connectors.publisher import always
-from connectors.values import utc_text
+from connectors.values import micros, utc_text
 from streams.errors import UnavailableError
 from streams.events import usage_events
 from streams.topics import USAGE_EVENTS
@@ -243,6 +243,27 @@ async def test_polls_that_count_again_replace_what_was_pushed_since(sweeping: Sw
     sweeping.restart()
     await sweeping.sweep(always)
     assert [record.semantics for record in sweeping.records.values()] == ["period_total"]
+
+
+async def test_what_pushes_were_to_bring_is_polled_where_polls_count_again(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bookmark claims only what was polled, though a start looks back no further than it needs to."""
+    monkeypatch.setenv("KORE_SECRET", "s")
+    await sweeping.sweep(always)
+    covered = len(sweeping.sender.coverage)
+    for _ in range(2):
+        sweeping.now += timedelta(days=5)
+        sweeping.restart(source="push", callback_secrets=["${KORE_SECRET}"])
+        await sweeping.sweep(always)
+    assert sweeping.history.since == NOW.replace(minute=0) + timedelta(days=5) - HOUR
+    assert sweeping.bookmark.covered_until == micros(NOW)
+    assert len(sweeping.sender.coverage) == covered
+    sweeping.kore.used = [used(start=MIDNIGHT + timedelta(days=3))]
+    sweeping.restart()
+    await sweeping.sweep(always)
+    assert MIDNIGHT + timedelta(days=3) in {record.start for record in sweeping.records.values()}
+    assert sweeping.bookmark.covered_until == micros(sweeping.now)
 
 
 class _Pages:
