@@ -6,10 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from connectors.backfill import REFRESH_S, Backfill
 from connectors.bookmarks import Bookmarks
@@ -21,6 +21,8 @@ from streams.connector_status import Kind, State, Trouble
 from streams.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
@@ -104,6 +106,8 @@ class Poller:
                 self.status.state = "stopped"
         if not running.cancelled():
             running.result()
+        elif not stop.is_set():
+            raise RuntimeError(f"account {self.status.account}: polling has ended though nobody stopped it")
 
     async def _run(self) -> None:
         while True:
@@ -113,7 +117,7 @@ class Poller:
                     if held is None:
                         self.status.state = "standby"
                     else:
-                        await self._bookmarks.refresh()
+                        await _unless_stopped(self._bookmarks.refresh())
                         await self._poll(held)
             except UnavailableError as error:
                 wait_s = self._failed(error)
@@ -124,15 +128,9 @@ class Poller:
             self.status.state, self.status.next_poll = "polling", None
             try:
                 held()
-                result = await self._job.sweep(held)
+                result = await _unless_stopped(self._job.sweep(held))
             except LeaseLostError:
                 raise
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                # Nobody stops us: aiokafka cancels who waits for a topic whose leader is not known yet.
-                wait_s = self._failed(UnavailableError("Kafka was not ready to be read"))
             except UnavailableError as error:
                 wait_s = self._failed(error)
             else:
@@ -150,7 +148,7 @@ class Poller:
             rest_s = REFRESH_S
             try:
                 held()
-                rest_s = 0.0 if await self._backfill.step(held) else REFRESH_S
+                rest_s = 0.0 if await _unless_stopped(self._backfill.step(held)) else REFRESH_S
                 failures = 0
             except LeaseLostError:
                 raise
@@ -187,6 +185,20 @@ class Poller:
         pause = min(RETRY_MAX_S, RETRY_S * float(2 ** min(failures - 1, 10))) * (0.5 + self._jitter() / 2)
         told = error.wait_s if isinstance(error, ProviderError) else None
         return max(pause, told or 0.0)
+
+
+async def _unless_stopped(work: Awaitable[T]) -> T:
+    """Await the work; a cancellation that nobody asked for is a failure like others.
+
+    aiokafka cancels who waits for a topic whose leader is not known yet.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise UnavailableError("Kafka was not ready to be read") from None
 
 
 def _trouble(error: UnavailableError, at: datetime) -> Trouble:
