@@ -8,7 +8,8 @@ key                             type     content
 ==============================  =======  ==========================================================
 `su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number)
 `su1:partition:{p}`             hash     `version` (last folded offset), `complete` (1 once all is there),
-                                         `stamp` (of the last write, which the next one must know)
+                                         `stamp` (of the last write, which the next one must know),
+                                         `filling` (of the last refill)
 `su1:tenants:{p}`               set      tenants that the partition's owner has written
 `su1:contexts:{tenant}`         hash     public id -> dimensions as JSON (`streams.cells.context_value`)
 `su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> the SIM's cells (rows of `CELL_BYTES`)

@@ -45,9 +45,17 @@ _DAYS_A_MONTH = 31
 _BEGIN_REFILL = """
 local held = redis.call('HMGET', KEYS[1], 'version', 'complete')
 if held[2] == '1' and tonumber(held[1] or '-1') > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'complete', '0', 'version', '-1', 'stamp', ARGV[2])
+redis.call('HSET', KEYS[1], 'complete', '0', 'version', '-1', 'stamp', ARGV[2], 'filling', ARGV[2])
 return 1
 """
+
+_FORGET = """
+if redis.call('HGET', KEYS[1], 'stamp') ~= ARGV[1] then return 0 end
+for at = 2, #KEYS do redis.call('UNLINK', KEYS[at]) end
+return 1
+"""
+
+_KEYS_A_CALL = 1000
 
 _END_REFILL = """
 local stamp = redis.call('HGET', KEYS[1], 'stamp')
@@ -79,6 +87,7 @@ class ReadModel:
         self._script = redis.register_script(FENCED)
         self._begin = redis.register_script(_BEGIN_REFILL)
         self._end = redis.register_script(_END_REFILL)
+        self._forget = redis.register_script(_FORGET)
         self._writer = secrets.token_hex(8)
         self._calls = 0
         self._left: dict[int, tuple[str, str]] = {}
@@ -126,7 +135,7 @@ class ReadModel:
         operations += minute_operations(state, touched)
         windows = sorted(state.windows(touched))
         grouped = state.rollups.grouped(windows)
-        operations += window_operations(grouped, state.version)
+        operations += window_operations(grouped, version)
         operations += reconciliation_operations(state.reconciling.compared(grouped))
         operations += reconciliation_operations(state.reconciling.compared_at(touched.places))
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
@@ -171,32 +180,37 @@ class ReadModel:
     async def begin_refill(self, partition: int, version: int) -> bool:
         """Tell readers that the partition's part is not whole, then forget it: it may hold vacated places.
 
-        Returns `False`, and does nothing, where a whole read model is further than `version`: then a newer
-        owner has written it.
+        Returns `False` where a newer owner has written, before or meanwhile: then nothing of that one goes.
         """
         stamp = self._stamp()
         if not await self._begin(keys=[keys.partition_key(partition)], args=[version, stamp]):
             return False
         self._left[partition] = stamp, stamp
         for member in await self._redis.smembers(keys.tenants_key(partition)):
-            tenant = _text(member)
-            members: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
-            hours = [int(member) for member in members]
-            for at in range(0, len(hours), 1000):
-                await self._redis.unlink(*(keys.cells_key(tenant, hour) for hour in hours[at : at + 1000]))
-            listed: list[Any] = await self._redis.zrange(keys.minutes_key(tenant), 0, -1)
-            if minutes := [keys.minute_key(tenant, int(member)) for member in listed]:
-                await self._redis.unlink(*minutes)
-            windows = (keys.windows_key(tenant, granularity) for granularity in GRANULARITIES)
-            others = (
-                keys.hours_key,
-                keys.minutes_key,
-                keys.coverage_key,
-                keys.contexts_key,
-                keys.reconciliation_key,
-            )
-            await self._redis.unlink(*(key(tenant) for key in others), *windows)
+            places = await self._places(_text(member))
+            for at in range(0, len(places), _KEYS_A_CALL):
+                part = [keys.partition_key(partition), *places[at : at + _KEYS_A_CALL]]
+                if not await self._forget(keys=part, args=[stamp]):
+                    return False
         return True
+
+    async def _places(self, tenant: str) -> list[str]:
+        """Return the keys of all that the read model has of a tenant; the lists of others come last."""
+        hours: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
+        minutes: list[Any] = await self._redis.zrange(keys.minutes_key(tenant), 0, -1)
+        others = (
+            keys.hours_key,
+            keys.minutes_key,
+            keys.coverage_key,
+            keys.contexts_key,
+            keys.reconciliation_key,
+        )
+        return [
+            *(keys.cells_key(tenant, int(hour)) for hour in hours),
+            *(keys.minute_key(tenant, int(minute)) for minute in minutes),
+            *(keys.windows_key(tenant, granularity) for granularity in GRANULARITIES),
+            *(key(tenant) for key in others),
+        ]
 
     async def end_refill(self, partition: int) -> bool:
         """Tell readers that the partition's part is whole, if Redis still has all that was written since.

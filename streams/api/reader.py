@@ -74,11 +74,13 @@ def connect_redis(url: str) -> Redis:
 
 
 _LACKING: Final = """
-local partitions, lacking = tonumber(redis.call('HGET', KEYS[1], 'partitions') or '0'), 0
+local partitions, lacking, fillings = tonumber(redis.call('HGET', KEYS[1], 'partitions') or '0'), 0, {}
 for partition = 0, partitions - 1 do
-  if redis.call('HGET', ARGV[1] .. partition, 'complete') ~= '1' then lacking = lacking + 1 end
+  local held = redis.call('HMGET', ARGV[1] .. partition, 'complete', 'filling')
+  if held[1] ~= '1' then lacking = lacking + 1 end
+  fillings[#fillings + 1] = held[2] or ''
 end
-return {partitions, lacking}
+return {partitions, lacking, table.concat(fillings, ' ')}
 """
 """Looks at all marks with one command, because each answer asks twice."""
 
@@ -88,7 +90,7 @@ class Reader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self.store = Store(redis, self._require_complete)
+        self.store = Store(redis, self.complete)
         self._lacking = redis.register_script(_LACKING)
         self._partitions = 0
 
@@ -126,10 +128,14 @@ class Reader:
 
     @asynccontextmanager
     async def complete(self) -> AsyncIterator[None]:
-        """Frame reads that must not be partial. Raises `RebuildingError` when the model is not complete."""
-        await self._require_complete()
+        """Frame reads that must not be partial.
+
+        Raises `RebuildingError` when the model is not complete, or was filled anew in between.
+        """
+        before = await self._filled()
         yield
-        await self._require_complete()
+        if await self._filled() != before:
+            raise RebuildingError("the read model was filled anew meanwhile")
 
     async def coverage(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the coverage of the tenant's accounts, by account."""
@@ -153,11 +159,13 @@ class Reader:
             found |= {place: orjson.loads(value) for place, value in given if value is not None}
         return found
 
-    async def _require_complete(self) -> None:
+    async def _filled(self) -> bytes:
+        """Return by which refills the model is complete. Raises `RebuildingError` when it is not."""
         with unavailable():
-            partitions, lacking = await self._lacking([META], [partition_key(0)[:-1]])
+            partitions, lacking, fillings = await self._lacking([META], [partition_key(0)[:-1]])
         if missing := _missing(partitions, lacking):
             raise RebuildingError(missing)
+        return bytes(fillings)
 
 
 def _missing(partitions: int, lacking: int) -> str | None:

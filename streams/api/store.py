@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -100,12 +100,12 @@ class Hour:
 class Store:
     """Reads one Redis; every method raises `UnavailableError` while it does not answer.
 
-    `require_complete` raises where the read model is not complete.
+    `complete` frames reads that must not be partial.
     """
 
-    def __init__(self, redis: Redis, require_complete: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, redis: Redis, complete: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         self._redis = redis
-        self._require_complete = require_complete
+        self._complete = complete
         self._hours = redis.register_script(_HOURS)
         self._cells = redis.register_script(_CELLS)
         self._catalogues: dict[str, Catalogue] = {}
@@ -158,10 +158,10 @@ class Store:
             return
         found: dict[int, Active] = {}
         places = hours_key(tenant), cells_key(tenant, 0)[:-1]
-        for first, end in _runs([hour.number for hour in hours], stale):
-            async for part in self._slices(tenant, places, first, end, None, catalogue):
-                found |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
-        await self._require_complete()
+        async with self._complete():
+            for first, end in _runs([hour.number for hour in hours], stale):
+                async for part in self._slices(tenant, places, first, end, None, catalogue):
+                    found |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
         for number, hour in stale.items():
             hour.active = found.get(number) or _active(catalogue, np.zeros(0, np.int64))
             hour.row = None

@@ -19,6 +19,7 @@ from streams import keys
 from streams.api.reader import Reader
 from streams.api.serve import run
 from streams.errors import ConfigError, RebuildingError
+from streams.readmodel import ReadModel as Writer
 from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of, settings
 from tests.waiting import wait_until
 
@@ -101,6 +102,20 @@ async def test_a_model_that_is_emptied_while_it_is_read_gives_no_number(redis: R
             assert not await reader.store.hours("acme", 0, 2**31)
 
     with pytest.raises(RebuildingError, match="empty"):
+        await read()
+
+
+async def test_a_model_that_is_filled_anew_while_it_is_read_gives_no_number(redis: Redis) -> None:
+    """A refill may begin and end between the two looks."""
+    await filled(redis)
+    reader, writer = Reader(redis), Writer(redis, aggregate_months=18)
+
+    async def read() -> None:
+        async with reader.complete():
+            assert await writer.begin_refill(0, 7)
+            assert await writer.end_refill(0)
+
+    with pytest.raises(RebuildingError, match="filled anew"):
         await read()
 
 
