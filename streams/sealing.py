@@ -15,7 +15,7 @@ from streams.archive import Archived, pack, unpack
 from streams.blocks import Write
 from streams.index import U64
 from streams.rollups import split
-from streams.seals import PREFIX, Seal, Stale, day_of, month_of
+from streams.seals import Seal, Stale, day_of, month_of, names_of
 from streams.staging import Replacement
 from streams.state import PartitionState
 from streams.sums import Matrix, summed
@@ -87,7 +87,8 @@ class Sealing:
         writes: list[Write] = []
         for tenant, until in self._until.items():
             seal = state.seals.of(tenant)
-            before, seal.snapshot, seal.until = seal.snapshot, self.stamp, until
+            before = names_of(tenant, seal)
+            seal.snapshot, seal.until = self.stamp, until
             for day, places in offsets.items():
                 if day.tenant != tenant:
                     continue
@@ -97,9 +98,10 @@ class Sealing:
             self._expire(tenant, seal)
             for account, start, stamp, count, _ in seal.take_stale():
                 self.dropped.append((Day(tenant, account, start), stamp, count))
-            writes.append((f"{PREFIX}{tenant}/{self.stamp}", seal.dumps()))
-            if before:
-                state.superseded([(f"{PREFIX}{tenant}/{before}", None)])
+            pieces = seal.dumps()
+            seal.pieces = len(pieces)
+            writes += zip(names_of(tenant, seal), pieces, strict=True)
+            state.superseded((name, None) for name in before)
             state.superseded(state.retire(tenant))
         for replacement in self._replacements:
             state.superseded(replacement.superseded)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 import zstandard
 
+from streams.events import MAX_BYTES
 from streams.sums import WIDTH
 from streams.windows import hour_start, window_start
 
@@ -54,7 +55,9 @@ class Seal:
     until: int = 0
     """Hours below this number are frozen: their cells lie in the archive alone."""
     snapshot: str = ""
-    """Stamp of the changelog record that holds `days` and `months`, if there is one."""
+    """Stamp of the changelog records that hold `days` and `months`, if there are any."""
+    pieces: int = 0
+    """How many those are."""
     pins: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of backfills that are under way: where sealing stood when they began, and the newest receipt then."""
     days: dict[Place, tuple[str, list[int]]] = field(default_factory=dict)
@@ -85,20 +88,25 @@ class Seal:
         else:
             self.months.pop((month, group), None)
 
-    def dumps(self) -> bytes:
-        """Encode days, months and stale pieces for the changelog."""
+    def dumps(self) -> list[bytes]:
+        """Encode days, months and stale pieces for the changelog, cut below Kafka's limit for a message."""
         days = [[*place, *pieces] for place, pieces in sorted(self.days.items())]
         months = [[month, group, measures] for (month, group), measures in self.months.items()]
         body = orjson.dumps([days, months, [list(each) for each in self.stale]])
-        # Eighteen months of many accounts must stay below Kafka's limit for a message.
-        return zstandard.compress(body, 3)
+        packed = zstandard.compress(body, 3)
+        return [packed[at : at + MAX_BYTES] for at in range(0, len(packed), MAX_BYTES)]
 
-    def loads(self, value: bytes) -> None:
+    def loads(self, pieces: Iterable[bytes]) -> None:
         """Undo `dumps`."""
-        days, months, stale = orjson.loads(zstandard.decompress(value))
+        days, months, stale = orjson.loads(zstandard.decompress(b"".join(pieces)))
         self.stale = [Stale(*each) for each in stale]
         self.days = {(account, day): (stamp, offsets) for account, day, stamp, offsets in days}
         self.months = {(month, tuple(group)): measures for month, group, measures in months}
+
+
+def names_of(tenant: str, seal: Seal) -> list[str]:
+    """Return the names of the changelog records that hold a seal's days and months."""
+    return [f"{PREFIX}{tenant}/{seal.snapshot}/{number}" for number in range(seal.pieces)]
 
 
 class Seals:
@@ -161,7 +169,7 @@ class Seals:
         self._of = {}
         for tenant, (newest, until, snapshot, pins) in held.items():
             self._of[tenant] = Seal(
-                newest, until, snapshot, {run: (until, since) for run, (until, since) in pins.items()}
+                newest, until, snapshot, pins={run: (until, since) for run, (until, since) in pins.items()}
             )
 
 

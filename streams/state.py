@@ -83,7 +83,7 @@ class PartitionState:
         self.writer = writer
         self._versions = Versions(writer, began)
         self._others: set[str] = set()
-        self._snapshots: dict[tuple[str, str], bytes] = {}
+        self._snapshots: dict[tuple[str, str], dict[int, bytes]] = {}
         self._replacements: list[Replacement] = []
         self._tombstones = Tombstones()
         self._live = False
@@ -250,11 +250,12 @@ class PartitionState:
             for each in waiting:
                 self.load(*each)
         elif name.startswith(_SEALED):
-            tenant, _, stamp = name.removeprefix(_SEALED).partition("/")
+            tenant, stamp, number = name.removeprefix(_SEALED).rsplit("/", 2)
+            pieces = self._snapshots.setdefault((tenant, stamp), {})
             if value is None:
-                self._snapshots.pop((tenant, stamp), None)
+                pieces.pop(int(number), None)
             else:
-                self._snapshots[tenant, stamp] = value
+                pieces[int(number)] = value
         elif name.startswith(_STAGED):
             if not self.staging.load(name, value):
                 self._waiting.append((name, value or b""))
@@ -281,7 +282,9 @@ class PartitionState:
         for tenant in self.seals.tenants():
             seal = self.seals.of(tenant)
             if seal.snapshot:
-                seal.loads(self._snapshots[tenant, seal.snapshot])
+                pieces = self._snapshots[tenant, seal.snapshot]
+                seal.pieces = len(pieces)
+                seal.loads(pieces[number] for number in range(seal.pieces))
             # Old blocks speak of sealed hours too: what they said counts by way of the archive alone.
             keys, measured = self.rollups.seal(tenant, seal.until)
             self.rollups.add_to_months(keys, -measured)
@@ -292,8 +295,9 @@ class PartitionState:
         self._coverage.save_all()
         stale = self._others - self._versions.recent()
         stale |= {
-            f"{_SEALED}{tenant}/{stamp}"
-            for tenant, stamp in self._snapshots
+            f"{_SEALED}{tenant}/{stamp}/{number}"
+            for (tenant, stamp), pieces in self._snapshots.items()
+            for number in pieces
             if stamp != self.seals.of(tenant).snapshot
         }
         self._tombstones.add_later((name, None) for name in sorted(stale))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.events import CoverageEvent, UsageEvent
+from streams.seals import names_of
 from streams.usage import UsageRecord
 from streams.windows import GRANULARITIES, window_start
 from tests.oracle import BASE, Oracle, Sums, event, usage
@@ -223,6 +224,31 @@ def test_a_correction_of_a_sealed_hour_is_a_dead_letter_and_its_replay_is_none()
     worker.fold(0, first)
     worker.flush()
     assert worker.rejected == []
+
+
+def test_what_says_where_sealed_days_lie_comes_in_records_that_kafka_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And comes back whole; what is superseded goes, piece by piece."""
+    monkeypatch.setattr("streams.seals.MAX_BYTES", 100)
+    chance = random.Random(2)
+    kept = Kept()
+    worker = Worker(kept)
+    for day in range(60):
+        start = START + day * DAY
+        records = [statement(chance, f"{day}:{number}", start) for number in range(20)]
+        worker.fold(day, event(*records, received_at=start + HOUR))
+        worker.flush()
+    seal = worker.state.seals.of("acme")
+    pieces = {name: value for name, value in kept.changelog.items() if name.startswith("sealed/")}
+    assert set(names_of("acme", seal)) <= set(pieces)
+    assert seal.pieces > 3
+    # What the last sealing superseded goes with the next flush.
+    assert len(pieces) < 3 * seal.pieces
+    assert all(len(value) <= 100 for value in pieces.values())
+    again = Worker(kept)
+    again.state.recovered()
+    assert again.state.seals.of("acme") == seal
 
 
 @pytest.mark.parametrize("kill", range(12))
