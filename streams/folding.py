@@ -65,7 +65,7 @@ Output = tuple[Window, Message]
 class Gathered:
     """Events folded in but not yet durable, and what they touched."""
 
-    events: list[EventT[Any]] = field(default_factory=list)
+    events: list[tuple[EventT[Any], PartitionState]] = field(default_factory=list)
     states: dict[int, PartitionState] = field(default_factory=dict)
     letters: list[Message] = field(default_factory=list)
     records: int = 0
@@ -130,8 +130,8 @@ class Folding:
     def _fold_event(self, event: EventT[Any]) -> None:
         message = event.message
         gathered = self._gathered
-        gathered.events.append(event)
         state = self.states.state_of(message.partition)
+        gathered.events.append((event, state))
         gathered.states[message.partition] = state
         kind = header(_headers(message.headers), "ce_type")
         value = message.value or b""
@@ -179,7 +179,7 @@ class Folding:
         self._gathered.letters.append(letter)
 
     def _ask(self, partition: int, state: PartitionState) -> None:
-        self._gathered.states.setdefault(partition, state)
+        self._gathered.states[partition] = state
         self._wake.set()
 
     async def run(self) -> None:
@@ -243,8 +243,12 @@ class Folding:
                 die("a flush failed", error)
 
     async def _merged(self) -> Gathered:
-        for partition, state in sorted(self._gathered.states.items()):
-            await self.projection.meet(partition, state)
+        met: dict[int, PartitionState] = {}
+        # More may be gathered meanwhile.
+        while unmet := {p: s for p, s in self._gathered.states.items() if met.get(p) is not s}:
+            for partition, state in sorted(unmet.items()):
+                await self.projection.meet(partition, state)
+            met |= unmet
         # Step 1.
         for state in self._gathered.states.values():
             for lost in state.merge():
@@ -316,8 +320,9 @@ class Folding:
                 await self._save(batch.partition, [state.behind()])
 
         # Step 5.
-        for event in gathered.events:
-            if event.message.partition not in lost:
+        for event, state in gathered.events:
+            # What was taken by a state that was lost since comes again, and its successor takes it.
+            if states.get(event.message.partition) is state:
                 event.ack()
 
     def _day_outputs(self, day: SealedDay, version: int) -> Iterator[Output]:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from streams import topics
 from streams.days import SealedDay
-from streams.errors import ConfigError
+from streams.errors import ConfigError, UnavailableError
 from streams.history import History
 from streams.readmodel import Batch, ReadModel
 from streams.state import PartitionState
@@ -127,6 +127,8 @@ class Projection:
                 die(str(error))
             except (RedisError, OSError) as error:
                 self._note(error)
+            except UnavailableError as error:
+                logger.warning("the read model is not filled yet: %s", error)
             await asyncio.sleep(CHECK_SECONDS)
 
     async def _check(self, partition: int) -> None:

@@ -232,7 +232,8 @@ class WindowTable(_DirectTable):
         """Drop stale windows and leave a tombstone for each; returns how many."""
         latest = time.time() if now is None else now
         pending: list[Awaitable[Any]] = []
-        for partition, ends in self._index.items():
+        # A flush or a rebalance may bring or take partitions meanwhile.
+        for partition, ends in list(self._index.items()):
             for end in [end for end in ends if self._calendar.stale(end, latest)]:
                 for key in ends.pop(end):
                     self.data.pop(key, None)

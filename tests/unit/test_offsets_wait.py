@@ -239,6 +239,18 @@ async def test_a_dead_letter_is_durable_before_the_state_that_forgets_its_cause(
     assert bench.acknowledged == [0, 1]
 
 
+async def test_what_a_lost_state_took_is_not_acknowledged_in_its_successors_name(bench: Bench) -> None:
+    """The partition went and came back between two flushes: the event comes again."""
+    await bench.fold(event(usage("cdr:1")).message())
+    bench.folding.states.drop(0)
+    await bench.fold(event(usage("cdr:1")).message())
+    flush = asyncio.create_task(bench.folding.flush())
+    while not flush.done():
+        await settle()
+        bench.producer.acknowledge(*bench.producer.to(""))
+    assert bench.acknowledged == [0]
+
+
 async def test_a_changelog_that_fails_ends_the_process_and_not_the_offset(bench: Bench) -> None:
     """The restart reads the events again; going on would let the offset pass a hole."""
     await bench.fold(event(usage()).message())
