@@ -86,7 +86,9 @@ class Reconciling:
             for account in sorted(known):
                 place = Place(tenant, account, granularity, start)
                 stated = self._totals.stated(place)
-                yield Compared(place, comparison(place, ours.get(place, {}), stated), bool(stated))
+                yield Compared(
+                    place, comparison(place, ours.get(place, {} if stated else None), stated), bool(stated)
+                )
 
     def compared_at(self, places: Iterable[Place]) -> Iterator[Compared]:
         """Compare at places whose windows no usage has touched."""

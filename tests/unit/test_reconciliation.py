@@ -221,7 +221,7 @@ def test_each_account_and_service_is_compared_apart() -> None:
     }
     assert found == {
         ("main", "day"): (0, 100, 0),
-        ("main", "month"): (0, None, 0),
+        ("main", "month"): (None, None, None),
         ("other", "day"): (40, None, 5),
         ("other", "month"): (40, None, 5),
     }
