@@ -181,6 +181,12 @@ def _items(order: ExportOrder) -> tuple[tuple[str, str], ...]:
         for name in PAGING
         if name in order.question
     ]
+    # As it would stand in a URL, an empty array is no filter at all.
+    faults += [
+        Fault(name, "invalid-value", "an array of at least one value", "[]", f"leave {name} out for all")
+        for name, values in order.question.items()
+        if values == []
+    ]
     if faults:
         raise InvalidQuestionError(faults)
     return tuple(

@@ -6,6 +6,7 @@ from typing import Final
 
 from streams.api.export_files import FORMATS, MEDIA_TYPES
 from streams.api.export_jobs import KINDS
+from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.limits import COST
 from streams.api.openapi import (
     FORBIDDEN,
@@ -60,7 +61,7 @@ _VALUE: Final[Json] = {
     "anyOf": [
         {"type": "string"},
         {"type": "integer"},
-        {"type": "array", "items": {"type": "string"}, "maxItems": 100},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_FILTER_VALUES},
     ]
 }
 ORDER: Final[Json] = {

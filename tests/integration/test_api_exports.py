@@ -327,6 +327,8 @@ async def test_a_tenant_has_so_many_exports_at_a_time(redis: Redis, redis_url: s
         (b'{"kind": "usage", "question": {"granularity": "week"}}', "granularity"),
         (b'{"kind": "usage", "question": {"cursor": "x"}}', "cursor"),
         (b'{"kind": "usage", "question": {"limit": 5}}', "limit"),
+        (b'{"kind": "usage", "question": {"sim": []}}', "sim"),
+        (b'{"kind": "bundles", "question": {"status": []}}', "status"),
         (b" " * 300_000, "body"),
     ],
     ids=lambda value: str(value)[:40],
