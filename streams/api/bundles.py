@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI
@@ -82,9 +83,9 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             found = await wanted_bundles(seen, listing)
         behind = listing.after
         views = [
-            ((item.account, item.id), thing_view(item))
-            for item in found
-            if behind is None or (item.account, item.id) > behind
+            (each.place, thing_view(each.item, each.tenure))
+            for each in found
+            if behind is None or each.place > behind
         ]
         return collection(request, "bundles", listing, views)
 
@@ -95,11 +96,11 @@ def add_bundles(app: FastAPI, service: Service) -> None:
         async with seen.reader.complete():
             instances = await _instances(seen)
             found = await _bundles(seen, instances)
-        named = [item for item in found if name in _names(item) and account in (None, item.account)]
-        wanted = only_thing("bundle", named)
+        named = [each for each in found if name in _names(each.item) and account in (None, each.item.account)]
+        wanted = only_thing("bundle", [each.item for each in named])
         own = [thing_view(each.item, each.tenure) for each in instances if _is_of(each.item, wanted)]
-        body = {"bundle": thing_view(wanted), "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)}
-        return answer(body)
+        view = thing_view(wanted, named[0].tenure)
+        return answer({"bundle": view, "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)})
 
     @app.get("/v1/bundle-instances", response_model=BundleInstancesAnswer, **BUNDLE_INSTANCES)
     async def bundle_instances(request: Request) -> Response:
@@ -116,9 +117,9 @@ def add_bundles(app: FastAPI, service: Service) -> None:
         return collection(request, "bundle_instances", listing, views)
 
 
-async def wanted_bundles(seen: Visit, listing: Listing) -> list[Item]:
+async def wanted_bundles(seen: Visit, listing: Listing) -> list[Belonging]:
     """Return the tenant's bundles that pass the question's filters, by account and id."""
-    return [item for item in await _bundles(seen, await _instances(seen)) if _passes(listing, item)]
+    return [each for each in await _bundles(seen, await _instances(seen)) if _passes(listing, each.item)]
 
 
 async def wanted_instance(seen: Visit, listing: Listing) -> Callable[[Item], bool]:
@@ -140,17 +141,22 @@ async def _instances(seen: Visit) -> list[Belonging]:
     return await belongings(seen, "bundle-instance", lambda _: True)
 
 
-async def _bundles(seen: Visit, instances: list[Belonging]) -> list[Item]:
-    """Return the bundles that the tenant may see, by account and id."""
+async def _bundles(seen: Visit, instances: list[Belonging]) -> list[Belonging]:
+    """Return the bundles that the tenant may see, by account and id.
+
+    A bundle of a shared account is the tenant's by the SIM that had it first.
+    """
     found = []
     for account in sorted({*seen.whole, *(each.item.account for each in instances)}):
         own = [each for each in instances if each.item.account == account]
         places = [(account, id_) for id_ in await seen.reader.ids(account, "bundle")]
-        found += [
-            item
-            for item in (await seen.reader.items("bundle", places)).values()
-            if account in seen.whole or any(_shows(each, item) for each in own)
-        ]
+        for item in (await seen.reader.items("bundle", places)).values():
+            if account in seen.whole:
+                found.append(Belonging(item, None))
+                continue
+            since = [(at, each.held) for each in own if (at := _since(each, item)) is not None]
+            if since:
+                found.append(Belonging(item, min(since, key=itemgetter(0))[1]))
     return found
 
 
@@ -159,15 +165,15 @@ async def _wanted(seen: Visit, listing: Listing) -> list[Item] | None:
     if "bundle_id" not in listing.filters:
         return None
     found = await _bundles(seen, await _instances(seen))
-    return [item for item in found if not listing.filters["bundle_id"].isdisjoint(_names(item))]
+    wanted = listing.filters["bundle_id"]
+    return [each.item for each in found if not wanted.isdisjoint(_names(each.item))]
 
 
-def _shows(instance: Belonging, bundle: Item) -> bool:
-    return (
-        _is_of(instance.item, bundle)
-        and instance.held is not None
-        and instance.held.tenure.saw(bundle.observed_at)
-    )
+def _since(instance: Belonging, bundle: Item) -> datetime | None:
+    """Return from when on the bundle was the tenant's by this instance, `None` if it never was."""
+    if instance.tenure is None or not _is_of(instance.item, bundle):
+        return None
+    return instance.tenure.since(bundle.observed_at)
 
 
 def _is_of(instance: Item, bundle: Item) -> bool:

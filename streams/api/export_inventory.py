@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from streams.api.belongings import all_belongings
+from streams.api.belongings import Belonging, all_belongings
 from streams.api.bundles import BUNDLE_FILTERS, INSTANCE_FILTERS, wanted_bundles, wanted_instance
 from streams.api.endpoints import FILTERS, wanted_endpoint
 from streams.api.export_files import Format, Rows
@@ -19,11 +19,10 @@ from streams.api.inventory_views import ThingView, thing_view
 from streams.api.listing import Form, Listing, parse_listing
 from streams.api.service import Service
 from streams.api.visits import Visit, visit_of
-from streams.inventory import Item
 
 _COLUMNS: Final = tuple(ThingView.model_fields)
 
-Find = Callable[[Visit, Listing], AsyncIterator[list[Item]]]
+Find = Callable[[Visit, Listing], AsyncIterator[list[Belonging]]]
 
 
 def read_bundles(
@@ -62,7 +61,7 @@ def _reading(
         seen = await visit_of(service, tenant)
         async with seen.reader.complete():
             async for found in find(seen, listing):
-                views = [thing_view(item) for item in found]
+                views = [thing_view(each.item, each.tenure) for each in found]
                 text = _csv(map(_line, views)) if format_ == "csv" else b",\n".join(map(orjson.dumps, views))
                 yield Rows(len(views), text)
 
@@ -73,19 +72,18 @@ def _nothing(_accounts: Accounts) -> dict[str, Any]:
     return {}
 
 
-async def _bundles(seen: Visit, listing: Listing) -> AsyncIterator[list[Item]]:
+async def _bundles(seen: Visit, listing: Listing) -> AsyncIterator[list[Belonging]]:
     yield await wanted_bundles(seen, listing)
 
 
-async def _instances(seen: Visit, listing: Listing) -> AsyncIterator[list[Item]]:
+async def _instances(seen: Visit, listing: Listing) -> AsyncIterator[list[Belonging]]:
     passes = await wanted_instance(seen, listing)
     async for found in all_belongings(seen, "bundle-instance", passes):
-        yield [each.item for each in found]
+        yield found
 
 
-async def _endpoints(seen: Visit, listing: Listing) -> AsyncIterator[list[Item]]:
-    async for found in all_belongings(seen, "endpoint", wanted_endpoint(listing)):
-        yield [each.item for each in found]
+def _endpoints(seen: Visit, listing: Listing) -> AsyncIterator[list[Belonging]]:
+    return all_belongings(seen, "endpoint", wanted_endpoint(listing))
 
 
 def _line(view: Mapping[str, Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -20,7 +21,8 @@ from streams.api.limits import HEADERS
 from streams.api.sims import SimsAnswer
 from streams.iccid import luhn_digit
 from streams.inventory import Place
-from tests.integration.api_kit import ACCOUNTS, SIMS, ReadModel, app_of, bearer, cell, client_of
+from tests.integration.api_kit import ACCOUNTS, SIMS, ReadModel, app_of, bearer, cell, client_of, settings
+from tests.integration.export_kit import Setting
 from tests.integration.inventory_kit import Copy, day, owner, thing
 
 COLLECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -283,6 +285,38 @@ async def test_a_bundle_with_its_instances(acme: httpx.AsyncClient) -> None:
         found = BundleAnswer.model_validate_json((await acme.get(f"/v1/bundles/{name}")).content)
         assert (found.bundle.id, [each.id for each in found.instances]) == ("b1", ["i1", "i2"])
         assert (found.bundle.status, found.instance_count) == ("Active", 2)
+
+
+@pytest.mark.parametrize("kind", ["bundles", "instances", "endpoints"])
+async def test_what_a_tenant_reads_begins_with_its_time(
+    copy: Copy, redis: Redis, redis_url: str, acme: httpx.AsyncClient, kind: str
+) -> None:
+    """What was listed before a SIM came is the tenant's since then, in collections, alone and in exports."""
+    path = {"bundles": "/v1/bundles", "instances": "/v1/bundle-instances", "endpoints": "/v1/endpoints"}[kind]
+    instance = {"bundle_moniker": "small", "status_name": "Active"}
+    await copy.put(
+        owner(MOVED, "zebra", ("acme", day(10))),
+        owner(MINE, "zebra", ("acme", day(15))),
+        thing("sim", MOVED),
+        thing("sim", MINE),
+        thing("endpoint", "e1", at=2, sim=MOVED),
+        thing("bundle", "b1", at=3, ids={"moniker": "small"}),
+        thing("bundle-instance", "i1", at=4, sim=MINE, details=instance),
+        thing("bundle-instance", "i2", at=4, sim=MOVED, details=instance),
+    )
+    expected = {"b1": day(10), "e1": day(10), "i1": day(15), "i2": day(10)}
+    listed = (await acme.get(path)).json()[COLLECTIONS[path][0]]
+    assert {view["id"]: datetime.fromisoformat(view["observed_at"]) for view in listed} == {
+        name: at for name, at in expected.items() if name[0] == kind[0]
+    }
+    setting = Setting(redis, settings(redis_url, accounts=ACCOUNTS))
+    async with client_of(setting.app, bearer("acme")) as api:
+        job = await api.post("/v1/exports", json={"kind": kind, "format": "json"})
+        await setting.worker().step()
+        done = (await api.get(job.headers["location"])).json()
+        assert (await api.get(done["url"])).json() == listed
+        if kind == "bundles":
+            assert [(await api.get("/v1/bundles/b1")).json()["bundle"]] == listed
 
 
 async def test_instances_by_time(copy: Copy, acme: httpx.AsyncClient) -> None:
