@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +10,7 @@ from streams.api.abilities import unsupported_by
 from streams.api.answers import UsageAnswer, next_cursor, usage_answer
 from streams.api.conditional import conditional
 from streams.api.filters import Dimension
+from streams.api.next_link import next_link
 from streams.api.pages import read_page
 from streams.api.problems import problem
 from streams.api.query import parse_usage_query
@@ -56,10 +55,8 @@ async def _usage(request: Request, service: Service, fixed: tuple[Dimension, str
             return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
         page = await read_page(service.reader, query, now)
     lacking = unsupported_by(query, accounts, service.abilities)
-    headers = {}
-    if (cursor := next_cursor(query, page)) is not None:
-        following = [*(item for item in items if item[0] != "cursor"), ("cursor", cursor)]
-        headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
+    cursor = next_cursor(query, page)
+    headers = {} if cursor is None else next_link(request, cursor)
     if not wants_csv(request.headers.get("accept", "")):
         body = usage_answer(query, page, accounts, trusting, lacking)
         return conditional(request, tenant, body, "application/json", headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from starlette.responses import Response
 from streams.api.inventory_reader import InventoryReader
 from streams.api.inventory_views import Held
 from streams.api.listing import Listing
+from streams.api.next_link import next_link
 from streams.api.parameters import gathered, unexpected
 from streams.api.problems import AmbiguousError, UnknownError
 from streams.api.ranges import Fault, InvalidQuestionError
@@ -59,9 +59,7 @@ def collection(
     cursor = listing.cursor(page[-1][0]) if len(found) > len(page) else None
     response = answer({name: [view for _, view in page], "next": cursor})
     if cursor is not None:
-        items = request.query_params.multi_items()
-        following = [*(item for item in items if item[0] != "cursor"), ("cursor", cursor)]
-        response.headers["Link"] = f'<{request.url.path}?{urlencode(following)}>; rel="next"'
+        response.headers.update(next_link(request, cursor))
     return response
 
 

@@ -7,6 +7,7 @@ import csv
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -176,6 +177,21 @@ async def test_pages_in_a_zone(model: ReadModel, api: httpx.AsyncClient) -> None
     assert [*rows_of(first), *rows_of(second)][:4] == whole[:4]
     cursor = first.json()["next"]
     assert (await api.get(f"/v1/usage?{question}&cursor={cursor}")).status_code == 422
+
+
+@pytest.mark.parametrize("tag", ["日本", "50%", "a b", "a>b", "a/b?c=d#e", "%41", "//", "ü"])
+async def test_pages_of_a_name_with_any_letters(model: ReadModel, api: httpx.AsyncClient, tag: str) -> None:
+    """The link to the next page is ASCII, and leads to the same name."""
+    days = ("2026-11-18", "2026-11-19", "2026-11-20")
+    await model.put("acme", [(f"{day}T05:00", of(cell(0, 7), tags=(tag,), endpoint=tag)) for day in days])
+    for noun in ("tags", "endpoints"):
+        url = f"/v1/{noun}/{quote(tag, safe='')}/usage?from=2026-11-01&limit=1&rat="
+        found: list[dict[str, Any]] = []
+        while url:
+            response = await api.get(url)
+            found += rows_of(response)
+            url = response.links.get("next", {}).get("url", "")
+        assert [row["start"][:10] for row in found] == list(days)
 
 
 async def test_final_or_not(model: ReadModel, redis: Redis, redis_url: str) -> None:
