@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,11 +24,11 @@ from connectors.emnify_stats import (
     usage_record,
 )
 from connectors.emnify_totals import EmnifyTotals
-from connectors.history import Statement, newest
+from connectors.history import Statement
 from connectors.http import ProviderError
 from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
-from connectors.sweeping import Sweeping
+from connectors.sweeping import Sweeping, is_total, take_back
 from connectors.values import EPOCH, raw_row
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
@@ -48,12 +50,18 @@ class _Reading:
     end: datetime
     minutes: Minutes
     """Parts of those days that are known."""
+    pushed: dict[str, list[Statement]]
+    """What pushes have told of each SIM, which its days replace."""
     run: str | None = None
-    """The backfill that reads, which tells everything and retracts nothing."""
+    """The backfill that reads, which tells everything and retracts nothing but pushes."""
     sims: int = 0
     changed: int = 0
     read: list[Seen] = field(default_factory=list)
     """What the batch at hand is to be remembered by, once Kafka has it."""
+
+    def covers(self, start: datetime) -> bool:
+        """Whether what starts then lies in the days that are read."""
+        return self.first <= start < self.end
 
 
 class EmnifyPoll(Sweeping[EmnifySettings]):
@@ -63,6 +71,9 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = api or EmnifyApi(account, toolbox.http)
         self._minutes = Minutes()
+        self._pushed: dict[str, list[Statement]] = {}
+        self._recollects = False
+        """Whether Kafka was asked what was published before this process."""
         portion = int(account.settings.poll_interval_s)
         self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
 
@@ -74,12 +85,13 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         now, alone = self._toolbox.clock(), self._alone
         first, end_of_today = self._first(now), _midnight(now) + DAY
         observation = await self._reserve(now, proceed)
-        reading = _Reading(observation, now, first, end_of_today, self._minutes)
         self._changes.forget_before(first)
         self._minutes.forget_before(first)
-        if not alone:
-            await self._recall(first, proceed)
+        if not (alone and self._recollects):
+            await self._recall(min(first, self._reread_from(now)), proceed)
             self._recalled()
+            self._recollects = True
+        reading = _Reading(observation, now, first, end_of_today, self._minutes, self._pushed)
         async for page in self._api.sims():
             await self._toolbox.inventory.observe(self._account, seen_sims(page), now, proceed)
             for item in page:
@@ -111,14 +123,12 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
 
     async def backfill(self, low: datetime, high: datetime, run: str, proceed: Proceed) -> int:
         """Publish every SIM's days of `[low, high)`; returns how many records that were."""
-        now, first_ever = self._toolbox.clock(), self._toolbox.bookmarks.get(self.account) is None
+        now = self._toolbox.clock()
         observation = await self._reserve(now, proceed)
-        if first_ever:
-            # What a backfill publishes is not remembered here: the first sweep is to ask Kafka for it.
-            self._observed = None
+        known = await self._published(low, proceed)
         minutes = Minutes()
-        minutes.recall(each.record for each in await self._published(low, proceed))
-        reading = _Reading(observation, now, low, high, minutes, run)
+        minutes.recall(each.record for each in known)
+        reading = _Reading(observation, now, low, high, minutes, _pushed(known), run)
         async for page in self._api.sims():
             for item in page:
                 await self._read(item, reading, proceed)
@@ -130,23 +140,25 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         if until is None:
             return _midnight(now) - (settings.history_days - 1) * DAY
         covered = EPOCH + timedelta(microseconds=until)
-        return min(_midnight(covered), _midnight(now) - (settings.reread_days - 1) * DAY)
+        return min(_midnight(covered), self._reread_from(now))
+
+    def _reread_from(self, now: datetime) -> datetime:
+        return _midnight(now) - (self._account.settings.reread_days - 1) * DAY
 
     async def _recall(self, since: datetime, proceed: Proceed) -> None:
         """Learn from Kafka what was published of these days by another process."""
         self._changes.clear()
         self._minutes.clear()
         known = await self._published(since, proceed)
-        self._changes.remember(seen_in(each.record) for each in known if not each.record.retracted)
+        live = [each for each in known if not each.record.retracted]
+        self._changes.remember(seen_in(each.record) for each in live if is_total(each.record))
         self._minutes.recall(each.record for each in known)
-
-    async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
-        history = self._toolbox.history
-        return [] if history is None else await newest(history, self._account, since, proceed)
+        self._pushed = _pushed(known)
 
     async def _read(self, item: SimItem, reading: _Reading, proceed: Proceed) -> None:
         """Read one SIM's days and publish what has changed of them."""
         settings, batch = self._account.settings, Batch()
+        pushed: list[Statement] = []
         hour: Any = None
         try:
             if settings.minutes and reading.run is None:
@@ -165,7 +177,7 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
             amounts = [
                 amount
                 for day in daily_amounts(body, mb_bytes=settings.mb_bytes)
-                if reading.first <= day.start < reading.end
+                if reading.covers(day.start)
                 for amount in reading.minutes.parts(item.id, day)
             ]
             records = [self._record(amount, item, sim, reading) for amount in amounts]
@@ -174,10 +186,15 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         except DataError as error:
             batch.reject(raw_row({"sim": item.id, "hour": hour, "days": body}), error)
         else:
+            pushed = [each for each in reading.pushed.get(sim, ()) if reading.covers(each.record.start)]
+            take_back(batch, pushed, reading.observation)
             for record in records:
                 self._file(record, item, batch, reading)
         await self._publish_news(batch, reading.read, reading.at, proceed, reading.run)
         reading.read.clear()
+        if pushed:
+            left = [each for each in reading.pushed[sim] if not reading.covers(each.record.start)]
+            reading.pushed[sim] = left
         reading.sims += 1
 
     def _record(self, amount: Amount, item: SimItem, sim: str, reading: _Reading) -> UsageRecord:
@@ -220,6 +237,15 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         owner = item.customer_org
         names = tuple(str(each) for each in ((owner.id, owner.name) if owner else ()) if each is not None)
         batch.add(record, Traits(sim=record.sim, organisations=names, tags=record.tags), b"")
+
+
+def _pushed(known: Iterable[Statement]) -> dict[str, list[Statement]]:
+    """Return what counts by pushes still, by SIM."""
+    found: defaultdict[str, list[Statement]] = defaultdict(list)
+    for each in known:
+        if not (each.record.retracted or is_total(each.record)):
+            found[each.record.sim].append(each)
+    return found
 
 
 def _midnight(at: datetime) -> datetime:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from connectors.changes import ChangeFilter, Seen, digest, seen_in
-from connectors.history import Statement, newest
+from connectors.history import Statement
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.kore_api import KoreApi
 from connectors.kore_counting import Chunk, Counting, Span, chunks
@@ -25,7 +25,7 @@ from connectors.kore_totals import KoreTotals
 from connectors.kore_usage import UsageReader
 from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
-from connectors.sweeping import Sweeping
+from connectors.sweeping import Sweeping, is_total, take_back
 from connectors.values import EPOCH
 from streams.usage import UsageRecord
 
@@ -154,13 +154,13 @@ class KoreSweep(Sweeping[KoreSettings]):
         live = [each for each in await self._published(since, proceed) if not each.record.retracted]
         stale = [each for each in live if not self._counts(each.record)]
         self._changes.remember(
-            seen_in(each.record) for each in live if self._counts(each.record) and _is_total(each.record)
+            seen_in(each.record) for each in live if self._counts(each.record) and is_total(each.record)
         )
         return await self._retract(stale, stamp, proceed)
 
     def _counts(self, record: UsageRecord) -> bool:
         """Whether a statement is of the source and grain that count when it starts."""
-        if not _is_total(record):
+        if not is_total(record):
             return self._counting.source_at(record.start) == "push"
         grain = self._counting.grain_at(record.start)
         counted = self._counting.source_at(record.start) == "poll"
@@ -176,11 +176,6 @@ class KoreSweep(Sweeping[KoreSettings]):
             if each.record.start < high and not (each.record.retracted or self._counts(each.record))
         ]
         await self._retract(stale, stamp, proceed)
-
-    async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
-        if self._toolbox.history is None:
-            return []
-        return await newest(self._toolbox.history, self._account, since, proceed)
 
     async def _read(self, chunk: Chunk, stamp: Stamp, done: _Done, proceed: Proceed) -> None:
         """Read one chunk, publish what has changed in it, and retract what it no longer shows."""
@@ -232,12 +227,9 @@ class KoreSweep(Sweeping[KoreSettings]):
         return retracted
 
     async def _retract(self, statements: Iterable[Statement], stamp: Stamp, proceed: Proceed) -> int:
-        """Take statements back where they were published, whoever would get them today."""
+        """Take statements back; returns how many they are."""
         batch = Batch()
-        for each in statements:
-            revision = max(stamp.observation, each.record.revision + 1)
-            gone = each.record.model_copy(update={"revision": revision, "retracted": True})
-            batch.usage.setdefault(each.tenant, []).append(gone)
+        take_back(batch, statements, stamp.observation)
         await self._publish(batch, stamp.at, proceed)
         return batch.accepted
 
@@ -264,10 +256,6 @@ def kore_api(account: KoreAccount, http: HttpClient) -> KoreApi:
         client_secret=settings.client_secret,
         page_size=settings.page_size,
     )
-
-
-def _is_total(record: UsageRecord) -> bool:
-    return record.semantics == "period_total"
 
 
 def _polled(spans: Iterable[Span], end: datetime) -> Iterator[tuple[datetime, datetime]]:

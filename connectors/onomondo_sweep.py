@@ -13,7 +13,6 @@ from typing import Final
 from connectors.account import Traits
 from connectors.bookmarks import Reading
 from connectors.changes import seen
-from connectors.history import newest
 from connectors.http import ProviderError
 from connectors.onomondo_api import day_filter, onomondo_api
 from connectors.onomondo_listing import OnomondoListing
@@ -193,9 +192,7 @@ class OnomondoSweep(Sweeping[OnomondoSettings]):
         Another process has published since we did, or this one has just begun.
         """
         self._changes.clear()
-        if self._toolbox.history is None:
-            return
-        for each in await newest(self._toolbox.history, self._account, since, proceed):
+        for each in await self._published(since, proceed):
             record = each.record
             if not record.retracted:
                 item = seen(_start_of(record.start), record.identity, _payload(record, each.tenant))

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from connectors.changes import ChangeFilter, Seen, seen
-from connectors.history import newest
 from connectors.http import HttpClient
 from connectors.publisher import Batch, Proceed
 from connectors.registry import Toolbox
@@ -120,9 +119,7 @@ class SimsySweep(Sweeping[SimsySettings]):
         """Learn what was published of the window, and so how many records of each chunk."""
         self._changes.clear()
         self._counted.clear()
-        if self._toolbox.history is None:
-            return
-        published = await newest(self._toolbox.history, self._account, since, proceed)
+        published = await self._published(since, proceed)
         records = [each.record for each in published if not each.record.retracted]
         self._changes.remember(map(_seen_in, records))
         for low, count in Counter(self._chunk_of(record.start) for record in records).items():

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmark, Reading, next_observation
 from connectors.changes import ChangeFilter, Seen
+from connectors.history import Statement, newest
 from connectors.publisher import Batch, Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import micros
+from streams.usage import UsageRecord
 
 S = TypeVar("S", bound=AccountSettings)
+
+
+def take_back(batch: Batch, statements: Iterable[Statement], observation: int) -> None:
+    """Retract statements where they were published, whoever would get them today."""
+    for each in statements:
+        revision = max(observation, each.record.revision + 1)
+        gone = each.record.model_copy(update={"revision": revision, "retracted": True})
+        batch.usage.setdefault(each.tenant, []).append(gone)
+
+
+def is_total(record: UsageRecord) -> bool:
+    """Whether a poll has told the record; what is pushed is no total of a period."""
+    return record.semantics == "period_total"
 
 
 class Sweeping(Generic[S]):
@@ -104,6 +119,11 @@ class Sweeping(Generic[S]):
         self._changes.doubt(news)
         await self._publish(batch, now, proceed, run)
         self._changes.remember(news)
+
+    async def _published(self, since: datetime, proceed: Proceed) -> list[Statement]:
+        """Return the newest statement of each identity that starts since then, as far as Kafka is asked."""
+        history = self._toolbox.history
+        return [] if history is None else await newest(history, self._account, since, proceed)
 
     async def _cover(self, low: datetime, high: datetime, now: datetime, proceed: Proceed) -> None:
         """Publish that the account is complete over `[low, high)`, behind the usage that it speaks of."""

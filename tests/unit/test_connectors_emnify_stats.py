@@ -7,22 +7,27 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from connectors.bookmarks import Bookmarks
+from connectors.bookmarks import Bookmark, Bookmarks
 from connectors.emnify_api import EndpointItem, SimItem
+from connectors.emnify_cdr import usage_record
 from connectors.emnify_minutes import Minutes
 from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_stats import Amount, daily_amounts, identity_of, minute_amounts, monthly_amounts
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.publisher import always
 from connectors.registry import Toolbox
+from connectors.values import micros, utc_text
 from streams.errors import DataError, UnavailableError
+from streams.events import usage_events
+from streams.topics import USAGE_EVENTS
 from streams.usage import UsageRecord
-from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of
+from tests.unit.connector_fakes import NOW, MemorySender, cdr, emnify_account, inventory_of
 from tests.unit.kore_fakes import MemoryHistory
 
 DAY_9 = datetime(2025, 5, 9, tzinfo=UTC)
@@ -446,6 +451,62 @@ def totals(polling: Polling) -> dict[str, int]:
         for name, record in polling.counted.items()
         if name.endswith(":1:data")
     }
+
+
+def push(polling: Polling, number: int, sim: int, start: datetime) -> str:
+    """Publish a record as a callback does; returns its identity."""
+    instants = {"start_timestamp": utc_text(start), "end_timestamp": utc_text(start + timedelta(minutes=1))}
+    body = cdr(id=number, sim={"id": sim, "iccid": f"898830300000000000{sim}"}, **instants)
+    record, _ = usage_record(orjson.dumps(body), mb_bytes=MB)
+    for event in usage_events(
+        [record], tenant="acme", account="emnify-main", provider="emnify", source="push", received_at=NOW
+    ):
+        polling.sender.sent.append((USAGE_EVENTS, event.message()))
+    return record.identity
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_days_that_are_polled_replace_what_was_pushed_of_them(*, watched: bool) -> None:
+    """Though the stream's watch may have left no bookmark; older days keep what was pushed."""
+    polling = Polling()
+    polling.restart(reread_days=2)
+    if watched:
+        mark = Bookmark(covered_until=micros(NOW), last_observation=micros(NOW))
+        await polling.bookmarks.put("emnify-main", mark)
+    day, first = timedelta(days=1), DAY_9 - timedelta(days=1)
+    push(polling, 1, 1, NOW)
+    push(polling, 2, 1, first)
+    older = push(polling, 3, 1, first - timedelta(minutes=5))
+    unlisted, broken = push(polling, 4, 3, NOW), push(polling, 5, 2, NOW)
+    days, polling.statistics.days[2] = polling.statistics.days[2], {"message": "surprise"}
+    polling.sender.unheard = True
+    with pytest.raises(UnavailableError):
+        await polling.sweep(always)
+    polling.sender.unheard = False
+    await polling.sweep(always)
+    polled = "total:day:2025-05-09:1:data"
+    assert set(polling.counted) == {polled, older, unlisted, broken}
+    polling.statistics.days[2] = days
+    await polling.sweep(always)
+    assert set(polling.counted) == {polled, "total:day:2025-05-08:2:sms", older, unlisted}
+    told = len(polling.sender.usage)
+    await polling.sweep(always)
+    polling.restart(reread_days=2)
+    await polling.sweep(always)
+    assert len(polling.sender.usage) == told
+    assert await polling.poll.backfill(first - day, first, "run-1", always) == 0
+    assert older not in polling.counted
+    assert polling.sender.usage[-1].run == "run-1"
+
+
+async def test_days_that_only_later_polls_read_replace_what_was_pushed_too() -> None:
+    """The very first poll may read fewer days than those behind it."""
+    polling = Polling()
+    older, newer = push(polling, 1, 1, DAY_9 - timedelta(days=2)), push(polling, 2, 1, DAY_9)
+    await polling.sweep(always)
+    assert older in polling.counted
+    await polling.sweep(always)
+    assert not {older, newer} & set(polling.counted)
 
 
 def test_pushes_want_a_secret_and_polls_do_not() -> None:
