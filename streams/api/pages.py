@@ -12,10 +12,10 @@ import numpy as np
 from streams.aggregate import ByKind
 from streams.api.catalogue import Numbers
 from streams.api.fold import Fold
+from streams.api.memory import Hour
 from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import Page, Row, filled, first_start, page
-from streams.api.store import Hour
 from streams.api.zones import window_second
 from streams.cells import ZERO
 from streams.windows import hour_number, hour_start

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -20,22 +19,13 @@ from redis.exceptions import RedisError
 
 from streams.aggregate import ByKind
 from streams.api.catalogue import NONE, Catalogue, Numbers, Slice, measures_of, public_ids
-from streams.api.rows import Row
+from streams.api.memory import Active, Hour, Memory, Remembered
 from streams.cells import CELL_BYTES, measures_from_json
 from streams.errors import RebuildingError, UnavailableError
 from streams.keys import cells_key, contexts_key, hours_key, minute_key, minutes_key, windows_key
 
 FIELDS_A_CALL: Final = 20_000
 """Values that one call of a script gathers, about 4 MB and 10 ms of Redis; an hour is never cut."""
-
-CONTEXTS_KEPT: Final = 500_000
-"""Contexts of a tenant that are remembered, about 250 MB."""
-
-KEPT: Final = 10_000_000
-"""SIMs and endpoints of hours that are remembered, 80 MB."""
-
-_HOUR_KEPT: Final = 200
-"""What remembering an hour takes besides, by the same measure."""
 
 _HOURS: Final = """
 local hours = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2])
@@ -75,28 +65,6 @@ return {table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Active:
-    """Who had usage in an hour: numbers of a catalogue, each once and in order."""
-
-    catalogue: Catalogue
-    sims: Numbers
-    endpoints: Numbers
-
-
-@dataclass(slots=True)
-class Hour:
-    """What an hour comes to as a whole, for as long as Redis says the same of it."""
-
-    window: bytes
-    """What Redis said: the hour's aggregate with its version."""
-    number: int
-    totals: ByKind
-    active: Active | None = None
-    row: Row | None = None
-    """The hour's row, once it was asked for."""
-
-
 class Store:
     """Reads one Redis; every method raises `UnavailableError` while it does not answer.
 
@@ -108,9 +76,7 @@ class Store:
         self._complete = complete
         self._hours = redis.register_script(_HOURS)
         self._cells = redis.register_script(_CELLS)
-        self._catalogues: dict[str, Catalogue] = {}
-        self._known: dict[str, dict[bytes, Hour]] = {}
-        self._size = 0
+        self._memory = Memory()
         self._reading: dict[str, asyncio.Lock] = {}
 
     async def hours(self, tenant: str, first: int, end: int) -> list[Hour]:
@@ -118,28 +84,25 @@ class Store:
         keys = [hours_key(tenant), windows_key(tenant, "hour")]
         with unavailable():
             numbers, windows = await self._hours(keys, [first, f"({end}"])
-        if self._size > KEPT:
-            self._known.clear()
-            self._size = 0
-        known = self._known.setdefault(tenant, {})
         if not numbers:
             return []
         places = zip(numbers.split(b" "), windows.split(b"\n"), strict=True)
-        return [self._hour(known, number, window) for number, window in places]
+        known = self._memory.of(tenant)
+        return [known.hour(number, window) or _hour(known, number, window) for number, window in places]
 
     def cells(
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the cells of the hours numbered in `[first, end)`, of the named SIMs or of all."""
         places = hours_key(tenant), cells_key(tenant, 0)[:-1]
-        return self._slices(tenant, places, first, end, sims, self._catalogue(tenant))
+        return self._slices(tenant, places, first, end, sims, self._memory.of(tenant).catalogue)
 
     def minutes(
         self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the usage of the minutes numbered in `[first, end)`, of the named SIMs or of all."""
         places = minutes_key(tenant), minute_key(tenant, 0)[:-1]
-        return self._slices(tenant, places, first, end, sims, self._catalogue(tenant))
+        return self._slices(tenant, places, first, end, sims, self._memory.of(tenant).catalogue)
 
     async def activate(self, tenant: str, hours: Sequence[Hour]) -> None:
         """Find out who had usage in each hour, of which it is not known.
@@ -152,7 +115,8 @@ class Store:
             await self._activate(tenant, hours)
 
     async def _activate(self, tenant: str, hours: Sequence[Hour]) -> None:
-        catalogue = self._catalogue(tenant)
+        known = self._memory.of(tenant)
+        catalogue = known.catalogue
         stale = {h.number: h for h in hours if h.active is None or h.active.catalogue is not catalogue}
         if not stale:
             return
@@ -163,16 +127,7 @@ class Store:
                 async for part in self._slices(tenant, places, first, end, None, catalogue):
                     found |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
         for number, hour in stale.items():
-            hour.active = found.get(number) or _active(catalogue, np.zeros(0, np.int64))
-            hour.row = None
-            self._size += len(hour.active.sims) + len(hour.active.endpoints)
-
-    def _hour(self, known: dict[bytes, Hour], number: bytes, window: bytes) -> Hour:
-        hour = known.get(number)
-        if hour is None or hour.window != window:
-            hour = known[number] = Hour(window, int(number), _kinds(window))
-            self._size += _HOUR_KEPT
-        return hour
+            known.activate(hour, found.get(number) or _active(catalogue, np.zeros(0, np.int64)))
 
     async def _slices(
         self,
@@ -200,12 +155,6 @@ class Store:
             yield Slice(catalogue, numbers, counts, catalogue.numbers(publics), measures_of(cells))
             first = numbers[-1] + 1
 
-    def _catalogue(self, tenant: str) -> Catalogue:
-        catalogue = self._catalogues.get(tenant)
-        if catalogue is None or len(catalogue) > CONTEXTS_KEPT:
-            catalogue = self._catalogues[tenant] = Catalogue()
-        return catalogue
-
     async def _learn(self, tenant: str, catalogue: Catalogue, publics: Iterable[bytes]) -> None:
         missing = catalogue.unknown(publics)
         for at in range(0, len(missing), FIELDS_A_CALL):
@@ -227,6 +176,12 @@ def unavailable() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+
+
+def _hour(known: Remembered, number: bytes, window: bytes) -> Hour:
+    hour = Hour(window, int(number), _kinds(window))
+    known.keep(hour)
+    return hour
 
 
 def _kinds(window: bytes) -> ByKind:
