@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -16,6 +15,7 @@ from starlette.types import Scope as Asgi
 from streams.api.addresses import origin
 from streams.api.limits import COST, Limiter, Quota
 from streams.api.problems import ForbiddenError, TooManyRequestsError, limit_headers, unauthenticated
+from streams.api.store import unavailable
 from streams.api.tokens import Credential, Holder, Tokens, agreed, credentials_of
 from streams.errors import ConfigError, RebuildingError, SimusageError, UnavailableError
 from streams.keys import TOKENS, TOKENS_COPY
@@ -122,13 +122,11 @@ class Admission:
         wanted = {parts[0] for each in credentials if (parts := each.id_and_secret) is not None}
         found = {token: self._remembered[token] for token in wanted if token in self._remembered}
         if missing := sorted(wanted - found.keys()):
-            try:
+            with unavailable():
                 async with self._redis.pipeline(transaction=True) as pipe:
                     pipe.hget(TOKENS_COPY, "complete")
                     pipe.hmget(TOKENS, missing)
                     complete, values = await pipe.execute()
-            except (RedisError, OSError) as error:
-                raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
             if complete != b"1":
                 raise RebuildingError("not all tokens are there yet")
             given = zip(missing, values, strict=True)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from streams.api.export_files import Format
+from streams.api.store import unavailable
 from streams.errors import SimusageError, UnavailableError
 from streams.keys import EXPORT_QUEUE, EXPORT_SECRET, export_file_key, export_key, exports_key
 
@@ -100,13 +99,13 @@ class Jobs:
         now = self._clock()
         keys = [exports_key(order.tenant), export_key(job), EXPORT_QUEUE]
         args = [job, str(now), str(most), str(JOB_LIFE_S), _order_json(order)]
-        with _unavailable():
+        with unavailable():
             until = await self._create(keys=keys, args=args)
         return job if until is None else max(1.0, float(until) - now)
 
     async def read(self, job: str) -> Job | None:
         """Return a job, or `None` where nothing is known of it."""
-        with _unavailable():
+        with unavailable():
             found: dict[bytes, bytes] = await cast(Any, self._redis.hgetall(export_key(job)))
         if not found:
             return None
@@ -123,7 +122,7 @@ class Jobs:
     async def pieces(self, job: str, count: int) -> AsyncIterator[bytes]:
         """Yield the pieces of a file. Raises `UnavailableError` where one is gone."""
         for number in range(count):
-            with _unavailable():
+            with unavailable():
                 piece: bytes | None = await cast(Any, self._redis.hget(export_file_key(job), str(number)))
             if piece is None:
                 raise UnavailableError("a piece of the file is gone")
@@ -131,12 +130,12 @@ class Jobs:
 
     async def has_file(self, job: str) -> bool:
         """Whether the file is still there."""
-        with _unavailable():
+        with unavailable():
             return bool(await self._redis.exists(export_file_key(job)))
 
     async def secret(self) -> bytes:
         """Return the key of all links, which the first who wants it makes."""
-        with _unavailable():
+        with unavailable():
             await self._redis.set(EXPORT_SECRET, secrets.token_bytes(32), nx=True)
             found: bytes | None = await cast(Any, self._redis.get(EXPORT_SECRET))
         if found is None:
@@ -147,7 +146,7 @@ class Jobs:
         """Take the job that is due for longest, if one is."""
         now = self._clock()
         args = [str(now), str(now + LEASE_S), export_key(""), export_file_key("")]
-        with _unavailable():
+        with unavailable():
             found = await self._take(keys=[EXPORT_QUEUE], args=args)
         return Taken(found[0].decode(), int(found[1]), int(found[2])) if found else None
 
@@ -198,18 +197,10 @@ class Jobs:
             *((str(piece[0]), piece[1]) if piece else ("", "")),
             *(part for field in (fields or {}).items() for part in field),
         ]
-        with _unavailable():
+        with unavailable():
             written = await self._write(keys=keys, args=args)
         if not written:
             raise TakenOverError(f"another worker has export {taken.id}")
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
 
 
 def _order_json(order: Order) -> bytes:

@@ -13,9 +13,8 @@ from math import ceil
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from streams.errors import UnavailableError
+from streams.api.store import unavailable
 from streams.keys import TOKENS, TOKENS_COPY, requests_key
 
 WINDOW_S: Final = 60
@@ -96,10 +95,8 @@ class Limiter:
         """
         keys = [requests_key(f"{quota.holder}|{quota.name}"), TOKENS, TOKENS_COPY]
         known = [part for entry in (tokens or {}).items() for part in entry]
-        try:
+        with unavailable():
             found = await self._script(keys=keys, args=[quota.limit, self._window_us, cost, *known])
-        except (RedisError, OSError) as error:
-            raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
         if not found:
             return None
         passed, used, now, reset, wait = found

@@ -9,13 +9,12 @@ from typing import Annotated, Any, cast
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from streams.api.openapi import CONNECTORS_ROUTE
 from streams.api.service import Service, answer
+from streams.api.store import unavailable
 from streams.connector_status import ConnectorStatus
-from streams.errors import UnavailableError
 from streams.keys import CALLBACKS, CONNECTORS
 from streams.usage import Instant
 
@@ -107,8 +106,6 @@ async def read_callbacks(redis: Redis) -> dict[str, datetime]:
 
 
 async def _hash(redis: Redis, key: str) -> dict[bytes, bytes]:
-    try:
+    with unavailable():
         found: dict[bytes, bytes] = await cast(Any, redis.hgetall(key))
-    except (RedisError, OSError) as error:
-        raise UnavailableError(f"Redis does not answer ({type(error).__name__})") from None
     return found

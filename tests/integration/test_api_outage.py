@@ -6,19 +6,23 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from connectors.demo.embedded import EmbeddedRedis, free_port
 from streams import keys
+from streams.api.export_jobs import Jobs
+from streams.api.limits import Limiter, Quota
+from streams.api.ops import read_callbacks, read_statuses
 from streams.api.reader import Reader
 from streams.api.serve import run
-from streams.errors import ConfigError, RebuildingError
+from streams.errors import ConfigError, RebuildingError, UnavailableError
 from streams.readmodel import ReadModel as Writer
 from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of, settings
 from tests.waiting import wait_until
@@ -63,6 +67,24 @@ async def test_redis_stops_and_comes_back(own_redis: Callable[[], EmbeddedRedis]
             await filled(redis)
         assert [row["data"]["total_bytes"] for row in rows_of(await api.get(DAY))] == [5]
         assert (await api.get("/readyz")).json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda redis: Reader(redis).status(),
+        lambda redis: Jobs(redis).take(),
+        lambda redis: Limiter(redis).take(Quota("tenant", "acme", 1)),
+        read_statuses,
+        read_callbacks,
+    ],
+)
+async def test_everything_says_alike_that_redis_is_away(ask: Callable[[Redis], Awaitable[object]]) -> None:
+    """One error, which keeps what the client of Redis said."""
+    async with Redis.from_url(f"redis://127.0.0.1:{free_port()}") as redis:
+        with pytest.raises(UnavailableError, match="Redis does not answer: ConnectionError") as caught:
+            await ask(redis)
+    assert isinstance(caught.value.__cause__, RedisError)
 
 
 @pytest.mark.parametrize("lacking", ["meta", "partition", "incomplete"])
