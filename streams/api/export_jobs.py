@@ -84,11 +84,12 @@ class Taken:
 
 
 class Jobs:
-    """The jobs of one Redis; every method raises `UnavailableError` while it does not answer."""
+    """The jobs of one Redis, for one worker; each method raises `UnavailableError` while it is away."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.time) -> None:
         self._redis = redis
         self._clock = clock
+        self._worker = secrets.token_urlsafe(16)
         self._create: Any = redis.register_script(_CREATE)
         self._take: Any = redis.register_script(_TAKE)
         self._write: Any = redis.register_script(_WRITE)
@@ -145,7 +146,7 @@ class Jobs:
     async def take(self) -> Taken | None:
         """Take the job that is due for longest, if one is."""
         now = self._clock()
-        args = [str(now), str(now + LEASE_S), export_key(""), export_file_key("")]
+        args = [str(now), str(now + LEASE_S), export_key(""), export_file_key(""), self._worker]
         with unavailable():
             found = await self._take(keys=[EXPORT_QUEUE], args=args)
         return Taken(found[0].decode(), int(found[1]), int(found[2])) if found else None
@@ -239,8 +240,11 @@ if redis.call('exists', job) == 0 then
 end
 redis.call('zadd', KEYS[1], ARGV[2], due)
 redis.call('unlink', ARGV[4] .. due)
-if redis.call('hget', job, 'state') == 'running' then redis.call('hincrby', job, 'lost', 1) end
-redis.call('hset', job, 'state', 'running', 'reason', '', 'rows', '0')
+-- A worker that takes its own job again lost Redis meanwhile, and not its life.
+if redis.call('hget', job, 'state') == 'running' and redis.call('hget', job, 'worker') ~= ARGV[5] then
+  redis.call('hincrby', job, 'lost', 1)
+end
+redis.call('hset', job, 'state', 'running', 'reason', '', 'rows', '0', 'worker', ARGV[5])
 return {due, redis.call('hincrby', job, 'number', 1), tonumber(redis.call('hget', job, 'lost') or 0)}
 """
 

@@ -60,11 +60,13 @@ class Exporter:
         *,
         readers: Mapping[Kind, Read] = READERS,
         again_after_s: float = AGAIN_AFTER_S,
+        live_every_s: float = LEASE_S / 3,
     ) -> None:
         self._service = service
         self._stopping = stopping
         self._readers = readers
         self._again_after_s = again_after_s
+        self._live_every_s = live_every_s
         self._jobs = Jobs(service.redis)
 
     async def run(self) -> None:
@@ -120,13 +122,15 @@ class Exporter:
             await self._jobs.fail(taken, tenant, "the fault is ours and is in the endpoint's log")
         finally:
             living.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TakenOverError, UnavailableError):
+            with contextlib.suppress(asyncio.CancelledError, TakenOverError):
                 await living
 
     async def _live(self, taken: Taken, tenant: str) -> None:
         while True:
-            await asyncio.sleep(LEASE_S / 3)
-            await self._jobs.live(taken, tenant)
+            await asyncio.sleep(self._live_every_s)
+            # Redis may be back before the lease ends.
+            with contextlib.suppress(UnavailableError):
+                await self._jobs.live(taken, tenant)
 
     async def _make(self, taken: Taken, job: Job) -> None:
         order = job.order

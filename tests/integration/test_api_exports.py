@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import json
@@ -18,9 +19,10 @@ from redis.asyncio import Redis
 from connectors.demo.embedded import EmbeddedRedis
 from streams import keys
 from streams.api.export_files import Rows
-from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, TakenOverError
+from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, Taken, TakenOverError
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
+from streams.errors import UnavailableError
 from streams.settings import LimitSettings
 from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
 from tests.integration.export_kit import Setting
@@ -246,6 +248,48 @@ async def test_a_job_that_ends_its_workers_fails(
     job = await job_of(api, place)
     assert job["state"] == "failed"
     assert "workers ended" in job["reason"]
+
+
+async def test_a_worker_that_takes_its_own_job_again_has_not_died(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis
+) -> None:
+    """It had lost Redis for longer than its lease, so the job is no danger to workers."""
+    place = await order(api)
+    jobs = Jobs(redis)
+    for _ in range(MAX_LOST + 1):
+        taken = await jobs.take()
+        assert taken is not None
+        assert taken.lost == 0
+        await redis.zadd(keys.EXPORT_QUEUE, {taken.id: 0})
+    await setting.worker().step()
+    assert (await job_of(api, place))["state"] == "done"
+
+
+async def test_a_lease_is_renewed_again_once_redis_is_back(
+    setting: Setting, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One renewal that Redis does not answer is followed by others."""
+    renewals = list[Taken]()
+    renewed = asyncio.Event()
+
+    async def live(_jobs: Jobs, taken: Taken, _tenant: str) -> None:
+        renewals.append(taken)
+        if len(renewals) == 1:
+            raise UnavailableError("Redis does not answer: TimeoutError")
+        renewed.set()
+
+    def slow(*_: Any) -> Reading:
+        async def rows() -> AsyncIterator[Rows]:
+            async with asyncio.timeout(10):
+                await renewed.wait()
+            yield Rows(1, b"1")
+
+        return Reading(lambda _: {}, b"", rows())
+
+    monkeypatch.setattr(Jobs, "live", live)
+    place = await order(api)
+    await setting.worker(readers={**READERS, "usage": slow}, live_every_s=0.01).step()
+    assert (await job_of(api, place))["state"] == "done"
 
 
 async def test_a_worker_that_stops_gives_its_job_back(setting: Setting, api: httpx.AsyncClient) -> None:
