@@ -1,4 +1,7 @@
-"""Waiting for a condition instead of sleeping for a guessed time."""
+"""Waiting for a condition instead of sleeping for a guessed time.
+
+The limits are long: they cost nothing where the condition comes true, and a busy machine is slow.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast, overload
+from typing import Final, TypeVar, cast, overload
 
 T = TypeVar("T")
 
-_PAUSE = 0.02
+LIMIT_S: Final = 60.0
+"""Longest wait for anything, unless told otherwise."""
+
+_PAUSE: Final = 0.02
 
 
 def _failure(timeout: float, description: str, last: object) -> AssertionError:
@@ -35,7 +41,7 @@ async def wait_until(
 
 async def wait_until(
     predicate: Callable[[], T | Awaitable[T]],
-    timeout: float = 10.0,  # noqa: ASYNC109 - the failure must name what was waited for
+    timeout: float = LIMIT_S,  # noqa: ASYNC109 - the failure must name what was waited for
     description: str = "",
 ) -> T:
     """Call a plain or async predicate until it is truthy, and return what it gave."""
@@ -51,7 +57,7 @@ async def wait_until(
 
 
 def wait_until_sync(
-    predicate: Callable[[], T], timeout: float = 10.0, description: str = "", *, pause: float = _PAUSE
+    predicate: Callable[[], T], timeout: float = LIMIT_S, description: str = "", *, pause: float = _PAUSE
 ) -> T:
     """Do the same in a test that is not async; a look that costs much wants a longer pause."""
     deadline = time.monotonic() + timeout

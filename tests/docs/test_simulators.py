@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.waiting import wait_until_sync
+from tests.waiting import LIMIT_S, wait_until_sync
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulators.md"
 
@@ -25,10 +25,9 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     try:
         (address,) = wait_until_sync(
             lambda: re.findall(r"http://127\.0\.0\.1:[1-9]\d+", log.read_text(encoding="utf-8")),
-            30,
-            "the log to name the address",
+            description="the log to name the address",
         )
-        assert httpx.get(f"{address}/livez").json() == {"status": "ok"}
+        assert httpx.get(f"{address}/livez", timeout=LIMIT_S).json() == {"status": "ok"}
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=LIMIT_S) == 0

@@ -23,7 +23,7 @@ from tests.e2e.stack import Stack, answers, write
 from tests.e2e.truth import Asker, differences, true_rows
 from tests.waiting import wait_until_sync
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(420)
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 A_SWEEP = 20

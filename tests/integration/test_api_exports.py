@@ -168,7 +168,7 @@ async def test_the_process_itself_works(setting: Setting) -> None:
         async def done() -> bool:
             return bool((await job_of(api, place))["state"] == "done")
 
-        await wait_until(done, 20, "the job to be done")
+        await wait_until(done, description="the job to be done")
 
 
 async def test_a_link_is_good_for_an_hour(setting: Setting, api: httpx.AsyncClient) -> None:

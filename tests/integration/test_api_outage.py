@@ -25,7 +25,7 @@ from streams.api.serve import run
 from streams.errors import ConfigError, RebuildingError, UnavailableError
 from streams.readmodel import ReadModel as Writer
 from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of, settings
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
 
 DAY = "/v1/usage?from=2026-11-20&to=2026-11-21"
 
@@ -188,7 +188,9 @@ async def test_the_role_serves_until_it_is_told_to_stop(
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer("acme")) as api:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=bearer("acme"), timeout=LIMIT_S
+        ) as api:
 
             async def ready() -> bool:
                 try:
@@ -196,10 +198,10 @@ async def test_the_role_serves_until_it_is_told_to_stop(
                 except httpx.TransportError:
                     return False
 
-            await wait_until(ready, 20, "the endpoint to be ready")
+            await wait_until(ready, description="the endpoint to be ready")
             assert rows_of(await api.get("/v1/usage?granularity=all")) is not None
             process.send_signal(number)
-            _, errors = await asyncio.wait_for(process.communicate(), 15)
+            _, errors = await asyncio.wait_for(process.communicate(), LIMIT_S)
     finally:
         if process.returncode is None:
             process.kill()

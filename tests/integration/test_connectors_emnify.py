@@ -59,7 +59,7 @@ async def test_either_source_ends_exact_whatever_goes_wrong(
             return bool(status["emnify"]["streams"][0]["status"] == "Error")
 
         # The stream runs before the receiver does, so its first push is refused.
-        await wait_until(stopped, 20, "the stream to stop")
+        await wait_until(stopped, description="the stream to stop")
         async with connecting(settings):
             await ask("POST", f"{address}/control/pause")
             truth = by_day(truth_of(await ask("GET", f"{address}/truth"), {"emnify-main"}))

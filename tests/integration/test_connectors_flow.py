@@ -39,7 +39,7 @@ from tests.integration.connector_kit import (
     truth_of,
 )
 from tests.unit.connector_fakes import MemorySender
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
 
 Names = Callable[..., str]
 
@@ -99,7 +99,7 @@ async def read_when(kafka: str, accounts: Any, ready: Callable[[Found], bool]) -
         held = await read(kafka, accounts)
         return held if ready(held) else None
 
-    held = await wait_until(found, 20, "Kafka to hold what is wanted")
+    held = await wait_until(found, description="Kafka to hold what is wanted")
     assert held is not None
     return held
 
@@ -260,9 +260,9 @@ async def test_the_role_stops_at_sigterm(
             except aiohttp.ClientError:
                 return False
 
-        await wait_until(alive, 20, "the receiver to answer")
+        await wait_until(alive, description="the receiver to answer")
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(role, 15)
+        await asyncio.wait_for(role, LIMIT_S)
 
 
 async def test_wrong_surroundings_are_named_at_the_start(

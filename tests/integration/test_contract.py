@@ -69,18 +69,14 @@ FAULTS: dict[str, Fault] = {
     "500": once(lambda reply: reply.become(500, b"oops"), 0, 2, 3),
     "outage": once(lambda reply: reply.become(503, b"<html>"), *OUTAGE),
     "outage at once": once(lambda reply: reply.become(502, b""), *range(ATTEMPTS + 1)),
-    "timeout": once(hang, 0, 2),
     "truncated": once(break_off, 0, 2),
     "malformed": once(halve, 0, 2),
     "another page": once(lambda reply: reply.become(200, b"<html>maintenance</html>"), 0, 2),
 }
 
 
-@every_connector
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda name: name.replace(" ", "-"))
-async def test_what_passes_leaves_no_trace(working: Contract, fault: str) -> None:
-    """A failure of the way, of the provider or of a token delays usage, and never loses or doubles it."""
-    working.door.set(FAULTS[fault])
+async def _leaves_no_trace(working: Contract, fault: Fault) -> None:
+    working.door.set(fault)
     await working.sweep(await working.process())
     assert working.door.count > 0
     working.check()
@@ -92,6 +88,20 @@ async def test_what_passes_leaves_no_trace(working: Contract, fault: str) -> Non
         "-api-token",
     )
     assert not any(secret in str(error) for secret in secrets for error in working.errors)
+
+
+@every_connector
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda name: name.replace(" ", "-"))
+async def test_what_passes_leaves_no_trace(working: Contract, fault: str) -> None:
+    """A failure of the way, of the provider or of a token delays usage, and never loses or doubles it."""
+    await _leaves_no_trace(working, FAULTS[fault])
+
+
+@every_connector
+async def test_a_provider_that_does_not_answer_is_asked_again(connector: Connector) -> None:
+    """It is not waited for longer than the time-out, which is short here."""
+    async with contract(connector, timeout_s=0.4) as working:
+        await _leaves_no_trace(working, once(hang, 0, 2))
 
 
 @every_connector

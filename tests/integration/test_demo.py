@@ -175,14 +175,28 @@ def test_a_killed_broker_starts_everything_anew(demo: Demo) -> None:
     wait_until_sync(lambda: paste(line).get("rows"), 60, "usage again")
 
 
+@pytest.mark.timeout(360)
 def test_a_run_with_a_limit_ends_by_itself(tmp_path: Path) -> None:
     """Exit code 0, a summary, and no addresses that nobody serves any more."""
-    with running_demo(tmp_path, "--for", "20") as run:
-        run.endpoints()
-        assert run.process.wait(60) == 0
-        assert re.search(r"ran 2\d s, counted [1-9][\d,]* records, restarts: none", run.text)
-        assert all(re.search(rf"{tenant}: [\d,]+ records, ", run.text) for tenant in TENANTS)
-        assert not (run.data / "endpoints.json").exists()
+    for seconds in (20, 90):
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        with running_demo(folder, "--for", str(seconds)) as run:
+            assert run.process.wait(seconds + 60) == 0
+        if counted(run.text):
+            break
+        # The limit counts from the start, and a busy machine may not be up by then: then a longer one.
+    assert counted(run.text) >= seconds
+    assert "restarts: none" in run.text
+    assert "queries can be answered" in run.text
+    assert all(re.search(rf"{tenant}: [\d,]+ records, ", run.text) for tenant in TENANTS)
+    assert not (run.data / "endpoints.json").exists()
+
+
+def counted(text: str) -> int:
+    """Return how many seconds a run that has counted something says it ran; 0: it has not."""
+    found = re.search(r"ran (\d+) s, counted [1-9][\d,]* records, ", text)
+    return int(found.group(1)) if found else 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -195,4 +209,4 @@ def test_no_orphan_is_left(tmp_path: Path, number: signal.Signals) -> None:
         pids = child_pids(run.data)
         run.process.send_signal(number)
         assert run.process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
-        wait_until_sync(lambda: not any(map(runs, pids.values())), 10, f"all of {pids} are gone")
+        wait_until_sync(lambda: not any(map(runs, pids.values())), description=f"all of {pids} are gone")

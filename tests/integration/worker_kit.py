@@ -162,7 +162,7 @@ class Stack:
     async def consume(
         self, topic: str, enough: Callable[[list[ConsumerRecord]], bool]
     ) -> list[ConsumerRecord]:
-        """Read a topic from its beginning until the records are enough (20 s at most)."""
+        """Read a topic from its beginning until the records are enough (a minute at most)."""
         consumer = AIOKafkaConsumer(
             topic, bootstrap_servers=self.kafka, auto_offset_reset="earliest", group_id=None
         )
@@ -175,7 +175,7 @@ class Stack:
                 found.extend(record for records in batches.values() for record in records)
                 return enough(found)
 
-            await wait_until(read, timeout=20, description=f"enough records in {topic}")
+            await wait_until(read, description=f"enough records in {topic}")
             return found
         finally:
             await consumer.stop()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.simulators import Simulators, SimulatorSettings
+from tests.waiting import wait_until
 
 NOW = datetime(2025, 5, 9, 10, 30, 12, 345000, UTC)
 
@@ -72,7 +73,7 @@ async def served(app: Starlette) -> AsyncIterator[str]:
     # `_serve` leaves the signal handlers of the test runner alone.
     task = asyncio.create_task(server._serve())
     try:
-        await until(lambda: server.started, "the server to start")
+        await wait_until(lambda: server.started, description="the server to start")
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -90,15 +91,6 @@ async def running(simulators: Simulators) -> AsyncIterator[httpx.AsyncClient]:
 def client_of(simulators: Simulators) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=simulators.app)
     return httpx.AsyncClient(transport=transport, base_url="http://sim.test")
-
-
-async def until(condition: Callable[[], bool], description: str, seconds: float = 10) -> None:
-    """Returns as soon as the condition holds, and fails when it does not in time."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"waited {seconds} s for {description}")
-        await asyncio.sleep(0.005)
 
 
 def settings_with(**changes: Any) -> SimulatorSettings:

@@ -22,8 +22,8 @@ from tests.unit.simulator_harness import (
     running,
     served,
     settings_with,
-    until,
 )
+from tests.waiting import wait_until
 
 USAGE = "/kore/v1/UsageRecords"
 DAY = {"StartTime": "2025-05-08T00:00:00Z", "EndTime": "2025-05-09T00:00:00Z"}
@@ -44,7 +44,9 @@ async def received(callback: Callback, **changes: Any) -> Simulators:
         simulators = Simulators(settings_with(kore=sinking(f"{address}/usage?a=b"), **changes), SetClock())
         (acme, _) = simulators.event_streams
         async with running(simulators):
-            await until(lambda: bool(callback.accepted) and not acme.report()["pending"], "all events")
+            await wait_until(
+                lambda: bool(callback.accepted) and not acme.report()["pending"], description="all events"
+            )
         return simulators
 
 

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from connectors.simulators import Simulators
 from connectors.simulators.faults import FAULTS
 from connectors.simulators.onomondo_webhooks import AT_ONCE
-from tests.unit.simulator_harness import SetClock, client_of, running, served, settings_with, until
+from tests.unit.simulator_harness import SetClock, client_of, running, served, settings_with
+from tests.waiting import wait_until
 
 TODAY, YESTERDAY = "2025-05-09", "2025-05-08"
 KEY = "demo-onomondo-api-token"
@@ -278,7 +279,9 @@ async def pushed(
         made = Simulators(settings, clock)
         clock.forward(minutes=2)
         async with running(made) as client:
-            await until(lambda: made.webhooks.report()["pending"] == 0, "all events to be delivered")
+            await wait_until(
+                lambda: made.webhooks.report()["pending"] == 0, description="all events to be delivered"
+            )
             yield client, receiver, made
 
 

@@ -29,8 +29,8 @@ from tests.unit.simulator_harness import (
     running,
     served,
     settings_with,
-    until,
 )
+from tests.waiting import LIMIT_S, wait_until
 
 HOURS = {"StartTime": "2025-05-07T10:00:00Z", "EndTime": "2025-05-09T11:00:00Z"}
 COUNTRY_OF_MCC = {network.mcc: network.country for network in NETWORKS}
@@ -49,7 +49,9 @@ async def drained(
         emnify = {"callback_url": f"{url}/usage", "push_interval_seconds": 0.02}
         simulators = Simulators(settings_with(emnify=emnify, **changes), clock)
         async with running(simulators) as client:
-            await until(lambda: simulators.streamer.report()["pending"] == 0, "the history to arrive")
+            await wait_until(
+                lambda: simulators.streamer.report()["pending"] == 0, description="the history to arrive"
+            )
             yield client, callback, simulators
 
 
@@ -116,7 +118,9 @@ async def test_truth_equals_the_sum_of_the_delivered_emnify_records() -> None:
     faults = {"duplicate_fraction": 0.3, "shuffle": True}
     async with drained(clock, faults=faults) as (client, callback, simulators):
         clock.forward(minutes=3)
-        await until(lambda: simulators.streamer.report()["pending"] == 0, "live usage to arrive")
+        await wait_until(
+            lambda: simulators.streamer.report()["pending"] == 0, description="live usage to arrive"
+        )
         expected = await truth(client, "emnify")
     assert {key[0] for key in expected} == {"acme", "globex", "initech"}
     assert {key[-1] for key in expected} == {"data", "sms"}
@@ -174,7 +178,10 @@ async def test_a_pause_freezes_truth_pages_and_deliveries_and_a_resumption_thaws
         resumed = (await client.post("/control/resume")).json()
         assert resumed == {"paused": False, "as_of": "2025-05-09T10:40:12.345Z"}
         clock.forward(minutes=1)
-        await until(lambda: simulators.streamer.report()["pending"] == 0, "usage after the pause to arrive")
+        await wait_until(
+            lambda: simulators.streamer.report()["pending"] == 0,
+            description="usage after the pause to arrive",
+        )
         thawed = (await client.get("/truth")).json()
         assert len(thawed["cells"]) > len(frozen["cells"])
         ends = [datetime.fromisoformat(record["end_timestamp"]) for record in callback.records]
@@ -253,28 +260,24 @@ async def test_a_process_serves_both_providers_until_it_is_told_to_stop(stop: si
         env=os.environ | {"PYTHONPATH": os.getcwd()},
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            await answering(client)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT_S) as client:
+
+            async def answering() -> bool:
+                try:
+                    return bool((await client.get("/livez")).json() == {"status": "ok"})
+                except httpx.TransportError:
+                    return False
+
+            await wait_until(answering, description="the simulators to come up")
             assert (await client.post("/emnify/api/v1/authenticate", json={})).status_code == 401
             assert (await client.get("/kore/v1/Sims")).status_code == 401
             await kore_client(client, SimulatorSettings())
             [first, *_] = await all_pages(client, "/kore/v1/Networks", "networks", PageSize="4")
             assert first["url"].startswith(f"http://127.0.0.1:{port}/kore/v1/Networks/HW")
         process.send_signal(stop)
-        _, errors = await asyncio.wait_for(process.communicate(), 10)
+        _, errors = await asyncio.wait_for(process.communicate(), LIMIT_S)
         assert (process.returncode, errors) == (0, b"")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def answering(client: httpx.AsyncClient) -> None:
-    """Returns when the process answers its liveness probe."""
-    for _ in range(500):
-        try:
-            if (await client.get("/livez")).json() == {"status": "ok"}:
-                return
-        except httpx.TransportError:
-            await asyncio.sleep(0.02)
-    raise AssertionError("the simulators did not come up within 10 s")

@@ -23,8 +23,8 @@ from tests.unit.simulator_harness import (
     running,
     served,
     settings_with,
-    until,
 )
+from tests.waiting import wait_until
 
 STREAM = "/emnify/api/v2/data_stream/1"
 
@@ -46,7 +46,9 @@ class Bench:
         return self.simulators.streamer.streams[1]
 
     async def drained(self) -> None:
-        await until(lambda: self.stream.delivered == len(self.generated), "the stream to be drained")
+        await wait_until(
+            lambda: self.stream.delivered == len(self.generated), description="the stream to be drained"
+        )
 
     async def status(self) -> int:
         return int((await self.client.get(STREAM)).json()["status"]["id"])
@@ -104,7 +106,7 @@ async def test_a_push_carries_the_static_header_and_is_json() -> None:
 
 async def test_a_batch_size_of_one_pushes_bare_objects() -> None:
     async with bench(emnify={"batch_size": 1}) as it:
-        await until(lambda: len(it.callback.accepted) >= 20, "twenty pushes")
+        await wait_until(lambda: len(it.callback.accepted) >= 20, description="twenty pushes")
         assert all(isinstance(json.loads(body), dict) for body in it.callback.accepted)
         assert ids(it.callback.records)[:20] == [usage.id for usage in it.generated[:20]]
 
@@ -213,7 +215,7 @@ async def test_a_failed_batch_is_offered_again_with_the_same_bytes_before_any_ot
 
 async def test_a_receiver_that_is_down_is_retried_without_end() -> None:
     async with bench(emnify={"callback_url": "http://127.0.0.1:9/usage"}) as it:
-        await until(lambda: it.stream.failures >= 20, "twenty failures")
+        await wait_until(lambda: it.stream.failures >= 20, description="twenty failures")
         assert await it.status() == 1
         assert it.stream.delivered == 0
 
@@ -227,13 +229,13 @@ async def test_a_receiver_that_does_not_answer_in_time_has_failed() -> None:
     async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as silent:
         url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/usage"
         async with bench(emnify={"callback_url": url, "push_timeout_seconds": 0.05}) as it:
-            await until(lambda: it.stream.failures >= 2, "two failures")
+            await wait_until(lambda: it.stream.failures >= 2, description="two failures")
             assert it.stream.delivered == 0
 
 
 async def test_exhausted_retries_turn_the_stream_to_error_until_it_is_restarted() -> None:
     async with bench(*[503] * 3, faults={"max_retries": 2}) as it:
-        await until(lambda: it.stream.status == 3, "the stream to be in Error")
+        await wait_until(lambda: it.stream.status == 3, description="the stream to be in Error")
         assert len(it.callback.attempts) == 3
         assert await it.status() == 3
         assert (await it.client.patch(STREAM, json={"status": {"id": 1}})).status_code == 409
@@ -267,8 +269,9 @@ async def test_a_stream_created_over_the_api_is_delivered_to_as_well() -> None:
             "destination": {"connection_type": "RestAPI", "credentials": credentials},
         }
         assert (await it.client.post("/emnify/api/v2/data_stream", json=body)).status_code == 201
-        await until(
-            lambda: len(it.callback.records) == 2 * len(it.generated), "the second stream to be drained"
+        await wait_until(
+            lambda: len(it.callback.records) == 2 * len(it.generated),
+            description="the second stream to be drained",
         )
         assert it.callback.headers[-1]["x-second"] == "yes"
 
@@ -278,8 +281,9 @@ async def test_a_fraction_of_the_batches_is_delivered_twice_and_batches_can_be_s
     async with bench(emnify={"batch_size": 50}, faults=faults) as it:
         await it.drained()
         expected = [usage.id for usage in it.generated]
-        await until(
-            lambda: len(it.callback.records) == len(expected) + it.stream.redelivered, "the last redelivery"
+        await wait_until(
+            lambda: len(it.callback.records) == len(expected) + it.stream.redelivered,
+            description="the last redelivery",
         )
         counts = Counter(ids(it.callback.records))
     assert set(counts) == set(expected)
@@ -292,7 +296,7 @@ async def test_a_fraction_of_the_batches_is_delivered_twice_and_batches_can_be_s
 async def test_faults_go_by_name_too() -> None:
     """`simusage simulate --faults` knows no numbers."""
     async with bench(emnify={"batch_size": 20}, faults={"on": ["all"]}) as it:
-        await until(lambda: it.stream.redelivered > 0, "a redelivery")
+        await wait_until(lambda: it.stream.redelivered > 0, description="a redelivery")
         expected = [usage.id for usage in it.generated][:20]
     first = ids(json.loads(it.callback.accepted[0]))
     assert first != expected
@@ -301,5 +305,7 @@ async def test_faults_go_by_name_too() -> None:
 
 async def test_every_batch_is_delivered_twice_when_the_fraction_is_one() -> None:
     async with bench(emnify={"batch_size": 200}, faults={"duplicate_fraction": 1.0}) as it:
-        await until(lambda: it.stream.redelivered == len(it.generated), "everything to be redelivered")
+        await wait_until(
+            lambda: it.stream.redelivered == len(it.generated), description="everything to be redelivered"
+        )
         assert set(Counter(ids(it.callback.records)).values()) == {2}
