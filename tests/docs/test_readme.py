@@ -23,7 +23,7 @@ from connectors.registry import load_accounts
 from simusage import app
 from streams.api.answers import UsageAnswer
 from streams.settings import load_settings
-from tests.integration.test_demo import Demo, running_demo
+from tests.integration.demo_kit import Demo, running_demo
 from tests.processes import runs
 from tests.waiting import wait_until_sync
 

@@ -20,7 +20,7 @@ from streams.settings import KafkaSettings
 from streams.topics import AGGREGATES
 from streams.windows import GRANULARITIES, Granularity, window_start
 from tests.e2e.truth import DIMENSIONS, Asker, Place, Totals, differences, instant, sums, told, true_rows
-from tests.integration.test_demo import Demo, running_demo
+from tests.integration.demo_kit import Demo, running_demo
 from tests.processes import child_pids, runs
 from tests.waiting import wait_until_sync
 

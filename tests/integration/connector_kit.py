@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import uvicorn
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
@@ -38,6 +39,29 @@ from tests.waiting import wait_until
 EMNIFY_TOKEN = "demo-emnify-application-token"
 CALLBACK_SECRET = "demo-emnify-callback-secret"
 
+Names = Callable[..., str]
+"""The fixture `unique_name`: a name that no other test has, beginning with the word that it is given."""
+
+
+class Fleet:
+    """The simulators' three tenants under names of this test, and both kinds of accounts."""
+
+    def __init__(self, unique_name: Names) -> None:
+        self.tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
+        self.acme, self.globex, self.initech = self.tenants
+        self.emnify = unique_name("emnify")
+        self.kore = unique_name("kore")
+
+    @property
+    def organisations(self) -> dict[str, str]:
+        return {"1001": self.acme, "Globex": self.globex, "1003": self.initech}
+
+
+async def ask(method: str, url: str, **request: Any) -> Any:
+    """Send one request and return the JSON of its answer."""
+    async with aiohttp.ClientSession() as session, session.request(method, url, **request) as response:
+        return await response.json()
+
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
@@ -55,7 +79,7 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def simulators(**changes: Any) -> AsyncIterator[tuple[Simulators, str]]:
-    """Both providers, small and quick unless told otherwise."""
+    """All providers, small and quick unless told otherwise."""
     values = {"sims_per_tenant": 4, "history_hours": 30, "live_records_per_second": 5.0} | changes
     made = Simulators(SimulatorSettings.model_validate(values))
     async with served(made.app) as address:

@@ -14,7 +14,10 @@ from connectors.connect import serve
 from streams.errors import ConfigError
 from streams.settings import Settings
 from tests.integration.connector_kit import (
+    Fleet,
     Found,
+    Names,
+    ask,
     cells_of,
     connecting,
     emnify_table,
@@ -25,7 +28,6 @@ from tests.integration.connector_kit import (
     simulators,
     truth_of,
 )
-from tests.integration.test_connectors_flow import Fleet, Names, ask
 from tests.waiting import wait_until
 
 DAYS = 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from connectors.simulators.faults import FAULTS
 from tests.integration.connector_kit import (
     Cell,
     Found,
+    Names,
+    ask,
     cells_of,
     connecting,
     emnify_table,
@@ -21,10 +22,7 @@ from tests.integration.connector_kit import (
     simulators,
     truth_of,
 )
-from tests.integration.test_connectors_kore import ask
 from tests.waiting import wait_until
-
-Names = Callable[..., str]
 
 ALL = [name for name in FAULTS if name.startswith("emnify-")]
 

@@ -27,7 +27,10 @@ from streams.events import CoverageEvent, UsageEvent
 from streams.kafka import ensure_topics
 from streams.settings import Settings
 from tests.integration.connector_kit import (
+    Fleet,
     Found,
+    Names,
+    ask,
     cells_of,
     connecting,
     emnify_table,
@@ -40,27 +43,6 @@ from tests.integration.connector_kit import (
 )
 from tests.unit.connector_fakes import MemorySender
 from tests.waiting import LIMIT_S, wait_until
-
-Names = Callable[..., str]
-
-
-class Fleet:
-    """The simulators' three tenants under names of this test, and both kinds of accounts."""
-
-    def __init__(self, unique_name: Names) -> None:
-        self.tenants = {unique_name(name): name for name in ("acme", "globex", "initech")}
-        self.acme, self.globex, self.initech = self.tenants
-        self.emnify = unique_name("emnify")
-        self.kore = unique_name("kore")
-
-    @property
-    def organisations(self) -> dict[str, str]:
-        return {"1001": self.acme, "Globex": self.globex, "1003": self.initech}
-
-
-async def ask(method: str, url: str, **request: Any) -> Any:
-    async with aiohttp.ClientSession() as session, session.request(method, url, **request) as response:
-        return await response.json()
 
 
 async def test_push_and_poll_bring_exactly_what_was_generated(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from connectors.demo.embedded import free_port
@@ -15,6 +14,8 @@ from connectors.simulators.faults import FAULTS
 from tests.integration.connector_kit import (
     Cell,
     Found,
+    Names,
+    ask,
     cells_of,
     connecting,
     kore_table,
@@ -26,18 +27,12 @@ from tests.integration.connector_kit import (
 )
 from tests.waiting import wait_until
 
-Names = Callable[..., str]
 Sums = Callable[[dict[Cell, int]], Any]
 
 EVENT_FAULTS = {name for name in FAULTS if name.startswith("kore-events-")}
 POLL_FAULTS = {name for name in FAULTS if name.startswith("kore-")} - EVENT_FAULTS
 
 SECRET = "demo-kore-events-secret"
-
-
-async def ask(method: str, url: str) -> Any:
-    async with aiohttp.ClientSession() as session, session.request(method, url) as response:
-        return await response.json()
 
 
 async def equal(kafka: str, account: str, names: dict[str, str], address: str, by: Sums) -> Found:

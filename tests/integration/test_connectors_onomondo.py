@@ -11,8 +11,15 @@ import pytest
 from connectors.demo.embedded import free_port
 from connectors.simulators.faults import FAULTS
 from streams.usage import UsageRecord
-from tests.integration.connector_kit import connecting, onomondo_table, read, settings_of, simulators
-from tests.integration.test_connectors_flow import Names, ask
+from tests.integration.connector_kit import (
+    Names,
+    ask,
+    connecting,
+    onomondo_table,
+    read,
+    settings_of,
+    simulators,
+)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from connectors.simulators.faults import FAULTS
-from tests.integration.connector_kit import connecting, read, settings_of, simsy_table, simulators
-from tests.integration.test_connectors_flow import Names, ask
+from tests.integration.connector_kit import Names, ask, connecting, read, settings_of, simsy_table, simulators
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)

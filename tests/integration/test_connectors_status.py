@@ -18,6 +18,8 @@ from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettin
 from tests.integration.api_kit import PLENTY, client_of
 from tests.integration.connector_kit import (
     CALLBACK_SECRET,
+    Fleet,
+    Names,
     connecting,
     emnify_table,
     kore_table,
@@ -25,7 +27,6 @@ from tests.integration.connector_kit import (
     settings_of,
     simulators,
 )
-from tests.integration.test_connectors_flow import Fleet, Names
 from tests.waiting import LIMIT_S, wait_until
 
 SECRET = "client-secret-that-must-not-show"

@@ -16,8 +16,7 @@ from streams.kafka import make_producer
 from streams.settings import load_settings
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import secret_file
-from tests.integration.test_verify import simusage
-from tests.integration.worker_kit import Stack
+from tests.integration.worker_kit import Stack, simusage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)

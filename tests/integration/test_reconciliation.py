@@ -17,8 +17,7 @@ from streams.topics import DEADLETTERS, RECONCILIATION
 from streams.usage import UsageRecord
 from streams.windows import window_start
 from tests.integration.connector_kit import connecting, kore_table, simulators
-from tests.integration.test_verify import simusage
-from tests.integration.worker_kit import Stack
+from tests.integration.worker_kit import Stack, simusage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)

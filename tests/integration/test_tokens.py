@@ -29,8 +29,7 @@ from streams.kafka import ensure_topics
 from streams.settings import RedisSettings, ServeSettings, Settings, TokenSettings
 from streams.tokens import Scope, bearer, mint
 from tests.integration.api_kit import ReadModel, cell, client_of, rows_of
-from tests.integration.connector_kit import connecting, kore_table, settings_of, simulators
-from tests.integration.test_connectors_flow import Fleet, Names
+from tests.integration.connector_kit import Fleet, Names, connecting, kore_table, settings_of, simulators
 from tests.waiting import wait_until
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)

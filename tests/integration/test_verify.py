@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,38 +16,11 @@ from streams import keys, topics
 from streams.events import CoverageEvent, UsageEvent
 from streams.kafka import make_producer
 from streams.settings import load_settings
-from tests.integration.test_worker import load
-from tests.integration.worker_kit import PARTITIONS, Stack
+from tests.integration.worker_kit import PARTITIONS, Stack, load, simusage
 from tests.oracle import BASE, event, usage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int | None
-    out: str
-    err: str
-
-    @property
-    def differences(self) -> list[str]:
-        """The lines that name one."""
-        return [line for line in self.out.splitlines() if line.startswith("difference: ")]
-
-
-async def simusage(stack: Stack, *arguments: str) -> Ended:
-    """Run a command as a process of its own, while events may flow."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "simusage", *arguments, "--config", str(stack.config)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Ended(process.returncode, out.decode(), err.decode())
 
 
 def covered(tenant: str = "acme", hours: int = 2) -> CoverageEvent:

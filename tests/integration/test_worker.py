@@ -15,39 +15,13 @@ from aiokafka.structs import ConsumerRecord
 
 from connectors.demo.embedded import EmbeddedRedis
 from streams import keys, topics
-from streams.events import CoverageEvent, UsageEvent, header
+from streams.events import CoverageEvent, header
 from tests.conftest import OwnBroker
-from tests.integration.worker_kit import Stack
-from tests.oracle import BASE, SIMS, TENANTS, event, usage
+from tests.integration.worker_kit import Stack, load
+from tests.oracle import BASE, event, usage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def load(chance: random.Random, events: int, records: int = 20) -> list[UsageEvent]:
-    """Return a load with duplicates, corrections and conflicts."""
-    made = []
-    for _ in range(events):
-        batch = []
-        for _ in range(records):
-            total = chance.randrange(10**6)
-            start = BASE + timedelta(minutes=chance.randrange(60 * 72))
-            batch.append(
-                usage(
-                    identity=f"cdr:{chance.randrange(events * records // 2)}",
-                    revision=chance.randrange(3),
-                    total=total,
-                    rx=total // 3,
-                    tx=total - total // 3,
-                    start=start,
-                    end=start + timedelta(minutes=1),
-                    sim=chance.choice(SIMS),
-                    country=chance.choice(["DE", "FR", None]),
-                    network=chance.choice(["262-01", "208-01", None]),
-                )
-            )
-        made.append(event(*batch, tenant=chance.choice(TENANTS)))
-    return made + chance.choices(made, k=events // 10)
 
 
 async def test_killed_again_and_again_the_worker_ends_exact(stack: Stack) -> None:

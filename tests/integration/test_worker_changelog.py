@@ -11,8 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from streams import topics
 from streams.tables import EXIT_BROKEN
-from tests.integration.test_worker import load
-from tests.integration.worker_kit import PARTITIONS, Stack
+from tests.integration.worker_kit import PARTITIONS, Stack, load
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)

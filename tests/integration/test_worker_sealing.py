@@ -11,8 +11,7 @@ import pytest
 
 from streams.events import CoverageEvent, UsageEvent
 from streams.windows import window_start
-from tests.integration.test_verify import simusage
-from tests.integration.worker_kit import Stack
+from tests.integration.worker_kit import Stack, simusage
 from tests.oracle import TENANTS, event, usage
 from tests.waiting import wait_until
 

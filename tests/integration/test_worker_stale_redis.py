@@ -10,8 +10,7 @@ import pytest
 
 from connectors.demo.embedded import EmbeddedRedis
 from tests.conftest import OwnBroker
-from tests.integration.test_worker import load
-from tests.integration.worker_kit import Stack
+from tests.integration.worker_kit import Stack, load
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from streams.events import Message, UsageEvent
 from streams.kafka import ensure_topics, make_producer
 from streams.settings import Settings, load_settings
 from streams.windows import GRANULARITIES, Granularity, window_start
-from tests.oracle import TENANTS, Oracle, Sums
+from tests.oracle import BASE, SIMS, TENANTS, Oracle, Sums, event, usage
 from tests.waiting import wait_until
 
 PARTITIONS = 4
@@ -93,9 +95,9 @@ class Stack:
 
     async def publish(self, events: Iterable[UsageEvent]) -> None:
         """Publish usage events, and tell the oracle."""
-        for event in events:
-            await self.send(event.message())
-            self.oracle.take([event])
+        for each in events:
+            await self.send(each.message())
+            self.oracle.take([each])
 
     async def cells(self) -> Cells:
         """Return every cell of the read model."""
@@ -198,3 +200,55 @@ def windows_of(cells: Cells) -> dict[tuple[str, Granularity, int], Measures]:
             key = (tenant, granularity, int(window_start(hour, granularity).timestamp()))
             found[key] = found.get(key, ZERO).plus(Measures(**sums))
     return found
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def differences(self) -> list[str]:
+        """The lines that name one."""
+        return [line for line in self.out.splitlines() if line.startswith("difference: ")]
+
+
+async def simusage(stack: Stack, *arguments: str) -> Ended:
+    """Run a command as a process of its own, while events may flow."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "simusage", *arguments, "--config", str(stack.config)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+def load(chance: random.Random, events: int, records: int = 20) -> list[UsageEvent]:
+    """Return a load with duplicates, corrections and conflicts."""
+    made = []
+    for _ in range(events):
+        batch = []
+        for _ in range(records):
+            total = chance.randrange(10**6)
+            start = BASE + timedelta(minutes=chance.randrange(60 * 72))
+            batch.append(
+                usage(
+                    identity=f"cdr:{chance.randrange(events * records // 2)}",
+                    revision=chance.randrange(3),
+                    total=total,
+                    rx=total // 3,
+                    tx=total - total // 3,
+                    start=start,
+                    end=start + timedelta(minutes=1),
+                    sim=chance.choice(SIMS),
+                    country=chance.choice(["DE", "FR", None]),
+                    network=chance.choice(["262-01", "208-01", None]),
+                )
+            )
+        made.append(event(*batch, tenant=chance.choice(TENANTS)))
+    return made + chance.choices(made, k=events // 10)
