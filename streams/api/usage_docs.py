@@ -39,7 +39,7 @@ EXAMPLE_ROW: Final[Json] = {
     "active_sims": 7,
     "active_endpoints": 7,
     "coverage": 0.958333,
-    "status": "final",
+    "status": "settling",
     "gaps": [{"start": "2026-11-01T03:00:00Z", "end": "2026-11-01T04:00:00Z"}],
 }
 
@@ -62,7 +62,7 @@ start,end,country,records,rx_bytes,tx_bytes,undirected_bytes,total_bytes,billed_
 sms_tx_messages,sms_undirected_messages,sms_total_messages,cost,cost_status,active_sims,active_endpoints,\
 coverage,status,gaps
 2026-11-01T00:00:00Z,2026-11-02T00:00:00Z,DE,42,700000,300000,0,1000000,,2,1,0,3,0.1225 EUR,complete,7,7,\
-0.958333,final,2026-11-01T03:00:00Z/2026-11-01T04:00:00Z
+0.958333,settling,2026-11-01T03:00:00Z/2026-11-01T04:00:00Z
 """
 
 _FILTERS: Final[dict[Dimension, str]] = {
@@ -112,7 +112,7 @@ USAGE_PARAMETERS: Final[list[Json]] = [
     ),
     parameter(
         "require",
-        "`final`: rather a 409 that says when than numbers that may still move",
+        "`final`: rather a 409 that says when, or names a gap, than numbers that may still move",
         {"type": "string", "enum": list(REQUIREMENTS), "default": "any"},
     ),
     parameter(
