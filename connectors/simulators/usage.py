@@ -83,6 +83,9 @@ def draw(seed: int, sim: Sim, slot: Slot) -> Usage | None:
     if is_sms:
         rx, tx = random.choice(((1, 0), (0, 1)))
         cost = SMS_PRICE
+        if sim.provider == "onomondo":
+            # Known by SIM and time alone, and told twice: no two may share both.
+            start = end
     else:
         rx, tx = _volume(random)
         cost = network.price_per_mb * (rx + tx) / BYTES_PER_MB
