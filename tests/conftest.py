@@ -116,6 +116,9 @@ ASKED_FOR = os.environ.get("SIMUSAGE_TEST_KAFKA", "embedded").split(",")
 WITHOUT_APACHE = apache.missing() if "apache" in ASKED_FOR and len(ASKED_FOR) > 1 else None
 """Why the tests do without Apache Kafka, though they were to run on it beside another broker."""
 
+BROKERS = [name for name in ASKED_FOR if WITHOUT_APACHE is None or name != "apache"]
+"""What the tests run on."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the chaos suite, the faults and the fuzzing; pytest takes them from here alone."""
@@ -131,9 +134,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"APACHE KAFKA WAS NOT TESTED: {WITHOUT_APACHE}", red=True, bold=True)
 
 
-@pytest.fixture(
-    scope="session", params=[name for name in ASKED_FOR if WITHOUT_APACHE is None or name != "apache"]
-)
+@pytest.fixture(scope="session", params=BROKERS)
 def kafka_backend(request: pytest.FixtureRequest) -> str:
     """Name of the chosen broker backend, or the address of a running broker."""
     name: str = request.param
