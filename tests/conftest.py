@@ -27,7 +27,12 @@ from tests.apache import ApacheBroker
 
 # These machines are shared: how long an example takes says nothing about the code.
 WITHOUT_EXPLAINING = [phase for phase in hypothesis.Phase if phase != hypothesis.Phase.explain]
-hypothesis.settings.register_profile("simusage", deadline=None, phases=WITHOUT_EXPLAINING)
+hypothesis.settings.register_profile(
+    "simusage",
+    deadline=None,
+    phases=WITHOUT_EXPLAINING,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("simusage")
 
 KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.1"
