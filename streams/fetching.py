@@ -50,8 +50,12 @@ class _Consumer(Consumer):
 
     def resume_flow(self) -> None:
         super().resume_flow()
-        if self._held:
-            super().resume_partitions(self._held & self.assignment())
+        ours = {tp for tp in self.assignment() if self._is_source(tp)}
+        if self.app.in_recovery:
+            # The changelogs flow. A rebalance may have cut a recovery off that had just resumed the source.
+            self.pause_partitions(ours)
+        elif self._held:
+            super().resume_partitions(self._held & ours)
             self._held = set()
 
     def on_buffer_drop(self, tp: TP) -> None:

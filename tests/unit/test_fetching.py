@@ -68,6 +68,12 @@ def test_the_source_is_resumed_with_the_flow_and_not_before(
     consumer.on_buffer_full(source)
     consumer.on_buffer_drop(source)
     assert consumer._active_partitions == {changelog}
+    monkeypatch.setattr(app, "in_recovery", True)
+    consumer.resume_flow()
+    monkeypatch.setattr(app, "in_recovery", False)
+    consumer.resume_flow()
+    assert consumer._active_partitions == {changelog}, "that recovery was cut off by a rebalance"
+    consumer.resume_partitions({source, gone})
     consumer.resume_flow()
     assert consumer._active_partitions == {changelog, source}
     consumer.pause_partitions({source})
