@@ -36,6 +36,9 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     """Run until it ends by itself or by SIGINT or SIGTERM, which both cancel it in good order."""
     # asyncio and uvicorn both stop cleanly on SIGINT; only for them does SIGTERM need a translation.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without job control has it ignored by what it starts in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main)
 
 

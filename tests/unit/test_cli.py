@@ -169,3 +169,23 @@ def test_simulate_names_what_is_wrong(arguments: tuple[str, ...], named: str) ->
     message = refused(simusage("simulate", *arguments))
     assert named in message
     assert "hunter2" not in message
+
+
+def test_sigterm_ends_what_a_shell_started_in_the_background() -> None:
+    """Without job control a shell has SIGINT ignored there, into which SIGTERM is translated."""
+    program = """
+import asyncio, os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import simusage
+
+async def main():
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(50)
+    print("went on")
+
+simusage._run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert b"KeyboardInterrupt" in ended.stderr
+    assert ended.stdout == b""
