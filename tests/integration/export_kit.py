@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
@@ -29,6 +30,9 @@ class Clock:
         return self.now
 
 
+BY_SIM = {"from": "2026-11-01", "to": "2026-11-21", "group_by": "sim"}
+
+
 class Setting:
     """One application over the session's Redis, and a worker that works when it is told to."""
 
@@ -46,3 +50,20 @@ class Setting:
     def worker(self, stopping: Callable[[], bool] = lambda: False, **more: Any) -> Exporter:
         """A worker, as that of another replica."""
         return Exporter(self.service(), stopping, **more)
+
+
+async def order(api: httpx.AsyncClient, **more: Any) -> str:
+    """Ask for an export of usage by SIM; return where the job is."""
+    body = {"kind": "usage", "question": BY_SIM, **more}
+    response = await api.post("/v1/exports", json=body)
+    assert response.status_code == 202, response.text
+    assert response.json()["state"] == "queued"
+    assert response.headers["location"] == f"/v1/exports/{response.json()['id']}"
+    return response.headers["location"]
+
+
+async def job_of(api: httpx.AsyncClient, place: str) -> dict[str, Any]:
+    response = await api.get(place)
+    assert response.status_code == 200, response.text
+    job: dict[str, Any] = response.json()
+    return job

@@ -1,12 +1,11 @@
-"""Exports over a real Redis: the job, its file by a signed link, and both when things go wrong."""
+"""Exports over a real Redis: the order, the job, and its file by a signed link."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -16,62 +15,15 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from connectors.demo.embedded import EmbeddedRedis
 from streams import keys
 from streams.api.export_files import Rows
-from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, Taken, TakenOverError
+from streams.api.export_jobs import Jobs
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
-from streams.errors import UnavailableError
 from streams.settings import LimitSettings
-from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, settings
-from tests.integration.export_kit import Setting
+from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, client_of, settings
+from tests.integration.export_kit import Setting, job_of, order
 from tests.integration.tenants_kit import CONFIGURED, write_tenants
-from tests.waiting import wait_until
-
-BY_SIM = {"from": "2026-11-01", "to": "2026-11-21", "group_by": "sim"}
-
-
-@pytest.fixture
-async def model(redis: Redis) -> ReadModel:
-    """Usage of two SIMs of acme on three days, and of zebra."""
-    model = ReadModel(redis)
-    await model.complete()
-    days = ["2026-11-18T01:00", "2026-11-19T01:00", "2026-11-20T01:00"]
-    await model.put("acme", [(day, cell(sim, 100 + sim)) for day in days for sim in (0, 1)])
-    await model.put("zebra", [(day, cell(2, 777)) for day in days])
-    await model.cover("acme", "own", "kore", ("2026-11-01T00:00:00Z", "2026-11-20T12:00:00Z"))
-    return model
-
-
-@pytest.fixture
-async def setting(redis: Redis, redis_url: str, model: ReadModel) -> Setting:
-    """The application over that usage."""
-    return Setting(redis, settings(redis_url))
-
-
-@pytest.fixture
-async def api(setting: Setting) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that is the tenant acme."""
-    async with client_of(setting.app, bearer("acme")) as client:
-        yield client
-
-
-async def order(api: httpx.AsyncClient, **more: Any) -> str:
-    """Ask for an export of usage by SIM; return where the job is."""
-    body = {"kind": "usage", "question": BY_SIM, **more}
-    response = await api.post("/v1/exports", json=body)
-    assert response.status_code == 202, response.text
-    assert response.json()["state"] == "queued"
-    assert response.headers["location"] == f"/v1/exports/{response.json()['id']}"
-    return response.headers["location"]
-
-
-async def job_of(api: httpx.AsyncClient, place: str) -> dict[str, Any]:
-    response = await api.get(place)
-    assert response.status_code == 200, response.text
-    job: dict[str, Any] = response.json()
-    return job
 
 
 async def test_a_csv_from_order_to_file(setting: Setting, api: httpx.AsyncClient) -> None:
@@ -157,20 +109,6 @@ async def test_the_inventory_is_that_of_its_collections(
     assert bool(listed) == (question.get("account") != "none")
 
 
-async def test_the_process_itself_works(setting: Setting) -> None:
-    """Nothing but the application is needed, and it ends with a job behind it."""
-    async with (
-        setting.app.router.lifespan_context(setting.app),
-        client_of(setting.app, bearer("acme")) as api,
-    ):
-        place = await order(api)
-
-        async def done() -> bool:
-            return bool((await job_of(api, place))["state"] == "done")
-
-        await wait_until(done, description="the job to be done")
-
-
 async def test_a_link_is_good_for_an_hour(setting: Setting, api: httpx.AsyncClient) -> None:
     """Then the job says so, and the link is a 410."""
     place = await order(api)
@@ -203,104 +141,6 @@ async def test_a_changed_link_is_refused(setting: Setting, api: httpx.AsyncClien
     assert [(await api.get(link)).status_code for link in wrong] == [403] * len(wrong)
 
 
-async def test_a_read_model_that_is_rebuilt_is_waited_for(
-    setting: Setting, api: httpx.AsyncClient, redis: Redis, model: ReadModel
-) -> None:
-    """A job begun meanwhile says why it waits, and is done when the numbers are whole again."""
-    place = await order(api)
-    await redis.hdel(keys.partition_key(1), "complete")
-    await setting.worker(again_after_s=0).step()
-    job = await job_of(api, place)
-    assert job["state"] == "queued"
-    assert "1 of 2 partitions" in job["reason"]
-    await model.complete()
-    await setting.worker().step()
-    assert (await job_of(api, place))["state"] == "done"
-
-
-async def test_the_file_of_a_worker_that_lost_its_job_counts_for_nothing(
-    setting: Setting, api: httpx.AsyncClient, redis: Redis
-) -> None:
-    """Another replica takes the job over when its lease ends, and the first can write no more."""
-    place = await order(api)
-    job = place.rpartition("/")[2]
-    late = Jobs(redis)
-    taken = await late.take()
-    assert taken is not None
-    await late.put(taken, "acme", 0, b"half", 1)
-    assert not await setting.worker().step()
-    await redis.zincrby(keys.EXPORT_QUEUE, -2 * LEASE_S, job)
-    await setting.worker().step()
-    with pytest.raises(TakenOverError):
-        await late.put(taken, "acme", 0, b"late", 2)
-    assert len((await api.get((await job_of(api, place))["url"])).content) > len("half")
-
-
-async def test_a_job_that_ends_its_workers_fails(
-    setting: Setting, api: httpx.AsyncClient, redis: Redis
-) -> None:
-    """It is not tried for ever."""
-    place = await order(api)
-    for _ in range(MAX_LOST):
-        assert await Jobs(redis).take()
-        await redis.zadd(keys.EXPORT_QUEUE, {place.rpartition("/")[2]: 0})
-    await setting.worker().step()
-    job = await job_of(api, place)
-    assert job["state"] == "failed"
-    assert "workers ended" in job["reason"]
-
-
-async def test_a_worker_that_takes_its_own_job_again_has_not_died(
-    setting: Setting, api: httpx.AsyncClient, redis: Redis
-) -> None:
-    """It had lost Redis for longer than its lease, so the job is no danger to workers."""
-    place = await order(api)
-    jobs = Jobs(redis)
-    for _ in range(MAX_LOST + 1):
-        taken = await jobs.take()
-        assert taken is not None
-        assert taken.lost == 0
-        await redis.zadd(keys.EXPORT_QUEUE, {taken.id: 0})
-    await setting.worker().step()
-    assert (await job_of(api, place))["state"] == "done"
-
-
-async def test_a_lease_is_renewed_again_once_redis_is_back(
-    setting: Setting, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One renewal that Redis does not answer is followed by others."""
-    renewals = list[Taken]()
-    renewed = asyncio.Event()
-
-    async def live(_jobs: Jobs, taken: Taken, _tenant: str) -> None:
-        renewals.append(taken)
-        if len(renewals) == 1:
-            raise UnavailableError("Redis does not answer: TimeoutError")
-        renewed.set()
-
-    def slow(*_: Any) -> Reading:
-        async def rows() -> AsyncIterator[Rows]:
-            async with asyncio.timeout(10):
-                await renewed.wait()
-            yield Rows(1, b"1")
-
-        return Reading(lambda _: {}, b"", rows())
-
-    monkeypatch.setattr(Jobs, "live", live)
-    place = await order(api)
-    await setting.worker(readers={**READERS, "usage": slow}, live_every_s=0.01).step()
-    assert (await job_of(api, place))["state"] == "done"
-
-
-async def test_a_worker_that_stops_gives_its_job_back(setting: Setting, api: httpx.AsyncClient) -> None:
-    """The next takes it at once, without waiting for the lease."""
-    place = await order(api)
-    await setting.worker(lambda: True).step()
-    assert (await job_of(api, place))["state"] == "queued"
-    await setting.worker().step()
-    assert (await job_of(api, place))["state"] == "done"
-
-
 async def test_a_file_that_is_too_large_fails_with_what_would_do(
     redis: Redis, redis_url: str, model: ReadModel
 ) -> None:
@@ -323,19 +163,6 @@ async def test_a_file_that_is_too_large_fails_with_what_would_do(
     assert job["state"] == "failed"
     assert "export_file_mb" in job["reason"]
     assert not await redis.exists(keys.export_file_key(job["id"]))
-
-
-async def test_a_fault_of_ours_fails_the_job(setting: Setting, api: httpx.AsyncClient) -> None:
-    """It tells nothing of the fault, which is in the log."""
-
-    def broken(*_: Any) -> Reading:
-        raise ZeroDivisionError("secret")
-
-    place = await order(api)
-    await setting.worker(readers={"usage": broken}).step()
-    job = await job_of(api, place)
-    assert job["state"] == "failed"
-    assert "secret" not in str(job)
 
 
 async def test_a_tenant_has_so_many_exports_at_a_time(redis: Redis, redis_url: str, model: ReadModel) -> None:
@@ -395,29 +222,6 @@ async def test_an_order_counts_as_five_requests(redis: Redis, redis_url: str, mo
         refused = await api.post("/v1/exports", json={"kind": "usage"})
         assert refused.status_code == 429
         assert (await api.get(looked.json()["url"])).status_code == 200
-
-
-async def test_a_redis_that_is_away_is_waited_for(
-    own_redis: Callable[[], EmbeddedRedis], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is said once, and the worker goes on when Redis is back."""
-    server = own_redis().start()
-    async with Redis.from_url(server.url) as redis:
-        await write_tenants(redis)
-        setting = Setting(redis, settings(server.url))
-        async with client_of(setting.app, bearer("acme")) as api:
-            place = await order(api)
-            server.stop()
-            looks = iter([False, False, True])
-            await setting.worker(lambda: next(looks)).run()
-            assert caplog.text.count("exports wait for Redis") == 1
-            server.start()
-            # What was lost with Redis is unknown, and does no harm.
-            await write_tenants(redis)
-            assert (await api.get(place)).status_code == 404
-            again = await order(api)
-            await setting.worker().step()
-            assert (await job_of(api, again))["state"] == "done"
 
 
 async def test_another_tenant_sees_no_job(setting: Setting, api: httpx.AsyncClient) -> None:
