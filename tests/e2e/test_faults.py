@@ -26,6 +26,8 @@ from tests.waiting import wait_until_sync
 pytestmark = pytest.mark.timeout(420)
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
+CELLS = 50
+"""So many and fewer would show little."""
 A_SWEEP = 20
 """Requests in which whoever is not slowed down looks at everything once more."""
 
@@ -107,6 +109,16 @@ class Run:
 
         wait_until_sync(reached, 60, f"{wanted} requests and pushes", pause=0.1)
 
+    def rest(self) -> None:
+        """Let usage stop, once there is enough of it to compare."""
+
+        def enough() -> bool:
+            truth = self.asker.simulators("/truth")
+            return all(len(_cells(truth, each)) > CELLS for each in self.case.accounts)
+
+        wait_until_sync(enough, 120, f"more than {CELLS} cells of each account", pause=0.5)
+        self.asker.simulators("/control/pause", "POST")
+
     def settle(self) -> None:
         """Wait until the answers are the truth, and see that further sweeps leave it at that."""
         truth = self.asker.simulators("/truth")
@@ -123,17 +135,18 @@ class Run:
 
     def _differences_of(self, account: Tried, truth: dict[str, Any]) -> Iterator[str]:
         names = account.tenants
-        cells = [
-            cell | {"tenant": names[cell["tenant"]]}
-            for cell in truth["cells"]
-            if cell["account"] == account.simulated
-        ]
-        assert len(cells) > 50
+        cells = [cell | {"tenant": names[cell["tenant"]]} for cell in _cells(truth, account)]
+        assert len(cells) > CELLS
         for tenant in set(names.values()):
             true = true_rows(truth | {"cells": cells}, tenant, EVER, account.dimensions)
             groups = ",".join(account.dimensions)
             found = self.asker.rows(tenant, granularity="hour", group_by=groups, limit=1000)
             yield from differences(account.told(found), account.told(true))
+
+
+def _cells(truth: dict[str, Any], account: Tried) -> list[dict[str, Any]]:
+    """Return the cells of the account, by the simulator's own names."""
+    return [cell for cell in truth["cells"] if cell["account"] == account.simulated]
 
 
 def _calls(report: dict[str, Any]) -> int:
@@ -175,10 +188,11 @@ def test_answers_are_the_truth_whatever_goes_wrong(run: Run, seed: int) -> None:
     chance = random.Random(f"{run.case} {seed}")
     for kill in range(run.case.kills):
         if kill == run.case.kills - 1:
-            run.asker.simulators("/control/pause", "POST")
+            run.rest()
         run.goes_on(chance.randint(0, run.case.stride))
         run.kill()
-    run.asker.simulators("/control/pause", "POST")
+    if not run.case.kills:
+        run.rest()
     run.settle()
     assert _calls(run.log) > 20
     assert _refused(run.log) == 0
