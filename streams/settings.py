@@ -121,6 +121,9 @@ class WorkerSettings(_Table):
     """Seconds without heartbeat after which the group gives a dead worker's partitions away."""
     stall_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     """Seconds without progress, though events wait or a recovery is on, after which a worker ends itself."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where `/livez` and `/readyz` of this worker answer; without it a worker has no address."""
 
 
 class TokenSettings(_Table):

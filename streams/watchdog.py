@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from streams import topics
+from streams.readiness import Readiness, Standing
 from streams.settings import Settings
 from streams.tables import die
 
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 10
 """Looks of one stall. They are counted instead of seconds: a process that was suspended did not stall."""
+
+DOUBTS = 3
+"""Looks without progress after which a worker is no longer ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,11 @@ class Stall:
         self._last: tuple[object, ...] | None = None
         self._count = 0
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether it has not got on for some looks, though not long enough to end it."""
+        return self._count >= DOUBTS
+
     def judge(self, look: Look | None) -> str | None:
         """Return why the worker is stuck, or `None`; a look that Kafka did not answer says nothing."""
         if look is None or look.waiting is None:
@@ -72,16 +82,24 @@ class Watchdog:
         self._settings = settings
         self._app: Any = app
         self._pause = settings.worker.stall_seconds / LOOKS
+        self._readiness = Readiness(settings.worker.stall_seconds)
 
-    def start(self) -> None:
-        """Begin; the thread ends with the process."""
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+    def start(self, listener: socket.socket | None) -> None:
+        """Begin, and answer for the worker on this socket; the thread ends with the process."""
+        threading.Thread(target=self._run, args=(listener,), name="watchdog", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, listener: socket.socket | None) -> None:
         try:
-            asyncio.run(self._watch())
+            asyncio.run(self._answer(listener))
         except Exception as error:  # noqa: BLE001 - a worker that nobody watches is worse than one that ends
             die("the watchdog failed", error)
+
+    async def _answer(self, listener: socket.socket | None) -> None:
+        if listener is None:
+            await self._watch()
+            return
+        async with self._readiness.served(listener):
+            await self._watch()
 
     async def _watch(self) -> None:
         stall = Stall()
@@ -99,12 +117,23 @@ class Watchdog:
                 # Without Kafka nobody makes progress; a restart would not help.
                 logger.debug("the watchdog cannot ask Kafka: %s", error)
                 stall.judge(None)
+                self._readiness.standing = Standing("Kafka does not answer")
                 await asyncio.sleep(self._pause)
 
     def _judge(self, stall: Stall, look: Look) -> None:
-        if (reason := stall.judge(look)) is not None:
+        reason = stall.judge(look)
+        self._readiness.standing = Standing(self._unready(stall, look), look.lag)
+        if reason is not None:
             seconds = self._settings.worker.stall_seconds
             die(f"no progress for {seconds:g} s ({reason}); ending, so that a restart can recover")
+
+    def _unready(self, stall: Stall, look: Look) -> str | None:
+        if look.recovering:
+            return "recovering"
+        if stall.doubtful:
+            return f"no progress ({look.waiting})"
+        # A worker without partitions stands by, once it has been told that none is left for it.
+        return None if look.lag or self._app.unassigned else "joining"
 
     async def _look(self, kafka: AIOKafkaConsumer) -> Look:
         recovery = self._app.tables.recovery

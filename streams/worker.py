@@ -18,10 +18,13 @@ from streams.errors import ConfigError
 from streams.fetching import fetch_promptly
 from streams.folding import Folding
 from streams.kafka import ensure_topics
+from streams.listening import listen, url_of
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
 from streams.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 _COLLECT_EVERY = 100_000
 """Allocations between two looks for garbage: there is little, and each walks the state's many objects."""
@@ -95,11 +98,16 @@ def build(settings: Settings, data: str, cluster: str) -> faust.App:
 def run(settings: Settings) -> None:
     """Run the worker until SIGTERM or SIGINT.
 
-    Raises `ConfigError` when broker or Redis do not answer at start, or Redis belongs to another broker.
+    Raises `ConfigError` when broker or Redis do not answer at start, Redis belongs to another broker, or the
+    worker's address cannot be listened on.
     """
     if not settings.tenants:
         raise ConfigError("tenants", [], "name at least one tenant: every record of another is refused")
     cluster = asyncio.run(_preflight(settings))
+    listener = None
+    if settings.worker.port is not None:
+        listener = listen(settings.worker.host, settings.worker.port, "worker.host, worker.port")
+        logger.info("the worker's state is told", extra={"url": f"{url_of(listener)}/readyz"})
     mode.loop.use("uvloop")
     gc.set_threshold(_COLLECT_EVERY)
     for services in ("streams.tables", "streams.fetching"):
@@ -109,7 +117,7 @@ def run(settings: Settings) -> None:
         worker = faust.Worker(
             app, loglevel="WARN", override_logging=False, redirect_stdouts=False, quiet=True, daemon=True
         )
-        Watchdog(settings, app).start()
+        Watchdog(settings, app).start(listener)
         worker.spinner = None  # it writes terminal codes between the lines of the log
         worker.execute_from_commandline()
 

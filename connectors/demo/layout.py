@@ -106,6 +106,7 @@ class Layout:
     """When history ends. Fixed for the run, so that restarted simulators tell the same story."""
     simulators_port: int = field(default_factory=free_port)
     callbacks_port: int = field(default_factory=free_port)
+    worker_port: int = field(default_factory=free_port)
     query_port: int = field(default_factory=free_port)
     credentials: dict[str, Credential] = field(default_factory=_credentials, repr=False)
 
@@ -138,6 +139,11 @@ class Layout:
     def callbacks_url(self) -> str:
         """Base URL of the callback receiver."""
         return f"http://{HOST}:{self.callbacks_port}"
+
+    @property
+    def worker_url(self) -> str:
+        """Base URL of what the worker says of itself."""
+        return f"http://{HOST}:{self.worker_port}"
 
     def log(self, name: str) -> Path:
         """Return the log file of one process."""
@@ -196,7 +202,8 @@ class Layout:
             "# The embedded broker cannot give out producer ids; the ledger dedupes anyway.\n"
             "idempotent_producer = false\n",
             f"[redis]\nurl = {_text(self.redis)}\n",
-            "[worker]\n# The embedded broker lets a first join wait for half of it.\nsession_timeout_s = 6\n",
+            "[worker]\n# The embedded broker lets a first join wait for half of it.\nsession_timeout_s = 6\n"
+            f"host = {_text(HOST)}\nport = {self.worker_port}\n",
             f"[serve]\nhost = {_text(HOST)}\nport = {self.query_port}\n",
             "[serve.limits]\n# The screen asks with the tenants' tokens too.\nper_minute = 6000\n",
             *(

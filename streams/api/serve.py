@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -14,7 +13,7 @@ import uvicorn
 from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.app import create_app
 from streams.api.reader import Reader, connect_redis
-from streams.errors import ConfigError
+from streams.listening import listen, url_of
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
         await Reader(redis).check_start(settings.redis_url)
         if not settings.serve.tokens:
             log.info("no token under serve.tokens: only those of `simusage token create` are known")
-        with _listen(settings.serve.host, settings.serve.port) as listener:
+        with listen(settings.serve.host, settings.serve.port, "serve.host, serve.port") as listener:
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -55,8 +54,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
                     timeout_graceful_shutdown=STOP_WITHIN_S,
                 )
             )
-            host, port = listener.getsockname()[:2]
-            log.info("query endpoint listens", extra={"url": f"http://{_bracketed(host)}:{port}"})
+            log.info("query endpoint listens", extra={"url": url_of(listener)})
             with _stopping(server):
                 await server.serve(sockets=[listener])
     log.info("query endpoint stopped")
@@ -74,19 +72,3 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            "serve.host, serve.port", f"{_bracketed(host)}:{port}", f"cannot listen there: {error.strerror}"
-        ) from None
-    listener.setblocking(False)
-    return listener
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

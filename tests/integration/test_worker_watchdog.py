@@ -6,11 +6,13 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
-from connectors.demo.embedded import spawn
+from connectors.demo.embedded import HOST, free_port, spawn
 from streams.tables import EXIT_BROKEN
 from tests.integration.worker_kit import Stack, load
 from tests.waiting import wait_until
@@ -18,6 +20,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.timeout(120)
 
 STALL_SECONDS = 2
+
+Ask = Callable[[], Awaitable[httpx.Response | None]]
 
 STUCK = """
 import asyncio, sys, time
@@ -39,11 +43,31 @@ worker.run(load_settings(Path(sys.argv[1])))
 
 
 @pytest.fixture
-def stack(stack: Stack) -> Stack:
+def port() -> int:
+    """Where the worker says how it stands."""
+    return free_port()
+
+
+@pytest.fixture
+def stack(stack: Stack, port: int) -> Stack:
     """It has a short patience."""
     with stack.config.open("a") as config:
-        config.write(f"stall_seconds = {STALL_SECONDS}\n")
+        config.write(f"stall_seconds = {STALL_SECONDS}\nport = {port}\n")
     return stack
+
+
+@pytest.fixture
+async def readyz(port: int) -> AsyncIterator[Ask]:
+    """Ask the worker; `None` while nobody answers."""
+    async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as http:
+
+        async def ask() -> httpx.Response | None:
+            try:
+                return await http.get("/readyz")
+            except httpx.TransportError:
+                return None
+
+        yield ask
 
 
 def stuck_worker(stack: Stack, stuck: str) -> subprocess.Popen[bytes]:
@@ -66,10 +90,37 @@ async def test_a_worker_that_stands_still_ends_and_its_successor_counts(stack: S
     await wait_until(stack.exact, timeout=60, description="the successor counts")
 
 
-async def test_an_idle_worker_is_left_in_peace(stack: Stack) -> None:
+@pytest.mark.parametrize("stuck", ["await asyncio.sleep(3600)", "time.sleep(3600)"], ids=["waits", "blocks"])
+async def test_a_worker_that_stands_still_is_unready_before_it_ends(
+    stack: Stack, stuck: str, readyz: Ask
+) -> None:
+    """Even one that blocks its whole event loop still says so."""
+    await stack.publish(load(random.Random(3), 10))
+    worker = stuck_worker(stack, stuck)
+    said: list[str] = []
+
+    async def complains() -> bool:
+        answer = await readyz()
+        if answer is not None and answer.status_code == 503:
+            said.append(answer.json()["reason"])
+        return any(reason.startswith("no progress (events wait, by partition") for reason in said)
+
+    await wait_until(complains, timeout=60, description="the worker turns unready")
+    assert worker.poll() is None
+    await wait_until(lambda: worker.poll() is not None, timeout=60, description="the worker gives up")
+
+
+async def test_an_idle_worker_is_left_in_peace(stack: Stack, readyz: Ask) -> None:
     worker = stack.worker()
+
+    async def ready() -> bool:
+        answer = await readyz()
+        return answer is not None and answer.status_code == 200 and answer.json()["status"] == "ready"
+
     await stack.publish(load(random.Random(2), 10))
     await wait_until(stack.exact, timeout=60, description="folded")
+    await wait_until(ready, timeout=60, description="ready")
     later = time.monotonic() + 3 * STALL_SECONDS
     await wait_until(lambda: time.monotonic() > later, timeout=30, description="some idle time")
     assert worker.poll() is None
+    assert await ready()

@@ -1,0 +1,30 @@
+"""Where a role listens."""
+
+from __future__ import annotations
+
+import socket
+
+from streams.errors import ConfigError
+
+
+def listen(host: str, port: int, keys: str) -> socket.socket:
+    """Return a socket that listens. Raises `ConfigError` naming the keys where it cannot."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            keys, f"{_bracketed(host)}:{port}", f"cannot listen there: {error.strerror}"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address that a socket listens on."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
