@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,14 +33,15 @@ app = typer.Typer(
 )
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, None], loop: Callable[[], AbstractEventLoop] | None = None) -> None:
     """Run until it ends by itself or by SIGINT or SIGTERM, which both cancel it in good order."""
     # asyncio and uvicorn both stop cleanly on SIGINT; only for them does SIGTERM need a translation.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell without job control has it ignored by what it starts in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    asyncio.run(main)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main)
 
 
 @app.command()
@@ -94,9 +96,11 @@ def connect(config: Config = None, log_json: LogJson = False) -> None:
     """
     configure_logging(json=log_json)
     settings = load_settings(config)
+    import uvloop
+
     from connectors import connect as role
 
-    _run(role.run(settings))
+    _run(role.run(settings), uvloop.new_event_loop)
 
 
 @app.command()

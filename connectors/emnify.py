@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from connectors.account import AccountSettings
+from connectors.batch import Batch
 from connectors.emnify_api import PAGE_SIZE, EmnifyApi
 from connectors.emnify_cdr import is_event, usage_record
 from connectors.emnify_poll import EmnifyPoll
@@ -20,7 +21,6 @@ from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs, pages
 from connectors.poller import Job
-from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
 from streams.api.abilities import Lack

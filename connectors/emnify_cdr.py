@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -23,6 +24,9 @@ SMS: Final = 6
 """emnify's ids of traffic types (emnify's documentation)."""
 
 TAG_LENGTH: Final = 128
+
+_REMEMBERED: Final = 4096
+"""Networks and texts of tags whose reading is remembered: a fleet has few, and each record repeats one."""
 
 _NETWORK: Final = re.compile(r"^[0-9]{3}-[0-9]{2,3}$")
 
@@ -105,7 +109,7 @@ def usage_record(original: bytes, *, mb_bytes: int, pro_rata: bool = False) -> t
         raise DataError("malformed", f"id: want 64 bits without a sign, got {cdr.id}")
     sim = canonical_iccid(str(cdr.sim.iccid))
     tags = tags_of(cdr.endpoint.tags if cdr.endpoint else None)
-    country, network = _place(cdr.operator)
+    country, network = _place(cdr.operator) if cdr.operator else (None, None)
     cost = None if cdr.cost is None else _read("cost", exact, cdr.cost)
     priced = cost is not None and cost > 0 and cdr.currency is not None
     endpoint = cdr.endpoint.id if cdr.endpoint else None
@@ -177,16 +181,19 @@ def _told(error: msgspec.ValidationError, original: bytes) -> str:
     return f"{path or 'record'}: {rule}, got {short(value)}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def tags_of(text: str | None) -> tuple[str, ...]:
     """Part the tags: emnify keeps an endpoint's tags as one text with commas."""
     return tuple(sorted({tag.strip()[:TAG_LENGTH] for tag in (text or "").split(",") if tag.strip()}))
 
 
-def _place(operator: _Operator | None) -> tuple[str | None, str | None]:
+def _place(operator: _Operator) -> tuple[str | None, str | None]:
+    mcc, mnc = operator.country.mcc if operator.country else None, operator.mnc
+    return (None, None) if mcc is None else _network_of(str(mcc), "" if mnc is None else str(mnc))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _network_of(mcc: str, mnc: str) -> tuple[str | None, str | None]:
     """Return country and network; a country with several MCCs still names the country."""
-    found = operator.country.mcc if operator and operator.country else None
-    if found is None:
-        return None, None
-    mcc, mnc = str(found), operator.mnc if operator else None
-    network = f"{mcc}-{str(mnc).zfill(2)}" if mnc not in (None, "") else ""
-    return country_of(mcc), network if _NETWORK.match(network) else None
+    network = f"{mcc}-{mnc.zfill(2)}"
+    return country_of(mcc), network if mnc and _NETWORK.match(network) else None

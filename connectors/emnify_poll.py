@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from connectors.account import Traits
+from connectors.batch import Batch
 from connectors.changes import Seen, seen_in
 from connectors.emnify_api import EmnifyApi, SimItem
 from connectors.emnify_listing import seen_sims
@@ -26,7 +27,7 @@ from connectors.emnify_stats import (
 from connectors.emnify_totals import EmnifyTotals
 from connectors.history import Statement
 from connectors.http import ProviderError
-from connectors.publisher import Batch, Proceed
+from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.sweeping import Sweeping, is_total, take_back
 from connectors.values import EPOCH, raw_row

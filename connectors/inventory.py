@@ -19,9 +19,10 @@ from aiokafka import AIOKafkaConsumer
 
 from connectors.account import Account, Traits
 from connectors.assignments import Standing, place_at, placed
+from connectors.batch import Batch
 from connectors.compacted import FETCH_WAIT_MS, CompactedTopic, Log
 from connectors.holdings import Holdings
-from connectors.publisher import Batch, Proceed, Sender, always
+from connectors.publisher import Proceed, Sender, always
 from connectors.tasks import Turn
 from streams.errors import ConfigError, DataError, UnavailableError
 from streams.inventory import Item, Kind, Ownership, Place, Places, decode, message

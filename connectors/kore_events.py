@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from connectors.account import Traits
+from connectors.batch import Batch
 from connectors.kore_counting import Counting
 from connectors.kore_settings import KoreAccount
-from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.values import InstantText, micros, parse_item
 from streams.errors import DataError

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from connectors import inventory
 from connectors.account import Traits
+from connectors.batch import Batch
 from connectors.changes import ChangeFilter, Seen, seen, seen_in
 from connectors.kore_api import Fleet, KoreApi, Network, Sim
 from connectors.kore_counting import Chunk, Grain
 from connectors.kore_rows import HOUR, Stamp, start_of_row, usage_record
 from connectors.kore_settings import KoreAccount
-from connectors.publisher import Batch, Proceed
+from connectors.publisher import Proceed
 from connectors.values import EPOCH, raw_row, text_of
 from streams.errors import DataError
 from streams.usage import UsageRecord

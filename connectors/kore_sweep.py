@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from connectors.batch import Batch
 from connectors.changes import ChangeFilter, Seen, digest, seen_in
 from connectors.history import Statement
 from connectors.http import Failure, HttpClient, ProviderError
@@ -23,7 +24,7 @@ from connectors.kore_settings import KoreAccount, KoreSettings
 from connectors.kore_statements import RowReader, Told
 from connectors.kore_totals import KoreTotals
 from connectors.kore_usage import UsageReader
-from connectors.publisher import Batch, Proceed
+from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.sweeping import Sweeping, is_total, take_back
 from connectors.values import EPOCH

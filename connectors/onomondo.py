@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from connectors.account import Account, AccountSettings, Traits
+from connectors.batch import Batch
 from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs, pages
@@ -21,7 +22,6 @@ from connectors.onomondo_rows import DATA_EVENT, SMS_EVENT, event_record
 from connectors.onomondo_settings import OnomondoAccount, OnomondoSettings
 from connectors.onomondo_sweep import OnomondoSweep
 from connectors.onomondo_watch import OnomondoWatch
-from connectors.publisher import Batch
 from connectors.receiver import Caller
 from connectors.registry import Toolbox
 from connectors.values import parse_item

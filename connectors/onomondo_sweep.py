@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from connectors.account import Traits
+from connectors.batch import Batch
 from connectors.bookmarks import Reading
 from connectors.changes import seen
 from connectors.http import ProviderError
@@ -20,7 +21,7 @@ from connectors.onomondo_rows import row_record
 from connectors.onomondo_settings import OnomondoAccount, OnomondoSettings
 from connectors.onomondo_totals import OnomondoTotals
 from connectors.paging import PAGES_MAX, Page
-from connectors.publisher import Batch, Proceed
+from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.sweeping import Sweeping
 from connectors.values import EPOCH, micros, raw_row

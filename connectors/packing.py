@@ -12,14 +12,17 @@ from datetime import datetime
 from typing import Any, Final
 
 from connectors.account import Account
-from connectors.publisher import Batch, Owners, Sender, letters_of, note_rejected, usage_of
+from connectors.batch import Batch
+from connectors.publisher import Owners, Sender, letters_of, note_rejected, usage_of
 from connectors.tasks import look_at
 from streams.errors import UnavailableError
-from streams.events import MAX_RECORDS
 from streams.usage import UsageRecord
 
 PACK_S: Final = 0.02
 """Longest wait of a callback for others of its tenant and account."""
+
+ENOUGH: Final = 50
+"""Records that go at once: more of them in one event would spare the worker little."""
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class _Pack:
     tenant: str
     received_at: datetime
     records: list[UsageRecord] = field(default_factory=list)
-    full: asyncio.Event = field(default_factory=asyncio.Event)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Packer:
@@ -72,13 +75,13 @@ class Packer:
             self._open[key] = made, task
         pack, task = self._open[key]
         pack.records += records
-        if len(pack.records) >= MAX_RECORDS:
-            pack.full.set()
+        if len(pack.records) >= ENOUGH:
+            pack.enough.set()
         return task
 
     async def _send(self, pack: _Pack) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PACK_S):
-                await pack.full.wait()
+                await pack.enough.wait()
         del self._open[pack.account.name, pack.tenant]
         await self._sender.send(usage_of(pack.account, pack.tenant, pack.records, pack.received_at))

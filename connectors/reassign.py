@@ -20,7 +20,7 @@ from connectors.moves import Moves, Tally, Wish
 from connectors.publisher import SEND_S, Outgoing, Sender
 from streams.decoding import WireEvent, WireRecord, decode
 from streams.errors import ConfigError, DataError
-from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, decode_coverage, header, usage_events
+from streams.events import COVERAGE_TYPE, USAGE_TYPE, CoverageEvent, decode_coverage, header, usage_messages
 from streams.iccid import canonical_iccid
 from streams.refold import read_to_end, topic_reader
 from streams.settings import Settings
@@ -180,7 +180,7 @@ class Reassignment:
 
     def _events(self, tenant: str, records: Iterable[UsageRecord]) -> Iterator[Outgoing]:
         settings = self._order.account.settings
-        for event in usage_events(
+        for message in usage_messages(
             records,
             tenant=tenant,
             account=self._order.account.name,
@@ -188,7 +188,7 @@ class Reassignment:
             source=settings.source,
             received_at=self._now,
         ):
-            yield USAGE_EVENTS, event.message()
+            yield USAGE_EVENTS, message
 
     def _coverage(self, start: datetime, end: datetime) -> CoverageEvent:
         settings = self._order.account.settings

@@ -31,8 +31,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.account import Account
+from connectors.batch import Batch
 from connectors.packing import Packer
-from connectors.publisher import Batch, Owners, Sender
+from connectors.publisher import Owners, Sender
 from connectors.tasks import Turn
 from connectors.values import json_items
 from streams.errors import DataError, UnavailableError

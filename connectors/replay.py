@@ -8,7 +8,7 @@ from connectors.inventory import Inventory
 from connectors.receiver import normalised
 from connectors.registry import Registered, load_accounts
 from streams.deadletter_log import Letter
-from streams.events import Message, usage_events
+from streams.events import Message, usage_messages
 from streams.replay import StaysError
 from streams.settings import Settings
 
@@ -48,9 +48,9 @@ class RawReplay:
         if not batch.accepted:
             raise StaysError("there is no usage in it")
         return [
-            event.message()
+            message
             for tenant in sorted(batch.usage)
-            for event in usage_events(
+            for message in usage_messages(
                 batch.usage[tenant],
                 tenant=tenant,
                 account=name,

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from connectors.batch import Batch
 from connectors.changes import ChangeFilter, Seen, seen
 from connectors.http import HttpClient
-from connectors.publisher import Batch, Proceed
+from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.simsy_api import EXPORT_ROWS, SimsyApi
 from connectors.simsy_catalogue import Catalogue

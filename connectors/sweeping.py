@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from connectors.account import Account, AccountSettings
+from connectors.batch import Batch
 from connectors.bookmarks import Bookmark, Reading, next_observation
 from connectors.changes import ChangeFilter, Seen
 from connectors.history import Statement, newest
-from connectors.publisher import Batch, Proceed, cover, publish
+from connectors.publisher import Proceed, cover, publish
 from connectors.registry import Toolbox
 from connectors.values import micros
 from streams.usage import UsageRecord

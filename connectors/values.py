@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -16,6 +17,11 @@ from streams.errors import DataError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_PLAIN: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,30})?", re.ASCII)
+"""What nearly all numbers look like, all of which are within the bounds; told much faster than by digits."""
+
 _WIDE: Final = Context(prec=100, rounding=ROUND_HALF_UP)
 _PLACES: Final = 30
 _MAGNITUDE: Final = 18
@@ -23,7 +29,7 @@ _MAGNITUDE: Final = 18
 
 def micros(at: datetime) -> int:
     """Return an instant in microseconds since the epoch, exactly."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    return (at - EPOCH) // _MICROSECOND
 
 
 def utc_text(at: datetime) -> str:
@@ -37,6 +43,8 @@ def instant(value: object) -> datetime:
         raise ValueError("want a time as text, such as 2025-05-09T10:00:00Z")
     try:
         parsed = datetime.fromisoformat(value.strip())
+        if parsed.tzinfo is UTC:
+            return parsed
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("want a time such as 2025-05-09T10:00:00Z") from None
@@ -53,6 +61,8 @@ def exact(value: object) -> Decimal:
         number = value if isinstance(value, Decimal) else Decimal(value)
     except ArithmeticError:
         raise ValueError("want a number") from None
+    if _PLAIN.fullmatch(str(number)):
+        return number
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -_PLACES or number.adjusted() > _MAGNITUDE:
         raise ValueError(f"want a finite number below 10^{_MAGNITUDE} with at most {_PLACES} decimal places")

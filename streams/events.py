@@ -52,15 +52,18 @@ class _Envelope(BaseModel):
     """The backfill that this belongs to; coverage of a run speaks of the events of that run."""
 
 
-class UsageEvent(_Envelope):
+class _UsageHead(_Envelope):
+    received_at: Instant
+
+
+class UsageEvent(_UsageHead):
     """Usage records of one tenant and account, as one Kafka record (at most 500 records, 512 KiB)."""
 
-    received_at: Instant
     records: Annotated[tuple[UsageRecord, ...], Field(min_length=1, max_length=MAX_RECORDS)]
 
     def message(self) -> Message:
         """Encode; the CloudEvent id is a digest of the content, so a repeated delivery repeats its id."""
-        return _message(self, USAGE_TYPE, self.received_at)
+        return _message(self, USAGE_TYPE, self.received_at, _dump(self))
 
 
 class CoverageEvent(_Envelope):
@@ -81,7 +84,7 @@ class CoverageEvent(_Envelope):
 
     def message(self) -> Message:
         """Encode as a CloudEvent."""
-        return _message(self, COVERAGE_TYPE, self.observed_at)
+        return _message(self, COVERAGE_TYPE, self.observed_at, _dump(self))
 
 
 class StatedTotal(BaseModel):
@@ -116,7 +119,7 @@ class TotalsEvent(_Envelope):
 
     def message(self) -> Message:
         """Encode as a CloudEvent."""
-        return _message(self, TOTALS_TYPE, self.observed_at)
+        return _message(self, TOTALS_TYPE, self.observed_at, _dump(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class RejectedRecord:
     error: DataError
 
 
-def usage_events(
+def usage_messages(
     records: Iterable[UsageRecord],
     *,
     tenant: str,
@@ -136,31 +139,28 @@ def usage_events(
     source: Source,
     received_at: datetime,
     run: str | None = None,
-) -> Iterator[UsageEvent]:
+) -> Iterator[Message]:
     """Cut one tenant's records into events of at most 500 records and 512 KiB each, in order."""
-    chunk: list[UsageRecord] = []
+    head = _UsageHead(
+        tenant=tenant, account=account, provider=provider, source=source, received_at=received_at, run=run
+    )
+    opening = _dump(head).removesuffix(b"}") + b',"records":['
+    chunk: list[bytes] = []
     size = 0
 
-    def event() -> UsageEvent:
-        return UsageEvent(
-            tenant=tenant,
-            account=account,
-            provider=provider,
-            source=source,
-            received_at=received_at,
-            run=run,
-            records=tuple(chunk),
-        )
+    def message() -> Message:
+        # Each record is written once: a whole event would check and write all of them again.
+        return _message(head, USAGE_TYPE, head.received_at, opening + b",".join(chunk) + b"]}")
 
     for record in records:
-        cost = len(_dump(record)) + 1
-        if chunk and (len(chunk) == MAX_RECORDS or size + cost > MAX_BYTES - 1024):
-            yield event()
+        written = _dump(record)
+        if chunk and (len(chunk) == MAX_RECORDS or size + len(written) + 1 > MAX_BYTES - 1024):
+            yield message()
             chunk, size = [], 0
-        chunk.append(record)
-        size += cost
+        chunk.append(written)
+        size += len(written) + 1
     if chunk:
-        yield event()
+        yield message()
 
 
 def decode_usage(value: bytes) -> tuple[UsageEvent | None, list[RejectedRecord]]:
@@ -237,8 +237,8 @@ def _dump(model: BaseModel) -> bytes:
     return model.model_dump_json(exclude_defaults=True).encode()
 
 
-def _message(event: UsageEvent | CoverageEvent | TotalsEvent, type_: str, at: datetime) -> Message:
-    value = b'{"schema_version":%d,' % SCHEMA_VERSION + _dump(event).removeprefix(b"{")
+def _message(event: _Envelope, type_: str, at: datetime, content: bytes) -> Message:
+    value = b'{"schema_version":%d,' % SCHEMA_VERSION + content.removeprefix(b"{")
     headers: Headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),

@@ -176,7 +176,7 @@ async def test_a_2xx_is_kept_though_the_broker_dies_under_many_callbacks(
     back = asyncio.Event()
     async with receiving(broker.address, redis_url, tmp_path, account) as receiver:
         providers = [Provider(number, receiver) for number in range(AT_ONCE)]
-        pushing = asyncio.gather(*(each.push(20, 5, back.wait) for each in providers))
+        pushing = asyncio.gather(*(each.push(60, 5, back.wait) for each in providers))
         await wait_until(
             lambda: sum(len(each.taken) for each in providers) >= 500, description="the first callbacks"
         )

@@ -13,11 +13,12 @@ import pytest
 from connectors.account import Traits
 from connectors.backfill import Backfill, Backfillable
 from connectors.backfill_role import progress
+from connectors.batch import Batch
 from connectors.budget import Budget, LocalBuckets
 from connectors.http import Failure, ProviderError
 from connectors.lease import Held, LeaseLostError
 from connectors.poller import Poller
-from connectors.publisher import Batch, Proceed, always, publish
+from connectors.publisher import Proceed, always, publish
 from connectors.runs import Asked, Done, Runs
 from connectors.values import micros
 from streams.errors import ConfigError, UnavailableError

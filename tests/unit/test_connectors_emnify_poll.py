@@ -14,7 +14,7 @@ from connectors.http import Failure, ProviderError
 from connectors.publisher import always
 from connectors.values import micros, utc_text
 from streams.errors import UnavailableError
-from streams.events import usage_events
+from streams.events import usage_messages
 from streams.topics import USAGE_EVENTS
 from tests.unit.connector_fakes import NOW, cdr, emnify_account
 from tests.unit.emnify_fakes import DAY_9, MB, Polling
@@ -172,10 +172,10 @@ def push(polling: Polling, number: int, sim: int, start: datetime) -> str:
     instants = {"start_timestamp": utc_text(start), "end_timestamp": utc_text(start + timedelta(minutes=1))}
     body = cdr(id=number, sim={"id": sim, "iccid": f"898830300000000000{sim}"}, **instants)
     record, _ = usage_record(orjson.dumps(body), mb_bytes=MB)
-    for event in usage_events(
+    for message in usage_messages(
         [record], tenant="acme", account="emnify-main", provider="emnify", source="push", received_at=NOW
     ):
-        polling.sender.sent.append((USAGE_EVENTS, event.message()))
+        polling.sender.sent.append((USAGE_EVENTS, message))
     return record.identity
 
 

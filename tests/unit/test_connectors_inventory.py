@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from connectors.account import Traits
+from connectors.batch import Batch
 from connectors.inventory import Inventory, Seen
 from connectors.packing import Packer
-from connectors.publisher import Batch, publish
+from connectors.publisher import publish
 from streams.errors import ConfigError, UnavailableError
 from streams.events import Message
 from streams.inventory import Assignment, Item, Ownership, Place, decode

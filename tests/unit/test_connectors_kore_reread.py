@@ -19,7 +19,7 @@ from connectors.kore_usage import UsageReader
 from connectors.publisher import always
 from connectors.values import micros, utc_text
 from streams.errors import UnavailableError
-from streams.events import usage_events
+from streams.events import usage_messages
 from streams.topics import USAGE_EVENTS
 from tests.integration.connector_kit import served
 from tests.unit.connector_fakes import NOW
@@ -236,10 +236,10 @@ async def test_polls_that_count_again_replace_what_was_pushed_since(sweeping: Sw
     pushed = usage_record(event(data=data(timestamp=utc_text(NOW))), PUSH)
     assert pushed is not None
     await sweeping.sweep(always)
-    for made in usage_events(
+    for made in usage_messages(
         [pushed], tenant="acme", account="kore-acme", provider="kore", source="push", received_at=NOW
     ):
-        sweeping.sender.sent.append((USAGE_EVENTS, made.message()))
+        sweeping.sender.sent.append((USAGE_EVENTS, made))
     sweeping.restart()
     await sweeping.sweep(always)
     assert [record.semantics for record in sweeping.records.values()] == ["period_total"]

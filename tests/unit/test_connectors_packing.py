@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from connectors.account import Traits
-from connectors.packing import Packer
-from connectors.publisher import Batch, Outgoing, Proceed, always
+from connectors.batch import Batch
+from connectors.packing import ENOUGH, Packer
+from connectors.publisher import Outgoing, Proceed, always
 from streams.errors import DataError, UnavailableError
 from streams.events import MAX_RECORDS
 from tests.oracle import usage
@@ -79,15 +80,16 @@ async def test_callbacks_of_one_record_share_an_event_and_wait_for_kafka(
     await asyncio.gather(*pushes)
 
 
-async def test_what_makes_an_event_full_does_not_wait(
+async def test_what_fills_an_event_well_does_not_wait(
     sender: HeldSender, packer: Packer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("connectors.packing.PACK_S", 3600)
     sender.acknowledged.set()
     early = push(packer, batch_of("cdr:early"))
-    await push(packer, batch_of(*(f"cdr:{n}" for n in range(MAX_RECORDS))))
+    await push(packer, batch_of(*(f"cdr:{n}" for n in range(ENOUGH - 1))))
     await early
-    assert [len(records) for _, _, records in packed(sender)] == [MAX_RECORDS, 1]
+    await push(packer, batch_of(*(f"cdr:{n}" for n in range(MAX_RECORDS + 1))))
+    assert [len(records) for _, _, records in packed(sender)] == [ENOUGH, MAX_RECORDS, 1]
 
 
 async def test_a_provider_that_hangs_up_takes_nobodys_records_with_it(

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from connectors.batch import Batch
 from connectors.emnify import EmnifyCallback
-from connectors.publisher import Batch
 from connectors.receiver import AT_ONCE, CallbackHandler, Receiver, normalised
 from streams.events import MAX_BYTES, header
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of

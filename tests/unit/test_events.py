@@ -21,7 +21,7 @@ from streams.events import (
     decode_coverage,
     decode_usage,
     header,
-    usage_events,
+    usage_messages,
 )
 from streams.usage import UsageRecord
 from tests.oracle import BASE, event, events, usage
@@ -78,20 +78,31 @@ def test_money_travels_as_decimal_text() -> None:
     assert decoded.records[0].cost == Decimal("0.0000000003")
 
 
+@given(events())
+def test_records_are_written_one_by_one_as_they_are_in_an_event(sent: UsageEvent) -> None:
+    envelope = {name: getattr(sent, name) for name in ("tenant", "account", "provider", "source", "run")}
+    (message,) = usage_messages(sent.records, received_at=sent.received_at, **envelope)
+    assert message == sent.message()
+
+
+def cut(records: list[UsageRecord]) -> list[UsageEvent]:
+    """The events that many records become."""
+    messages = usage_messages(
+        records, tenant="acme", account="a", provider="emnify", source="push", received_at=BASE
+    )
+    decoded = [decode_usage(message.value)[0] for message in messages]
+    return [each for each in decoded if each is not None]
+
+
 def test_records_are_cut_at_five_hundred_and_at_the_byte_limit() -> None:
     many = [usage(f"cdr:{n}") for n in range(MAX_RECORDS + 1)]
-    cut = list(
-        usage_events(many, tenant="acme", account="a", provider="emnify", source="push", received_at=BASE)
-    )
-    assert [len(each.records) for each in cut] == [MAX_RECORDS, 1]
+    assert [len(each.records) for each in cut(many)] == [MAX_RECORDS, 1]
     tags = tuple(f"{n:02d}{'x' * 100}" for n in range(20))
     heavy = [usage(f"cdr:{n}", tags=tags) for n in range(MAX_RECORDS)]
-    cut = list(
-        usage_events(heavy, tenant="acme", account="a", provider="emnify", source="push", received_at=BASE)
-    )
-    assert len(cut) > 1
-    assert all(len(each.message().value) <= MAX_BYTES for each in cut)
-    assert [r.identity for each in cut for r in each.records] == [r.identity for r in heavy]
+    pieces = cut(heavy)
+    assert len(pieces) > 1
+    assert all(len(each.message().value) <= MAX_BYTES for each in pieces)
+    assert [r.identity for each in pieces for r in each.records] == [r.identity for r in heavy]
 
 
 def test_one_bad_record_is_set_aside_and_names_field_and_value() -> None:
