@@ -54,6 +54,13 @@ class Batch:
         since = record.start if session is None else session
         self.filed.append(Filed(record, traits, original, since, placed))
 
+    def part(self, wanted: Callable[[Filed], bool]) -> list[Filed]:
+        """Take those out of the filed records for which this holds."""
+        parted = [each for each in self.filed if wanted(each)]
+        if parted:
+            self.filed = [each for each in self.filed if not wanted(each)]
+        return parted
+
     def place(self, placed: Callable[[UsageRecord], UsageRecord]) -> None:
         """Give fleet and tags to the filed records that do not say them."""
         self.filed = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -61,6 +62,10 @@ class Bookmarks:
         self._log = CompactedTopic(make, BOOKMARKS)
         self._sender = sender
         self._held: dict[str, Bookmark] = {}
+        self._read: dict[str, Bookmark] = {}
+        """What was read and is not the newest for certain, as the topic's end is not reached yet."""
+        # What is read while a bookmark is on its way must not replace it.
+        self._lock = asyncio.Lock()
 
     def get(self, account: str) -> Bookmark | None:
         """Return the account's bookmark, or `None` before its first."""
@@ -69,15 +74,19 @@ class Bookmarks:
     async def put(self, account: str, bookmark: Bookmark, proceed: Proceed = always) -> None:
         """Write a bookmark and wait until Kafka has acknowledged it."""
         value = bookmark.model_dump_json().encode()
-        await self._sender.send([(BOOKMARKS, Message(account.encode(), value, []))], proceed)
-        self._held[account] = bookmark
+        async with self._lock:
+            await self._sender.send([(BOOKMARKS, Message(account.encode(), value, []))], proceed)
+            self._held[account] = bookmark
 
     async def refresh(self) -> None:
         """Read on to the end of the topic: another replica may have written while it held the lease.
 
         Raises `UnavailableError` where Kafka does not answer, `ConfigError` for a bookmark we cannot read.
         """
-        await self._log.read(self._take)
+        async with self._lock:
+            await self._log.read(self._take)
+            self._held |= self._read
+            self._read.clear()
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -91,7 +100,7 @@ class Bookmarks:
         if "/" in account:
             return
         try:
-            self._held[account] = Bookmark.model_validate_json(value)
+            self._read[account] = Bookmark.model_validate_json(value)
         except ValidationError:
             raise ConfigError(
                 BOOKMARKS, account, "its bookmark was written by another version: upgrade this process"

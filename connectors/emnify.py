@@ -11,6 +11,7 @@ from typing import Final
 
 from connectors.account import AccountSettings
 from connectors.batch import Batch
+from connectors.callbacks import ANSWER_S, Caller
 from connectors.emnify_api import PAGE_SIZE, EmnifyApi
 from connectors.emnify_cdr import is_event, usage_record
 from connectors.emnify_poll import EmnifyPoll
@@ -21,7 +22,6 @@ from connectors.http import HttpClient
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs, pages
 from connectors.poller import Job
-from connectors.receiver import Caller
 from connectors.registry import Toolbox, callback_url
 from streams.api.abilities import Lack
 from streams.errors import DataError
@@ -30,6 +30,8 @@ from streams.events import Source
 
 class EmnifyCallback:
     """Takes the pushes of one account's Data Streamer: static header, no signature."""
+
+    answer_s = ANSWER_S
 
     def __init__(self, account: EmnifyAccount) -> None:
         self.account = account

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer
 
 from connectors.account import Account, Traits
 from connectors.assignments import Standing, place_at, placed
-from connectors.batch import Batch
+from connectors.batch import Batch, Filed
 from connectors.compacted import FETCH_WAIT_MS, CompactedTopic, Log
 from connectors.holdings import Holdings
 from connectors.publisher import Proceed, Sender, always
@@ -31,9 +31,6 @@ from streams.topics import INVENTORY
 from streams.usage import UsageRecord
 
 logger = logging.getLogger(__name__)
-
-LISTED_WITHIN: Final = timedelta(minutes=5)
-"""For so long callbacks of a SIM that was never listed are refused, so that they come again."""
 
 FOLLOW_S: Final = 1.0
 """How long another replica's or an operator's assignment may stay unknown here."""
@@ -71,8 +68,6 @@ class Inventory:
         self._log = log
         self._sender = sender
         self._held: dict[str, Holdings] = {}
-        self._missed: dict[str, dict[str, datetime]] = {}
-        """Of each account, SIMs that a callback named before any listing did, and since when."""
 
     def of(self, account: str) -> Holdings:
         """Return what is known of one account."""
@@ -120,30 +115,12 @@ class Inventory:
         batch.place(lambda record: _in_place(record, holdings.places(record.sim)))
         batch.settle(lambda sim, since: holdings.standing(sim).tenant_at(since))
 
-    def awaits(self, account: Account[Any], batch: Batch, at: datetime) -> bool:
-        """Whether the batch names SIMs of which only a listing says whose they are, and none has yet.
-
-        Such a batch may come again until `LISTED_WITHIN` is over; then nobody owns the SIM. Whoever lists the
-        account's SIMs hears of it by `missed`.
-        """
-        holdings = self.of(account.name)
-        unknown = {
-            filed.record.sim
-            for filed in batch.filed
-            if not filed.placed
-            and account.settings.tenant_of(filed.traits) is None
-            and not holdings.places(filed.record.sim)
-            and holdings.as_of(filed.record.sim) is None
-        }
-        if not unknown:
+    def unlisted(self, account: Account[Any], filed: Filed) -> bool:
+        """Whether only a listing says whose a record is, and none has shown its SIM yet."""
+        if filed.placed or account.settings.tenant_of(filed.traits) is not None:
             return False
-        missed = self._missed.setdefault(account.name, {})
-        return any(at - missed.setdefault(sim, at) < LISTED_WITHIN for sim in unknown)
-
-    def missed(self, account: str, at: datetime) -> bool:
-        """Whether a listing is awaited."""
-        as_of, missed = self.of(account).as_of, self._missed.get(account, {})
-        return any(at - since < LISTED_WITHIN and as_of(sim) is None for sim, since in missed.items())
+        holdings, sim = self.of(account.name), filed.record.sim
+        return not holdings.places(sim) and holdings.as_of(sim) is None
 
     def tenants(self, account: Account[Any]) -> list[str]:
         """Return everybody who may own usage of the account, or once did."""

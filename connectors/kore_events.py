@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from connectors.account import Traits
 from connectors.batch import Batch
+from connectors.callbacks import ANSWER_S, Caller
 from connectors.kore_counting import Counting
 from connectors.kore_settings import KoreAccount
-from connectors.receiver import Caller
 from connectors.values import InstantText, micros, parse_item
 from streams.errors import DataError
 from streams.events import describe
@@ -81,6 +81,8 @@ class _Event(_Part):
 
 class KoreCallback:
     """Takes one account's Event Streams: CloudEvents in batches of up to 50, signed."""
+
+    answer_s = ANSWER_S
 
     def __init__(self, account: KoreAccount, url: str) -> None:
         self.account = account

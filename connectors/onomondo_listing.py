@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from connectors.onomondo_api import OnomondoApi
+from connectors.onomondo_callback import OnomondoCallback
 from connectors.onomondo_settings import OnomondoAccount
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox
@@ -22,14 +23,17 @@ class OnomondoListing:
     def __init__(self, account: OnomondoAccount, toolbox: Toolbox, api: OnomondoApi) -> None:
         self._account = account
         self._inventory = toolbox.inventory
+        self._parked = toolbox.parked
         self._api = api
         self._listed_at = EPOCH
 
     async def refresh(self, now: datetime, proceed: Proceed) -> None:
-        """List them where that is long ago, or where a callback named one that was never listed."""
-        due = now - self._listed_at >= LISTING_AGE
-        if due or (self._inventory.missed(self._account.name, now) and self._listed_at != now):
+        """List them where that is long ago, or where callbacks wait for it, which then count."""
+        name, parked = self._account.name, self._parked
+        await parked.refresh()
+        if now - self._listed_at >= LISTING_AGE or parked.any(name):
             await self._list(now, proceed)
+        await parked.settle(OnomondoCallback(self._account), self._listed_at, proceed)
 
     async def ensure(self, sims: Iterable[str], now: datetime, proceed: Proceed) -> None:
         """List them where one of these SIMs never was, but only once for each `now`."""

@@ -15,7 +15,6 @@ from connectors.account import Account
 from connectors.batch import Batch
 from connectors.publisher import Owners, Sender, letters_of, note_rejected, usage_of
 from connectors.tasks import look_at
-from streams.errors import UnavailableError
 from streams.usage import UsageRecord
 
 PACK_S: Final = 0.02
@@ -49,8 +48,6 @@ class Packer:
 
         Records that share an event share its time of receipt, which is that of the first.
         """
-        if self._owners.awaits(account, batch, received_at):
-            raise UnavailableError("its SIMs were not listed yet")
         await self._owners.own(account, batch, received_at)
         packs = [
             self._pack(account, tenant, records, received_at)

@@ -21,6 +21,7 @@ from connectors.http import HttpClient
 from connectors.inventory import Inventory, kafka_inventory
 from connectors.inventory_copy import InventoryContent
 from connectors.lease import Lease
+from connectors.parked import Parked
 from connectors.plan import plan, refuse_impossible, sizes
 from connectors.poller import Poller
 from connectors.publisher import Publisher
@@ -67,11 +68,13 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
     bookmarks = Bookmarks(consumer, publisher)
     runs = Runs(CompactedTopic(consumer, BOOKMARKS), publisher)
     inventory = kafka_inventory(settings, publisher)
+    parked = Parked(CompactedTopic(consumer, BOOKMARKS), publisher, inventory)
     toolbox = Toolbox(
         http=http,
         sender=publisher,
         bookmarks=bookmarks,
         inventory=inventory,
+        parked=parked,
         public_url=public_url,
         history=TopicHistory(consumer),
     )
@@ -106,6 +109,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         )
     finally:
         await runs.stop()
+        await parked.stop()
         await bookmarks.stop()
         await inventory.stop()
         await publisher.stop()

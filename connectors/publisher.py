@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from connectors.account import Account
-from connectors.batch import Batch
+from connectors.batch import Batch, Filed
 from connectors.clients import start_whole
 from connectors.tasks import Turn, look_at
 from streams.deadletters import dead_letter
@@ -57,8 +57,8 @@ class Owners(Protocol):
     async def own(self, account: Account[Any], batch: Batch, at: datetime, proceed: Proceed = always) -> None:
         """Settle the batch, whose records were received at `at`. Raises `UnavailableError`."""
 
-    def awaits(self, account: Account[Any], batch: Batch, at: datetime) -> bool:
-        """Whether whose the batch is will only be known after the next listing."""
+    def unlisted(self, account: Account[Any], filed: Filed) -> bool:
+        """Whether only a listing says whose a record is, and none has shown its SIM yet."""
 
     def tenants(self, account: Account[Any]) -> Sequence[str]:
         """Return everybody who may own usage of the account."""
@@ -100,7 +100,8 @@ class Publisher:
         producer = await self._started()
         sent = []
         for topic, message in piece:
-            future = await producer.send(topic, message.value, message.key, headers=message.headers)
+            value = message.value or None
+            future = await producer.send(topic, value, message.key, headers=message.headers)
             future.add_done_callback(look_at)
             sent.append(future)
         await asyncio.gather(*sent)

@@ -8,8 +8,11 @@ a wrong or missing secret or signature    401     nothing
 a body over the limit                     413     nothing; the provider has to send smaller batches
 a body that is no JSON array or object    200     one dead letter `malformed` with all of its bytes
 records, some of which cannot be used     200     the good ones count, the others are dead letters
+records of SIMs that were not listed yet  200     they are parked in Kafka where only a listing tells
+                                                  whose they are, and count after the next one
 anything while Kafka does not answer      503     nothing; emnify repeats it, KORE three times,
-                                                  Onomondo perhaps not (`Retry-After`)
+                                                  Onomondo perhaps not (`Retry-After`). It comes
+                                                  within the time that the provider gives us
 ========================================  ======  ====================================================
 
 An unreadable body is answered with 200 because it stays unreadable however often it is sent, and a provider
@@ -21,22 +24,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from connectors.account import Account
-from connectors.batch import Batch
+from connectors.callbacks import CallbackHandler, Caller, normalised
 from connectors.packing import Packer
+from connectors.parked import parked
 from connectors.publisher import Owners, Sender
-from connectors.tasks import Turn
-from connectors.values import json_items
-from streams.errors import DataError, UnavailableError
+from streams.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -46,34 +46,6 @@ RETRY_AFTER_S: Final = 5
 AT_ONCE: Final = 4
 """Callbacks that are normalised in turns; the others queue. With a hundred at once each would wait for the
 turns of all, and so would Kafka's acknowledgements."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What a request shows of whence it comes, before its body is read."""
-
-    headers: Mapping[str, str]
-    token: str = ""
-    """The part of the path behind the account's name, where the provider has no other secret."""
-    address: str = ""
-    """The sender's IP address; behind a proxy on this machine the one that the proxy names."""
-
-
-class CallbackHandler(Protocol):
-    """A provider's side of the callbacks of one account."""
-
-    @property
-    def account(self) -> Account[Any]:
-        """The account."""
-
-    def authorised(self, caller: Caller) -> bool:
-        """Whether the request proves to come from the provider; compares in constant time."""
-
-    def signed(self, method: str, headers: Mapping[str, str], body: bytes) -> bool:
-        """Whether the body is the provider's own, where it signs its requests; else always."""
-
-    def normalise(self, original: bytes, batch: Batch) -> None:
-        """File one item of a body in the batch. Raises `DataError` for one that cannot be used."""
 
 
 class Receiver:
@@ -89,6 +61,8 @@ class Receiver:
         clock: Callable[[], datetime],
     ) -> None:
         self._handlers = handlers
+        self._sender = sender
+        self._owners = owners
         self._packer = Packer(sender, owners)
         self._normalising = asyncio.Semaphore(AT_ONCE)
         self._body_limit = body_limit
@@ -107,6 +81,7 @@ class Receiver:
         return JSONResponse({"status": "ok"})
 
     async def _callback(self, request: Request) -> Response:
+        arrived = asyncio.get_running_loop().time()
         handler = self._handlers.get(request.path_params["account"])
         if handler is None:
             return _refusal(404, "no account of this name takes callbacks")
@@ -124,17 +99,31 @@ class Receiver:
         if not handler.signed(request.method, request.headers, body):
             logger.warning("callback for account %s with a wrong signature", handler.account.name)
             return _refusal(401, "the signature is missing or wrong")
-        async with self._normalising:
-            batch = await normalised(handler, body)
-        origin = f"callback:{handler.account.name}"
         try:
-            await self._packer.publish(handler.account, batch, received_at=self._clock(), origin=origin)
-        except UnavailableError as error:
-            logger.warning("callback for account %s refused: %s", handler.account.name, error)
+            async with asyncio.timeout_at(arrived + handler.answer_s):
+                counts = await self._take(handler, body)
+        except (UnavailableError, TimeoutError) as error:
+            why = error if isinstance(error, UnavailableError) else f"not done in {handler.answer_s:g} s"
+            logger.warning("callback for account %s refused: %s", handler.account.name, why)
             return _refusal(503, "try again", {"Retry-After": str(RETRY_AFTER_S)})
         self.accepted[handler.account.name] = self._clock()
-        counts = {"accepted": batch.accepted, "dead_lettered": len(batch.rejected), "ignored": batch.ignored}
         return JSONResponse(counts)
+
+    async def _take(self, handler: CallbackHandler, body: bytes) -> dict[str, int]:
+        """Put into Kafka what a body holds; returns what became of its items. Raises `UnavailableError`."""
+        account, at = handler.account, self._clock()
+        async with self._normalising:
+            batch = await normalised(handler, body)
+        waiting = batch.part(lambda filed: self._owners.unlisted(account, filed))
+        if waiting:
+            await self._sender.send(parked(account, (each.original for each in waiting), at))
+        await self._packer.publish(account, batch, received_at=at, origin=f"callback:{account.name}")
+        return {
+            "accepted": batch.accepted,
+            "parked": len(waiting),
+            "dead_lettered": len(batch.rejected),
+            "ignored": batch.ignored,
+        }
 
     async def _body(self, request: Request) -> bytes | None:
         """Read the body, or give up as soon as it exceeds the limit, whatever its Content-Length says."""
@@ -147,25 +136,6 @@ class Receiver:
             if len(body) > self._body_limit:
                 return None
         return bytes(body)
-
-
-async def normalised(handler: CallbackHandler, body: bytes) -> Batch:
-    """Turn a body into a batch; what cannot be used is set aside in it with its original bytes."""
-    batch, items, turn = Batch(), [], Turn()
-    try:
-        for item in json_items(body):
-            items.append(item)
-            await turn.over()
-    except DataError as error:
-        batch.reject(body, error)
-        return batch
-    for item in items:
-        await turn.over()
-        try:
-            handler.normalise(item, batch)
-        except DataError as error:
-            batch.reject(item, error)
-    return batch
 
 
 def _refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -19,14 +19,15 @@ import connectors
 from connectors.account import Account, AccountSettings
 from connectors.bookmarks import Bookmarks
 from connectors.budget import Buckets, Budget
+from connectors.callbacks import CallbackHandler
 from connectors.history import History
 from connectors.http import HttpClient
 from connectors.inventory import Inventory
 from connectors.limits import Limit
 from connectors.needs import Needs
+from connectors.parked import Parked
 from connectors.poller import Job
 from connectors.publisher import Sender
-from connectors.receiver import CallbackHandler
 from streams.api.abilities import Lack
 from streams.errors import ConfigError
 from streams.events import Source
@@ -49,6 +50,8 @@ class Toolbox:
     sender: Sender
     bookmarks: Bookmarks
     inventory: Inventory
+    parked: Parked
+    """Callbacks that wait for a listing."""
     public_url: str
     """Address under which providers reach the callback receiver."""
     clock: Callable[[], datetime] = utc_now

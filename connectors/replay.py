@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from connectors.callbacks import normalised
 from connectors.inventory import Inventory
-from connectors.receiver import normalised
 from connectors.registry import Registered, load_accounts
 from streams.deadletter_log import Letter
 from streams.events import Message, usage_messages

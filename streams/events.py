@@ -33,7 +33,7 @@ Source = Literal["push", "poll", "backfill"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What goes to Kafka: the key decides the partition."""
+    """What goes to Kafka: the key decides the partition. No value takes the key from a compacted topic."""
 
     key: bytes
     value: bytes

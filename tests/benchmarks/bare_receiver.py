@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 async def _take(request: Request) -> Response:
     await request.body()
-    return JSONResponse({"accepted": 0, "dead_lettered": 0, "ignored": 0})
+    return JSONResponse({"accepted": 0, "parked": 0, "dead_lettered": 0, "ignored": 0})
 
 
 async def _livez(_request: Request) -> Response:

@@ -15,6 +15,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from connectors.bookmarks import Bookmark, Gap, Reading
+from connectors.parked import parked
 from connectors.runs import ASKED, DONE, Asked, Done
 from connectors.status import message as status_message
 from streams.aggregate import AGGREGATE_TYPE, aggregate_messages
@@ -51,6 +52,7 @@ from streams.topics import (
 )
 from streams.usage import UsageRecord
 from tests.oracle import fold, fresh_state
+from tests.unit.connector_fakes import onomondo_account
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
@@ -292,6 +294,11 @@ def test_backfills_are_as_described(done: Done) -> None:
     check_message(BOOKMARKS, "backfillAsked", Message(f"{ASKED}kore-acme".encode(), asked, []))
     come = done.model_dump_json().encode()
     check_message(BOOKMARKS, "backfillDone", Message(f"{DONE}kore-acme".encode(), come, []))
+
+
+def test_parked_callbacks_are_as_described() -> None:
+    for _, message in parked(onomondo_account(), [b'{"type":"usage-sms"}', b"{}"], NOW):
+        check_message(BOOKMARKS, "parkedCallback", message)
 
 
 @pytest.mark.parametrize("eventful", [False, True])

@@ -33,7 +33,8 @@ from streams.errors import UnavailableError
 from streams.topics import BOOKMARKS
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import Cell, Found, cells_of, served
-from tests.unit.connector_fakes import MemoryLog, MemorySender, inventory_of
+from tests.unit.connector_fakes import MemoryLog, MemorySender, inventory_of, parked_of
+from tests.unit.kore_fakes import MemoryHistory
 from tests.unit.simulator_harness import SetClock, settings_with
 
 NAMES: Final = {tenant.name: tenant.name for tenant in TENANTS}
@@ -284,9 +285,17 @@ class Contract:
         await bookmarks.refresh()
         inventory = inventory_of(self.sender)
         await inventory.refresh()
-        job = provider.job(
-            account, Toolbox(self.http, self.sender, bookmarks, inventory, NOWHERE, self.clock)
+        toolbox = Toolbox(
+            self.http,
+            self.sender,
+            bookmarks,
+            inventory,
+            parked_of(self.sender, inventory),
+            NOWHERE,
+            self.clock,
+            MemoryHistory(self.sender),
         )
+        job = provider.job(account, toolbox)
         assert job is not None
         return job
 

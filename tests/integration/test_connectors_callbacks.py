@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from connectors import publisher
+from connectors.emnify import EmnifyCallback
 from connectors.parts import connector
 from connectors.registry import load_accounts
 from streams.kafka import ensure_topics
@@ -89,6 +90,7 @@ async def receiving(kafka: str, redis_url: str, folder: Path, account: str) -> A
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka may take its time to acknowledge, as on a busy machine."""
     monkeypatch.setattr(publisher, "SEND_S", LIMIT_S)
+    monkeypatch.setattr(EmnifyCallback, "answer_s", LIMIT_S)
 
 
 def body_of(*records: dict[str, Any]) -> bytes:

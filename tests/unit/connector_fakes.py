@@ -14,6 +14,7 @@ from connectors.emnify_settings import EmnifySettings
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
 from connectors.onomondo_settings import OnomondoSettings
+from connectors.parked import Parked
 from connectors.publisher import Outgoing, Proceed, always
 from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError
@@ -118,6 +119,11 @@ class MemoryLog:
 def inventory_of(sender: MemorySender) -> Inventory:
     """An inventory that reads back what the sender was given."""
     return Inventory(MemoryLog(sender), sender)
+
+
+def parked_of(sender: MemorySender, inventory: Inventory | None = None) -> Parked:
+    """What is parked, as the sender was given it."""
+    return Parked(MemoryLog(sender, BOOKMARKS), sender, inventory or inventory_of(sender))
 
 
 def emnify_account(**changes: Any) -> Account[EmnifySettings]:

@@ -19,7 +19,7 @@ from connectors.http import Failure, HttpClient, ProviderError
 from connectors.publisher import Proceed, always
 from connectors.registry import Toolbox
 from streams.usage import UsageRecord
-from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of
+from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of, parked_of
 from tests.unit.kore_fakes import MemoryHistory
 
 DAY_9 = datetime(2025, 5, 9, tzinfo=UTC)
@@ -102,6 +102,7 @@ class Polling:
             self.sender,
             self.bookmarks,
             inventory_of(self.sender),
+            parked_of(self.sender),
             "http://receiver",
             lambda: self.now,
             MemoryHistory(self.sender),
@@ -206,6 +207,7 @@ class Watching:
             self.sender,
             self.bookmarks,
             inventory_of(self.sender),
+            parked_of(self.sender),
             "http://receiver",
             lambda: self.now,
         )

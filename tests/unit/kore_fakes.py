@@ -20,7 +20,7 @@ from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.values import utc_text
 from streams.usage import UsageRecord
-from tests.unit.connector_fakes import NOW, MemorySender, inventory_of, kore_account
+from tests.unit.connector_fakes import NOW, MemorySender, inventory_of, kore_account, parked_of
 
 START = NOW.replace(minute=0) - timedelta(hours=2)
 WINDOW = {"StartTime": utc_text(START), "EndTime": utc_text(START + timedelta(hours=3))}
@@ -156,6 +156,7 @@ class Sweeping:
             self.sender,
             self.bookmarks,
             inventory_of(self.sender),
+            parked_of(self.sender),
             "http://receiver",
             lambda: self.now,
             self.history,

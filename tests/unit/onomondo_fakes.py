@@ -22,7 +22,7 @@ from connectors.registry import Toolbox
 from connectors.simulators import Simulators
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import SECRET, MemorySender, inventory_of, onomondo_account
+from tests.unit.connector_fakes import SECRET, MemorySender, inventory_of, onomondo_account, parked_of
 from tests.unit.kore_fakes import MemoryHistory
 from tests.unit.simulator_harness import SetClock, settings_with
 
@@ -86,6 +86,7 @@ class Sweeping:
             self.sender,
             self.bookmarks,
             self.inventory,
+            parked_of(self.sender, self.inventory),
             "http://receiver",
             self.clock,
             MemoryHistory(self.sender),

@@ -19,7 +19,7 @@ from connectors.simulators import Simulators
 from connectors.simulators.simsy_usage import TADIG
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import MemorySender, inventory_of, simsy_account
+from tests.unit.connector_fakes import MemorySender, inventory_of, parked_of, simsy_account
 from tests.unit.kore_fakes import MemoryHistory
 from tests.unit.simulator_harness import SetClock, settings_with
 
@@ -54,6 +54,7 @@ class Sweeping:
             self.sender,
             self.bookmarks,
             inventory_of(self.sender),
+            parked_of(self.sender),
             "http://receiver",
             self.clock,
             history,

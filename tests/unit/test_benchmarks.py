@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.account import Account
+from connectors.callbacks import normalised
 from connectors.emnify import EmnifyCallback
 from connectors.emnify_settings import EmnifySettings
-from connectors.receiver import normalised
 from streams.events import MAX_BYTES, USAGE_TYPE, decode_usage, header
 from streams.usage import UsageRecord
 from tests.benchmarks.__main__ import chosen

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from connectors.account import Traits
-from connectors.batch import Batch
+from connectors.batch import Batch, Filed
 from connectors.inventory import Inventory, Seen
-from connectors.packing import Packer
 from connectors.publisher import publish
-from streams.errors import ConfigError, UnavailableError
+from streams.errors import ConfigError
 from streams.events import Message
 from streams.inventory import Assignment, Item, Ownership, Place, decode
 from streams.topics import INVENTORY
@@ -126,28 +126,15 @@ async def test_a_record_without_the_trait_says_nothing_but_a_listing_does(
     assert await push(sender, inventory, usage(NOW - HOUR), at=NOW + HOUR) == {"acme": ["cdr:1"]}
 
 
-async def test_a_callback_of_a_sim_that_was_never_listed_comes_again_until_it_is(
-    sender: MemorySender, inventory: Inventory
-) -> None:
-    """Only a listing says whose it is; one that no listing shows in time is nobody's."""
-    packer, record = Packer(sender, inventory), usage(NOW)
-
-    async def called(at: datetime) -> Batch:
-        batch = Batch()
-        batch.add(record, Traits(SIM), b"{}", placed=False)
-        await packer.publish(SHARED, batch, received_at=at, origin="callback:emnify-main")
-        return batch
-
-    for wait in (timedelta(0), timedelta(minutes=4)):
-        with pytest.raises(UnavailableError, match="not listed yet"):
-            await called(NOW + wait)
-    assert inventory.missed(SHARED.name, NOW)
-    assert sender.sent == []
-    over = NOW + timedelta(minutes=5)
-    assert (await called(over)).rejected[0].error.reason == "unknown-tenant"
-    assert not inventory.missed(SHARED.name, over)
-    await inventory.observe(SHARED, [Seen("sim", SIM, fleet="north")], over)
-    assert list((await called(over)).usage) == ["acme"]
+async def test_only_a_listing_says_whose_a_sim_is_that_nothing_else_tells(inventory: Inventory) -> None:
+    """Unless the record says where it is, a rule names the tenant all the same, or it was listed."""
+    record, traits = usage(NOW), Traits(SIM)
+    waits = Filed(record, traits, b"{}", NOW, placed=False)
+    assert inventory.unlisted(SHARED, waits)
+    assert not inventory.unlisted(SHARED, replace(waits, placed=True))
+    assert not inventory.unlisted(SHARED, replace(waits, traits=Traits(SIM, fleet="north")))
+    await inventory.observe(SHARED, [Seen("sim", SIM, fleet="nobodys")], NOW)
+    assert not inventory.unlisted(SHARED, waits)
 
 
 async def test_ownership_is_written_before_usage(sender: MemorySender, inventory: Inventory) -> None:

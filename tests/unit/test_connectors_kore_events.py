@@ -225,7 +225,7 @@ async def test_either_secret_of_a_rotation_opens(
     ).encode()
     answer = await send(client, body, signatures([secret], "POST", URL, body)[0].upper())
     assert answer.status_code == 200
-    assert answer.json() == {"accepted": 2, "dead_lettered": 0, "ignored": 1}
+    assert answer.json() == {"accepted": 2, "parked": 0, "dead_lettered": 0, "ignored": 1}
     (found,) = sender.usage
     assert (found.source, [record.identity for record in found.records]) == (
         "push",

@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from connectors.inventory import Seen
-from connectors.onomondo import PROVIDER, OnomondoCallback
+from connectors.onomondo import PROVIDER
+from connectors.onomondo_callback import OnomondoCallback
 from connectors.onomondo_rows import event_record, row_record
 from connectors.receiver import Receiver
 from connectors.values import micros

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from connectors.batch import Batch
+from connectors.callbacks import CallbackHandler, normalised
 from connectors.emnify import EmnifyCallback
-from connectors.receiver import AT_ONCE, CallbackHandler, Receiver, normalised
+from connectors.receiver import AT_ONCE, Receiver
 from streams.events import MAX_BYTES, header
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of
 
@@ -46,7 +47,7 @@ async def test_a_batch_becomes_events_of_each_tenant(client: httpx.AsyncClient, 
     other = cdr(id=2, organisation={"id": 43, "name": "Globex"}, sim={"iccid": "8988303000000000002"})
     answer = await client.post(PATH, content=body_of(cdr(id=1), other, cdr(id=3)))
     assert answer.status_code == 200
-    assert answer.json() == {"accepted": 3, "dead_lettered": 0, "ignored": 0}
+    assert answer.json() == {"accepted": 3, "parked": 0, "dead_lettered": 0, "ignored": 0}
     found = {event.tenant: [record.identity for record in event.records] for event in sender.usage}
     assert found == {"acme": ["cdr:1", "cdr:3"], "globex": ["cdr:2"]}
     assert {(event.account, event.source, event.received_at) for event in sender.usage} == {
@@ -105,7 +106,7 @@ async def test_a_bad_record_does_not_hold_up_the_rest(
     surrogate = cdr(id=4, endpoint={"id": 1, "tags": "\ud800"})
     answer = await client.post(PATH, content=body_of(cdr(id=1), bad, stranger, "text", surrogate))
     assert answer.status_code == 200
-    assert answer.json() == {"accepted": 1, "dead_lettered": 4, "ignored": 0}
+    assert answer.json() == {"accepted": 1, "parked": 0, "dead_lettered": 4, "ignored": 0}
     assert sender.dead == [
         ("malformed", json.dumps(bad).encode()),
         ("malformed", b'"text"'),
@@ -145,7 +146,7 @@ async def test_events_in_a_mixed_stream_are_no_usage(client: httpx.AsyncClient, 
     """They are counted, and neither usage nor dead letters."""
     event = {"id": 1, "event_type": {"id": 3, "description": "Create PDP Context"}, "alert": False}
     answer = await client.post(PATH, content=body_of(event, cdr()))
-    assert answer.json() == {"accepted": 1, "dead_lettered": 0, "ignored": 1}
+    assert answer.json() == {"accepted": 1, "parked": 0, "dead_lettered": 0, "ignored": 1}
 
 
 async def test_while_kafka_is_away_the_provider_is_asked_to_come_again(
@@ -159,6 +160,22 @@ async def test_while_kafka_is_away_the_provider_is_asked_to_come_again(
     sender.down = False
     assert (await client.post(PATH, content=body_of(cdr()))).status_code == 200
     assert len(sender.usage) == 1
+
+
+async def test_kafka_that_is_slow_is_refused_in_time(
+    client: httpx.AsyncClient, sender: MemorySender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is that takes so long: the provider gives up and must have heard of us before."""
+    never = asyncio.Event()
+
+    async def silent(*_: Any) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(EmnifyCallback, "answer_s", 0.05)
+    monkeypatch.setattr(sender, "send", silent)
+    answer = await client.post(PATH, content=body_of(cdr()))
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 async def test_a_repeated_push_repeats_its_identities(
