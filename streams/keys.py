@@ -6,14 +6,20 @@ owns the tenant's partition, in batches fenced by that partition's version (its 
 ==============================  =======  ==========================================================
 key                             type     content
 ==============================  =======  ==========================================================
-`su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number)
+`su1:meta`                      hash     `cluster` (broker's cluster id), `partitions` (their number),
+                                         `tick` (number of the last write of any partition)
 `su1:partition:{p}`             hash     `version` (last folded offset), `complete` (1 once all is there),
                                          `stamp` (of the last write, which the next one must know),
-                                         `filling` (of the last refill)
+                                         `filling` (of the last refill), `layout` (what that knew of)
 `su1:tenants:{p}`               set      tenants that the partition's owner has written
 `su1:contexts:{tenant}`         hash     public id -> dimensions as JSON (`streams.cells.context_value`)
 `su1:cells:{tenant}:{hour}`     hash     canonical ICCID -> the SIM's cells (rows of `CELL_BYTES`)
 `su1:coming:{tenant}:{hour}`    hash     likewise, of a sealed hour while it is written anew
+`su1:active:{tenant}:{day}`     hash     public id -> hours of the day in which it has a cell
+                                         (`HOURS_BYTES`, a bit each)
+`su1:coming-active:{tenant}:{day}`  hash  likewise, of a sealed day while it is written anew
+`su1:moved:{tenant}`            zset     what moved last at which tick (score): numbers of hours (their
+                                         aggregates), `active:{day}`, `coverage`
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
 `su1:minutes:{tenant}`          zset     minute numbers (score = member) that have usage
 `su1:minute:{tenant}:{minute}`  hash     canonical ICCID -> the SIM's usage (rows as of cells); lives 3 hours
@@ -35,8 +41,9 @@ key                             type     content
 `su1:export-secret`             string   key of the signatures of links to files
 ==============================  =======  ==========================================================
 
-Hours are whole hours since the epoch. Cell hashes expire `aggregate_months` after their hour; the members of
-the other structures are removed by the worker when their window expires.
+Hours are whole hours since the epoch, days are 24 of them. Cell hashes expire `aggregate_months` after their
+hour, and who was active likewise after the day's last; the members of the other structures are removed by the
+worker when their window expires.
 
 The inventory's keys come from the connector role (`connectors.inventory_copy`). An item says nothing of
 tenants: whoever shows one has to look at the SIM's `ownership|iccid`, and at what its tenant's time saw.
@@ -47,6 +54,14 @@ from __future__ import annotations
 from streams.windows import Granularity
 
 PREFIX = "su1"
+
+LAYOUT = 2
+"""A read model that was filled by another layout is filled anew: some of what is read would not be there."""
+
+HOURS_BYTES = 4
+"""The hours of a day in which a context has a cell, little-endian: hour 0 is the lowest bit."""
+
+MOVED_COVERAGE = "coverage"
 META = f"{PREFIX}:meta"
 CONNECTORS = f"{PREFIX}:connectors"
 CALLBACKS = f"{PREFIX}:callbacks"
@@ -75,6 +90,26 @@ def cells_key(tenant: str, hour: int) -> str:
 def coming_cells_key(tenant: str, hour: int) -> str:
     """Cells of a sealed hour while they are written, before they take the place of those that are there."""
     return f"{PREFIX}:coming:{tenant}:{hour}"
+
+
+def active_key(tenant: str, day: int) -> str:
+    """Who was active in which hours of one tenant's day, by its number since the epoch."""
+    return f"{PREFIX}:active:{tenant}:{day}"
+
+
+def coming_active_key(tenant: str, day: int) -> str:
+    """Who was active in a sealed day while it is written, before it takes the place of what is there."""
+    return f"{PREFIX}:coming-active:{tenant}:{day}"
+
+
+def moved_key(tenant: str) -> str:
+    """What of the tenant moved when: its readers need ask for nothing else."""
+    return f"{PREFIX}:moved:{tenant}"
+
+
+def moved_day(day: int) -> str:
+    """Member of `moved_key`: who was active in a day."""
+    return f"active:{day}"
 
 
 def contexts_key(tenant: str) -> str:

@@ -1,4 +1,4 @@
-"""What a flush touched, as operations of the script that writes the read model, and that script."""
+"""What a flush touched, as operations of the script that writes the read model (`streams.fence`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import orjson
 
 from streams import keys
 from streams.aggregate import read_model_values
-from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
+from streams.cells import CELL_BYTES, SIM_BYTES
 from streams.contexts import Contexts
 from streams.days import SealedDay
 from streams.devices import Numbers
@@ -38,65 +38,7 @@ CONTEXTS_A_PIECE = 1000
 """Contexts of one operation, about 120 KB."""
 
 Operation = tuple[str, str, bytes | str, bytes]
-"""`cells key - rows`, `gone key - SIMs`, `wipe key`, `contexts key ids lines`, `set key field value`,
-`del key field`, `tag key member`, `forget list prefix`, `swap key other-key`,
-`hour key cells-key "hour expiry"`; unused parts are empty."""
-
-
-FENCED = f"""
-local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
-local fence = tonumber(held[1] or '-1')
-if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
-if tonumber(ARGV[1]) < fence then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
-local sub = string.sub
-local at = 5
-while at <= #ARGV do
-  local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
-  if op == 'cells' then
-    local from = 1
-    while from <= #value do
-      local sim = sub(value, from, from + {SIM_BYTES - 1})
-      local rows = {{}}
-      repeat
-        rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
-        from = from + {SIM_BYTES + CELL_BYTES}
-      until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
-      redis.call('HSET', key, sim, table.concat(rows))
-    end
-  elseif op == 'gone' then
-    for from = 1, #value, {SIM_BYTES} do redis.call('HDEL', key, sub(value, from, from + {SIM_BYTES - 1})) end
-  elseif op == 'forget' then
-    for _, number in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      redis.call('UNLINK', ARGV[at + 2] .. number)
-    end
-    redis.call('UNLINK', key)
-  elseif op == 'wipe' then redis.call('UNLINK', key)
-  elseif op == 'swap' then
-    if redis.call('EXISTS', ARGV[at + 2]) == 1 then redis.call('RENAME', ARGV[at + 2], key)
-    else redis.call('UNLINK', key) end
-  elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
-  elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
-  elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
-  elseif op == 'contexts' then
-    local from = 1
-    for context in string.gmatch(value, '[^\\n]+') do
-      redis.call('HSET', key, sub(ARGV[at + 2], from, from + {ID_BYTES - 1}), context)
-      from = from + {ID_BYTES}
-    end
-  elseif op == 'hour' then
-    local hour, expiry = string.match(value, '(%d+) (%d+)')
-    if redis.call('EXPIREAT', ARGV[at + 2], expiry) == 1 then
-      redis.call('ZADD', key, hour, hour)
-    else
-      redis.call('ZREM', key, hour)
-    end
-  else return redis.error_reply('unknown operation ' .. op)
-  end
-  at = at + 4
-end
-return 1
-"""
+"""Name, key, field and value; `streams.fence` says which there are. Unused parts are empty."""
 
 
 def context_operations(contexts: Contexts, told: Numbers) -> Iterator[Operation]:
@@ -123,6 +65,8 @@ class Level:
     """Key of the list of a tenant's hours or minutes."""
     expiry: Callable[[int], int]
     """Epoch seconds at which an hour or minute may go."""
+    active: Callable[[str, int], str] = lambda _tenant, _number: ""
+    """Where it is noted who was active, in the words of `streams.fence`; empty for nowhere."""
 
     def listed(self, tenant: str, number: int) -> Operation:
         """Encode that an hour or minute is listed if it holds anything, and until when."""
@@ -133,7 +77,17 @@ class Level:
 def hour_level(rollups: Rollups, keep: timedelta) -> Level:
     """Return the level of cells; `keep` is how long an hour can be queried."""
     seconds = int(keep.total_seconds())
-    return Level(rollups.measured, keys.cells_key, keys.hours_key, lambda hour: hour * 3600 + seconds)
+
+    def active(tenant: str, hour: int) -> str:
+        day, at = divmod(hour, 24)
+        moved = keys.moved_key(tenant), keys.moved_day(day)
+        return _active(at, (day + 1) * 86_400 + seconds, keys.active_key(tenant, day), *moved)
+
+    return Level(rollups.measured, keys.cells_key, keys.hours_key, lambda hour: hour * 3600 + seconds, active)
+
+
+def _active(hour: int, expiry: int, key: str, moved: str = "", member: str = "") -> str:
+    return f"{hour} {expiry}\n{key}\n{moved}\n{member}"
 
 
 def minute_level(minutes: Minutes) -> Level:
@@ -180,13 +134,13 @@ def cell_operations(contexts: Contexts, level: Level, cells: U64) -> Iterator[Op
         tenant, number = contexts.tenant(int(numbers[at])), int(hours[at])
         key = level.key(tenant, number)
         if lost < further:
-            yield "gone", key, "", rows[gone[lost:further], :SIM_BYTES].tobytes()
+            yield "gone", key, level.active(tenant, number), rows[gone[lost:further], :SIM_BYTES].tobytes()
         # A piece ends where a SIM ends, because a SIM's value is written whole.
         cuts = {
             int(ends[np.searchsorted(ends, cut)]) for cut in range(first + CELLS_A_PIECE, last, CELLS_A_PIECE)
         }
         for low, high in pairwise(sorted({first, *cuts, last})):
-            yield "cells", key, "", kept[low:high].tobytes()
+            yield "cells", key, level.active(tenant, number), kept[low:high].tobytes()
         yield level.listed(tenant, number)
 
 
@@ -199,13 +153,20 @@ def day_operations(contexts: Contexts, day: SealedDay, keep: timedelta) -> Itera
     numbers, at = split(cells)
     cells = cells[np.lexsort((cells, contexts.sims(numbers), at))]
     level = hour_level(day.rollups, keep)
-    aside = replace(level, key=keys.coming_cells_key)
+    number = day.start // 24
+    active, coming = keys.active_key(day.tenant, number), keys.coming_active_key(day.tenant, number)
+    expiry = level.expiry(day.start + 24)
+    aside = replace(
+        level, key=keys.coming_cells_key, active=lambda _tenant, hour: _active(hour % 24, expiry, coming)
+    )
     hours = range(day.start, day.start + 24)
-    yield from (("wipe", aside.key(day.tenant, hour), "", b"") for hour in hours)
+    yield from (("wipe", key, "", b"") for key in (coming, *(aside.key(day.tenant, hour) for hour in hours)))
     yield from cell_operations(contexts, aside, cells)
     for hour in hours:
         yield "swap", level.key(day.tenant, hour), aside.key(day.tenant, hour), b""
         yield level.listed(day.tenant, hour)
+    yield "swap", active, coming, b""
+    yield "move", keys.moved_key(day.tenant), keys.moved_day(number), b""
 
 
 def minute_operations(state: PartitionState, touched: Touched) -> Iterator[Operation]:
@@ -226,6 +187,8 @@ def window_operations(grouped: Grouped, version: int) -> Iterator[Operation]:
     for (tenant, granularity, start), totals in zip(grouped.windows, values, strict=True):
         key = keys.windows_key(tenant, granularity)
         yield ("del", key, str(start), b"") if totals is None else ("set", key, str(start), totals)
+        if granularity == "hour":
+            yield "move", keys.moved_key(tenant), str(start // 3600), b""
 
 
 def reconciliation_operations(compared: Iterable[Compared]) -> Iterator[Operation]:

@@ -21,9 +21,9 @@ from streams import keys
 from streams.days import SealedDay
 from streams.devices import Numbers
 from streams.errors import ConfigError
+from streams.fence import FENCED
 from streams.index import distinct
 from streams.operations import (
-    FENCED,
     Operation,
     cell_operations,
     chunks,
@@ -45,7 +45,8 @@ _DAYS_A_MONTH = 31
 _BEGIN_REFILL = """
 local held = redis.call('HMGET', KEYS[1], 'version', 'complete')
 if held[2] == '1' and tonumber(held[1] or '-1') > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'complete', '0', 'version', '-1', 'stamp', ARGV[2], 'filling', ARGV[2])
+redis.call('HSET', KEYS[1], 'complete', '0', 'version', '-1', 'stamp', ARGV[2], 'filling', ARGV[2],
+  'layout', ARGV[3])
 return 1
 """
 
@@ -108,11 +109,13 @@ class ReadModel:
 
     async def meet(self, partition: int, version: int) -> bool:
         """Begin with what Redis has, if it holds all of the partition and that at this version or later."""
-        complete, stored, stamp = await self._redis.hmget(
-            keys.partition_key(partition), ["complete", "version", "stamp"]
+        complete, stored, stamp, layout = await self._redis.hmget(
+            keys.partition_key(partition), ["complete", "version", "stamp", "layout"]
         )
         self._left.pop(partition, None)
-        if complete != b"1" or stored is None or stamp is None or int(stored) < version:
+        if complete != b"1" or layout != b"%d" % keys.LAYOUT:
+            return False
+        if stored is None or stamp is None or int(stored) < version:
             return False
         self._left[partition] = _text(stamp), _text(stamp)
         return True
@@ -144,6 +147,7 @@ class ReadModel:
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
             operations.append(("set", keys.coverage_key(tenant), account, value))
+            operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         return Batch(partition, version, operations, told, touched.days)
 
@@ -183,7 +187,7 @@ class ReadModel:
         Returns `False` where a newer owner has written, before or meanwhile: then nothing of that one goes.
         """
         stamp = self._stamp()
-        if not await self._begin(keys=[keys.partition_key(partition)], args=[version, stamp]):
+        if not await self._begin(keys=[keys.partition_key(partition)], args=[version, stamp, keys.LAYOUT]):
             return False
         self._left[partition] = stamp, stamp
         for member in await self._redis.smembers(keys.tenants_key(partition)):
@@ -204,9 +208,11 @@ class ReadModel:
             keys.coverage_key,
             keys.contexts_key,
             keys.reconciliation_key,
+            keys.moved_key,
         )
         return [
             *(keys.cells_key(tenant, int(hour)) for hour in hours),
+            *(keys.active_key(tenant, day) for day in sorted({int(hour) // 24 for hour in hours})),
             *(keys.minute_key(tenant, int(minute)) for minute in minutes),
             *(keys.windows_key(tenant, granularity) for granularity in GRANULARITIES),
             *(key(tenant) for key in others),

@@ -86,13 +86,6 @@ class Slice:
     measures: npt.NDArray[np.int64]
     """A row of `COLUMNS` for each cell."""
 
-    def cut(self) -> Iterable[tuple[int, Numbers]]:
-        """Yield each place with the contexts of its cells."""
-        at = 0
-        for place, size in zip(self.places, self.sizes, strict=True):
-            yield place, self.contexts[at : at + size]
-            at += size
-
 
 def public_ids(cells: bytes) -> list[bytes]:
     """Return the public id of each cell in a run of them."""

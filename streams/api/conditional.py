@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,19 +17,26 @@ HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authori
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def etag(tenant: str, body: bytes) -> str:
-    """Return the strong ETag of a tenant's answer; alike bytes of two tenants have different ones."""
-    digest = hashlib.blake2b(body, digest_size=16, key=tenant.encode()[:64])
-    return f'"{digest.hexdigest()}"'
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An answer as it goes out, with its strong ETag."""
+
+    body: bytes
+    media_type: str
+    tag: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tenant: str, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Self:
+        """Finish a tenant's answer; alike bytes of two tenants have different tags."""
+        digest = hashlib.blake2b(body, digest_size=16, key=tenant.encode()[:64])
+        return cls(body, media_type, f'"{digest.hexdigest()}"', headers or {})
 
 
-def conditional(
-    request: Request, tenant: str, body: bytes, media_type: str, headers: dict[str, str] | None = None
-) -> Response:
+def conditional(request: Request, answer: Finished) -> Response:
     """Return the answer, or 304 without a body where the request's `If-None-Match` names it."""
-    tag = etag(tenant, body)
-    headers = {**HEADERS, **(headers or {}), "ETag": tag}
+    headers = {**HEADERS, **answer.headers, "ETag": answer.tag}
     asked = request.headers.get("if-none-match", "")
-    if asked.strip() == "*" or tag in _TAG.findall(asked):
+    if asked.strip() == "*" or answer.tag in _TAG.findall(asked):
         return Response(status_code=304, headers=headers)
-    return Response(body, media_type=media_type, headers=headers)
+    return Response(answer.body, media_type=answer.media_type, headers=headers)

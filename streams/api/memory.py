@@ -1,110 +1,238 @@
-"""What a process remembers of tenants: their contexts, and what their hours come to. Bounded.
+"""What a process remembers of tenants: as much of the read model as was asked for, kept up to date. Bounded.
 
-Who asked least recently is forgotten first, hours and contexts together: an hour's numbers are those of one
-catalogue. Whoever asks now keeps the catalogue, whatever it takes, because the question needs all of it.
+Redis says with each question what has moved since the last one, so whatever is remembered is what Redis has.
+Who asked least recently is forgotten first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+import orjson
+
 from streams.aggregate import ByKind
-from streams.api.catalogue import Catalogue, Numbers
-from streams.api.rows import Row
+from streams.api.catalogue import NONE, Catalogue, Numbers
+from streams.api.rows import AccountCoverage, Row
+from streams.cells import measures_from_json
+from streams.coverage import union
+
+Hours = npt.NDArray[np.uint32]
+"""A bit for each hour of a day."""
 
 CONTEXTS_KEPT: Final = 1_000_000
 """Contexts of all tenants that are remembered, about 500 MB."""
 
-KEPT: Final = 10_000_000
-"""SIMs and endpoints of hours that are remembered, 80 MB."""
+KEPT: Final = 20_000_000
+"""SIMs and endpoints of days that are remembered, 240 MB."""
 
-_HOUR_KEPT: Final = 200
-"""What remembering an hour takes besides, by the same measure."""
+SERIES_KEPT: Final = 50
+"""SIMs of a tenant whose cells are remembered."""
+
+_HOUR_KEPT: Final = 50
+"""What remembering an hour takes, by the measure of `KEPT`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """Who had usage in an hour: numbers of a catalogue, each once and in order."""
+class Users:
+    """SIMs (or endpoints), each once and in order, and in which hours of a day each was active."""
 
-    catalogue: Catalogue
-    sims: Numbers
-    endpoints: Numbers
+    numbers: Numbers
+    hours: Hours
+
+    @classmethod
+    def of(cls, numbers: Numbers, hours: Hours) -> Users:
+        """Put together what is known of each number."""
+        if not len(numbers):
+            return cls(numbers, hours)
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        return cls(ordered[starts], np.bitwise_or.reduceat(hours[order], starts))
+
+    def by_hour(self) -> list[int]:
+        """Return how many were active in each hour of the day."""
+        return [int(np.count_nonzero(self.hours & np.uint32(1 << hour))) for hour in range(24)]
+
+    def within(self, hours: int) -> Numbers:
+        """Return who was active in any of these hours."""
+        found: Numbers = self.numbers[(self.hours & np.uint32(hours)) != 0]
+        return found
 
 
-@dataclass(slots=True)
-class Hour:
-    """What an hour comes to as a whole, for as long as Redis says the same of it."""
+@dataclass(frozen=True)
+class Day:
+    """Who was active in a day of a tenant, as of a tick."""
 
-    window: bytes
-    """What Redis said: the hour's aggregate with its version."""
-    number: int
-    totals: ByKind
-    active: Active | None = None
-    row: Row | None = None
-    """The hour's row, once it was asked for."""
+    tick: int
+    sims: Users
+    endpoints: Users
+
+    @classmethod
+    def of(cls, tick: int, catalogue: Catalogue, contexts: Numbers, hours: Hours) -> Day:
+        """Put together what is known of each context."""
+        endpoints = catalogue.endpoints(contexts)
+        known = endpoints != NONE
+        return cls(
+            tick,
+            Users.of(catalogue.sims(contexts), hours),
+            Users.of(endpoints[known], hours[known]),
+        )
+
+    @cached_property
+    def by_hour(self) -> list[tuple[int, int]]:
+        """How many SIMs and endpoints were active in each hour."""
+        return list(zip(self.sims.by_hour(), self.endpoints.by_hour(), strict=True))
 
     @property
     def size(self) -> int:
         """What it takes, by the measure of `KEPT`."""
-        return _HOUR_KEPT + (0 if self.active is None else len(self.active.sims) + len(self.active.endpoints))
+        return len(self.sims.numbers) + len(self.endpoints.numbers)
 
 
-class Remembered:
-    """What is remembered of one tenant."""
+@dataclass(eq=False)
+class Hour:
+    """What an hour comes to as a whole."""
 
-    def __init__(self) -> None:
-        self.catalogue = Catalogue()
-        self.size = 0
-        """What its hours take."""
-        self._hours: dict[bytes, Hour] = {}
+    number: int
+    tick: int
+    """When it moved last."""
+    window: bytes
+    """What Redis says: the hour's aggregate with its version."""
+    row: tuple[Day, Row] | None = None
+    """The hour's row, once it was asked for, and what it was made with."""
 
-    def hour(self, number: bytes, window: bytes) -> Hour | None:
-        """Return an hour of which Redis says the same as before."""
-        hour = self._hours.get(number)
-        return hour if hour is not None and hour.window == window else None
+    @cached_property
+    def totals(self) -> ByKind:
+        """The hour's totals by `service|currency`."""
+        kinds = orjson.loads(self.window)["totals"].items()
+        return {kind: measures_from_json(values) for kind, values in kinds}
 
-    def keep(self, hour: Hour) -> None:
-        """Take in an hour, in place of what it was before."""
-        number = b"%d" % hour.number
-        if (before := self._hours.get(number)) is not None:
-            self.size -= before.size
-        self._hours[number] = hour
-        self.size += hour.size
 
-    def activate(self, hour: Hour, active: Active) -> None:
-        """Note who had usage in an hour, which may have been replaced or forgotten by now."""
-        kept = self._hours.get(b"%d" % hour.number) is hour
-        before = hour.size
-        hour.active, hour.row = active, None
-        if kept:
-            self.size += hour.size - before
+@dataclass(frozen=True, slots=True)
+class News:
+    """What moved in Redis of a tenant since a tick, and until which."""
 
-    def forget_hours(self) -> None:
-        """Begin anew with no hours."""
-        self._hours.clear()
-        self.size = 0
+    tick: int
+    hours: Sequence[tuple[int, int, bytes]] = ()
+    """Number, tick and aggregate, which is empty where there is none any more."""
+    days: Sequence[tuple[int, int]] = ()
+    """Days, and ticks, at which it changed who was active."""
+    coverage: Mapping[str, AccountCoverage] | None = None
+    """The coverage of the tenant's accounts, if it moved."""
+
+
+@dataclass(eq=False)
+class Known:
+    """What is known of one tenant, as of a tick of one filling of Redis."""
+
+    filling: bytes = b""
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    tick: int = -1
+    whole: bool = False
+    """Whether it ever was up to date."""
+    state: object = field(default_factory=object)
+    """Another one whenever anything has moved."""
+    coverage: Mapping[str, AccountCoverage] = field(default_factory=dict)
+    series: dict[str, dict[int, tuple[int, bytes]]] = field(default_factory=dict)
+    """Cells of single SIMs by hour, each as of a tick; what was asked for least recently comes first."""
+    _hours: dict[int, Hour] = field(default_factory=dict)
+    _numbers: list[int] | None = None
+    _stirred: dict[int, int] = field(default_factory=dict)
+    _days: dict[int, Day] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """What it takes, by the measure of `KEPT`."""
+        cells = sum(map(len, self.series.values()))
+        return _HOUR_KEPT * (len(self._hours) + cells) + sum(day.size for day in self._days.values())
+
+    def take(self, news: News) -> None:
+        """Take in news that begin where others ended, unless what is known is later already."""
+        if news.tick <= self.tick:
+            return
+        self.tick = news.tick
+        if news.hours or news.days or news.coverage is not None:
+            self.state = object()
+        for number, tick, window in news.hours:
+            if number not in self._hours or not window:
+                self._numbers = None
+            if window:
+                self._hours[number] = Hour(number, tick, window)
+            else:
+                self._hours.pop(number, None)
+        self._stirred.update(news.days)
+        if news.coverage is not None:
+            self.coverage = news.coverage
+
+    def between(self, first: int, end: int) -> list[Hour]:
+        """Return the hours numbered in `[first, end)` that have usage, in order."""
+        if self._numbers is None:
+            self._numbers = sorted(self._hours)
+        low, high = bisect_left(self._numbers, first), bisect_left(self._numbers, end)
+        return [self._hours[number] for number in self._numbers[low:high]]
+
+    def day(self, number: int) -> Day | None:
+        """Return who was active in a day, `None` where that is not known (any more)."""
+        stirred = self._stirred.get(number)
+        if stirred is None:
+            return _NOBODY
+        day = self._days.get(number)
+        return day if day is not None and day.tick >= stirred else None
+
+    def keep(self, number: int, day: Day) -> None:
+        """Remember who was active in a day."""
+        self._days[number] = day
+
+    def forget_days(self) -> None:
+        """Begin anew with no days and no single SIMs."""
+        self._days.clear()
+        self.series.clear()
 
 
 class Memory:
     """What is remembered of all tenants."""
 
-    def __init__(self, contexts: int = CONTEXTS_KEPT, hours: int = KEPT) -> None:
+    def __init__(self, contexts: int = CONTEXTS_KEPT, users: int = KEPT) -> None:
         self._contexts = contexts
-        self._hours = hours
-        self._tenants: dict[str, Remembered] = {}
+        self._users = users
+        self._tenants: dict[str, Known] = {}
         """Who asked least recently comes first."""
 
-    def of(self, tenant: str) -> Remembered:
-        """Return what is remembered of a tenant that asks now, and forget others where it is too much."""
-        found = self._tenants.pop(tenant, None) or Remembered()
+    def of(self, tenant: str) -> Known:
+        """Return what is remembered of a tenant that asks now."""
+        found = self._tenants.pop(tenant, None) or Known()
         self._tenants[tenant] = found
+        return found
+
+    def anew(self, tenant: str, filling: bytes) -> Known:
+        """Forget what is known of a tenant but what public ids mean, which never changes."""
+        self._tenants[tenant] = Known(filling, self.of(tenant).catalogue)
+        return self._tenants[tenant]
+
+    def trim(self) -> None:
+        """Forget others than the one that asked last, where it is too much."""
         contexts = sum(len(each.catalogue) for each in self._tenants.values())
-        hours = sum(each.size for each in self._tenants.values())
-        while len(self._tenants) > 1 and (contexts > self._contexts or hours > self._hours):
+        users = sum(each.size for each in self._tenants.values())
+        while len(self._tenants) > 1 and (contexts > self._contexts or users > self._users):
             gone = self._tenants.pop(next(iter(self._tenants)))
             contexts -= len(gone.catalogue)
-            hours -= gone.size
-        if hours > self._hours:
-            found.forget_hours()
-        return found
+            users -= gone.size
+        if users > self._users:
+            for last in self._tenants.values():
+                last.forget_days()
+
+
+def covered(value: bytes) -> AccountCoverage:
+    """Return an account's coverage as Redis has it."""
+    body = orjson.loads(value)
+    return AccountCoverage(body["provider"], union((low, high) for low, high in body["intervals"]))
+
+
+_NOTHING: Final = Users(np.zeros(0, np.int64), np.zeros(0, np.uint32))
+_NOBODY: Final = Day(0, _NOTHING, _NOTHING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -12,10 +12,11 @@ import numpy as np
 from streams.aggregate import ByKind
 from streams.api.catalogue import Numbers
 from streams.api.fold import Fold
-from streams.api.memory import Hour
+from streams.api.memory import Day, Hour, Known
 from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import Page, Row, filled, first_start, page
+from streams.api.store import Store
 from streams.api.zones import window_second
 from streams.cells import ZERO
 from streams.windows import hour_number, hour_start
@@ -24,38 +25,50 @@ from streams.windows import hour_number, hour_start
 async def read_page(reader: Reader, query: UsageQuery, now: datetime) -> Page:
     """Return the page of rows that the question asks for at the instant `now`.
 
-    The caller frames it by `Reader.complete`. Raises `UnavailableError` while Redis is away.
+    Raises `UnavailableError` while Redis is away, `RebuildingError` while it is not complete.
     """
+    return await page_of(reader.store, await reader.store.look(query.tenant), query, now)
+
+
+async def page_of(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
+    """Do as `read_page`, with what is known of the tenant now."""
     if query.plain and query.granularity != "minute":
-        return await _from_hours(reader, query, now)
-    return await _from_cells(reader, query, now)
+        return await _from_hours(store, known, query, now)
+    return await _from_cells(store, known, query, now)
 
 
-async def _from_cells(reader: Reader, query: UsageQuery, now: datetime) -> Page:
+async def _from_cells(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
     fold = Fold(query)
     sims = [sim for sim in query.filters["sim"] if sim is not None] if "sim" in query.filters else None
-    unit, cells = (60, reader.store.minutes) if query.granularity == "minute" else (3600, reader.store.cells)
+    unit, cells = (60, store.minutes) if query.granularity == "minute" else (3600, store.cells)
     first, end = (int(at.timestamp()) // unit for at in (first_start(query), query.end))
-    async for part in cells(query.tenant, first, end, sims):
+    if sims is not None and len(sims) == 1 and query.granularity != "minute":
+        fold.add(await store.series(query.tenant, known, sims[0], known.between(first, end)))
+        return fold.finish(now)
+    async for part in cells(query.tenant, known, first, end, sims):
         if fold.add(part):
             break
     return fold.finish(now)
 
 
-async def _from_hours(reader: Reader, query: UsageQuery, now: datetime) -> Page:
-    """Take the totals from the hours' aggregates; only who was active needs the cells."""
+async def _from_hours(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
+    """Take the totals from the hours' aggregates, and who was active from the days."""
     first, end = hour_number(first_start(query)), hour_number(query.end)
-    hours = await reader.store.hours(query.tenant, first, end)
+    hours = known.between(first, end)
     if query.granularity == "hour":
         hours = hours[0 if query.after is None else bisect(hours, first, key=lambda hour: hour.number) :]
         hours = hours[: query.limit + 1]
-        await reader.store.activate(query.tenant, hours)
-        rows = [hour.row or _hour_row(hour) for hour in hours if hour.totals]
+        days = await store.days(query.tenant, known, _days(hours))
+        rows = [_hour_row(hour, days[hour.number // 24]) for hour in hours]
     else:
         windows = _windows(query, hours)
-        await reader.store.activate(query.tenant, [hour for part in windows.values() for hour in part])
-        rows = [_row(query, start, part) for start, part in windows.items() if any(h.totals for h in part)]
+        days = await store.days(query.tenant, known, _days(h for part in windows.values() for h in part))
+        rows = [_row(query, start, part, days) for start, part in windows.items()]
     return page(query, filled(query, rows, now))
+
+
+def _days(hours: Iterable[Hour]) -> list[int]:
+    return list(dict.fromkeys(hour.number // 24 for hour in hours))
 
 
 def _windows(query: UsageQuery, hours: Iterable[Hour]) -> dict[int, list[Hour]]:
@@ -71,29 +84,36 @@ def _windows(query: UsageQuery, hours: Iterable[Hour]) -> dict[int, list[Hour]]:
     return dict(islice(windows.items(), query.limit + 1))
 
 
-def _hour_row(hour: Hour) -> Row:
+def _hour_row(hour: Hour, day: Day) -> Row:
+    if hour.row is not None and hour.row[0] is day:
+        return hour.row[1]
     start = hour_start(hour.number)
-    sims, endpoints = (len(hour.active.sims), len(hour.active.endpoints)) if hour.active else (0, 0)
-    hour.row = Row(start, start + timedelta(hours=1), (), hour.totals, sims, endpoints)
-    return hour.row
+    row = Row(start, start + timedelta(hours=1), (), hour.totals, *day.by_hour[hour.number % 24])
+    hour.row = day, row
+    return row
 
 
-def _row(query: UsageQuery, second: int, hours: Sequence[Hour]) -> Row:
+def _row(query: UsageQuery, second: int, hours: Sequence[Hour], days: Mapping[int, Day]) -> Row:
     total: ByKind = {}
+    bits: dict[int, int] = {}
     for hour in hours:
         for kind, measures in hour.totals.items():
             total[kind] = total.get(kind, ZERO).plus(measures)
-    start, active = datetime.fromtimestamp(second, UTC), [hour.active for hour in hours if hour.active]
-    sims = _distinct([each.sims for each in active])
-    return Row(
-        start, query.window_end(start), (), total, sims, _distinct([each.endpoints for each in active])
-    )
+        day, at = divmod(hour.number, 24)
+        bits[day] = bits.get(day, 0) | 1 << at
+    active = [(days[day], within) for day, within in bits.items()]
+    sims = _distinct(day.sims.within(within) for day, within in active)
+    endpoints = _distinct(day.endpoints.within(within) for day, within in active)
+    start = datetime.fromtimestamp(second, UTC)
+    return Row(start, query.window_end(start), (), total, sims, endpoints)
 
 
 def _distinct(many: Iterable[Numbers]) -> int:
     """Return how many numbers occur among some sorted ones."""
     some = [each for each in many if len(each)]
+    if len(some) == 1:
+        return len(some[0])
     seen = np.zeros(max((int(each[-1]) for each in some), default=-1) + 1, np.bool_)
     for each in some:
         seen[each] = True
-    return int(seen.sum())
+    return int(np.count_nonzero(seen))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -19,11 +18,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from streams.api.memory import covered
 from streams.api.rows import AccountCoverage
 from streams.api.store import Store, unavailable
-from streams.coverage import union
 from streams.errors import ConfigError, RebuildingError
-from streams.keys import META, coverage_key, partition_key, reconciliation_key
+from streams.keys import LAYOUT, META, coverage_key, partition_key, reconciliation_key
 from streams.reconciliation import Place
 
 T = TypeVar("T")
@@ -43,7 +42,10 @@ class ModelStatus:
     @property
     def missing(self) -> str | None:
         """Why the model is not complete, or `None` when it is."""
-        return _missing(self.partitions, len(set(range(self.partitions)) - self.complete))
+        if not self.partitions:
+            return "the read model is empty"
+        lacking = self.partitions - len(self.complete)
+        return f"{lacking} of {self.partitions} partitions are not complete yet" if lacking else None
 
 
 def redis_place(url: str) -> str:
@@ -73,25 +75,12 @@ def connect_redis(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-_LACKING: Final = """
-local partitions, lacking, fillings = tonumber(redis.call('HGET', KEYS[1], 'partitions') or '0'), 0, {}
-for partition = 0, partitions - 1 do
-  local held = redis.call('HMGET', ARGV[1] .. partition, 'complete', 'filling')
-  if held[1] ~= '1' then lacking = lacking + 1 end
-  fillings[#fillings + 1] = held[2] or ''
-end
-return {partitions, lacking, table.concat(fillings, ' ')}
-"""
-"""Looks at all marks with one command, because each answer asks twice."""
-
-
 class Reader:
     """Reads one Redis; every method raises `UnavailableError` while it does not answer."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self.store = Store(redis, self.complete)
-        self._lacking = redis.register_script(_LACKING)
+        self.store = Store(redis)
         self._partitions = 0
 
     async def check_start(self, url: str) -> None:
@@ -116,13 +105,13 @@ class Reader:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(META, "partitions")
                 for partition in range(self._partitions):
-                    pipe.hmget(partition_key(partition), ["version", "complete"])
+                    pipe.hmget(partition_key(partition), ["version", "complete", "layout"])
                 stored, *states = await pipe.execute()
         partitions = int(stored or 0)
         if partitions != len(states):
             self._partitions = partitions
             return await self.status()
-        complete = frozenset(p for p, state in enumerate(states) if state[1] == b"1")
+        complete = frozenset(p for p, state in enumerate(states) if state[1:] == [b"1", b"%d" % LAYOUT])
         versions = {p: int(state[0]) for p, state in enumerate(states) if state[0] is not None}
         return ModelStatus(partitions, complete, versions)
 
@@ -132,9 +121,9 @@ class Reader:
 
         Raises `RebuildingError` when the model is not complete, or was filled anew in between.
         """
-        before = await self._filled()
+        before = await self.store.filling()
         yield
-        if await self._filled() != before:
+        if await self.store.filling() != before:
             raise RebuildingError("the read model was filled anew meanwhile")
 
     async def coverage(self, tenant: str) -> dict[str, AccountCoverage]:
@@ -143,7 +132,7 @@ class Reader:
             found = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(coverage_key(tenant)))
         accounts = {}
         for account, value in sorted(found.items()):
-            accounts[account.decode()] = _covered(value)
+            accounts[account.decode()] = covered(value)
         return accounts
 
     async def reconciliation(self, tenant: str, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
@@ -159,27 +148,7 @@ class Reader:
             found |= {place: orjson.loads(value) for place, value in given if value is not None}
         return found
 
-    async def _filled(self) -> bytes:
-        """Return by which refills the model is complete. Raises `RebuildingError` when it is not."""
-        with unavailable():
-            partitions, lacking, fillings = await self._lacking([META], [partition_key(0)[:-1]])
-        if missing := _missing(partitions, lacking):
-            raise RebuildingError(missing)
-        return bytes(fillings)
-
-
-def _missing(partitions: int, lacking: int) -> str | None:
-    if not partitions:
-        return "the read model is empty"
-    return f"{lacking} of {partitions} partitions are not complete yet" if lacking else None
-
 
 def _cut(items: Sequence[T], step: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), step):
         yield items[at : at + step]
-
-
-@lru_cache(maxsize=1000)
-def _covered(value: bytes) -> AccountCoverage:
-    body = orjson.loads(value)
-    return AccountCoverage(body["provider"], union((low, high) for low, high in body["intervals"]))

@@ -45,7 +45,13 @@ class Service:
 
     async def accounts(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the tenant's accounts, with what each is known to be complete for."""
-        return {**self.configured.get(tenant, {}), **await self.reader.coverage(tenant)}
+        return self.with_configured(tenant, await self.reader.coverage(tenant))
+
+    def with_configured(
+        self, tenant: str, covered: Mapping[str, AccountCoverage]
+    ) -> dict[str, AccountCoverage]:
+        """Return the tenant's accounts, those that have never reported too."""
+        return {**self.configured.get(tenant, {}), **covered}
 
 
 def configured_accounts(settings: Settings) -> dict[str, dict[str, AccountCoverage]]:

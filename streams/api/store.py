@@ -1,159 +1,183 @@
-"""Cells and windows out of Redis, many hours at a time.
+"""Cells, windows and who was active, out of Redis and kept up to date; `streams.api.scripts` asks for them.
 
-A script gathers what lies in many hashes and returns it as one string: a value of its own for each SIM and
-hour would cost the client a hundred times what it costs Redis. Each call is bounded, because Redis serves
-nobody else meanwhile.
+What is not remembered is read in pieces that let other questions pass.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Final, cast
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
+from typing import Any, Final, cast
 
 import numpy as np
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from streams.aggregate import ByKind
-from streams.api.catalogue import NONE, Catalogue, Numbers, Slice, measures_of, public_ids
-from streams.api.memory import Active, Hour, Memory, Remembered
-from streams.cells import CELL_BYTES, measures_from_json
+from streams.api import scripts
+from streams.api.catalogue import Catalogue, Slice, measures_of, public_ids
+from streams.api.memory import SERIES_KEPT, Day, Hour, Known, Memory, News, covered
+from streams.cells import CELL_BYTES, ID_BYTES
 from streams.errors import RebuildingError, UnavailableError
-from streams.keys import cells_key, contexts_key, hours_key, minute_key, minutes_key, windows_key
+from streams.keys import (
+    HOURS_BYTES,
+    MOVED_COVERAGE,
+    active_key,
+    cells_key,
+    contexts_key,
+    coverage_key,
+    hours_key,
+    minute_key,
+    minutes_key,
+    moved_day,
+    moved_key,
+    windows_key,
+)
 
 FIELDS_A_CALL: Final = 20_000
 """Values that one call of a script gathers, about 4 MB and 10 ms of Redis; an hour is never cut."""
 
-_HOURS: Final = """
-local hours = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2])
-local windows = {}
-for first = 1, #hours, 1000 do
-  local starts = {}
-  for n = first, math.min(first + 999, #hours) do
-    starts[#starts + 1] = string.format('%.0f', hours[n] * 3600)
-  end
-  for _, window in ipairs(redis.call('HMGET', KEYS[2], unpack(starts))) do
-    windows[#windows + 1] = window or ''
-  end
-end
-return {table.concat(hours, ' '), table.concat(windows, '\\n')}
-"""
+NEWS_A_CALL: Final = 2000
+HOURS_A_CALL: Final = 5000
 
-_CELLS: Final = """
-local left = tonumber(ARGV[4])
-local listed = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, 1000)
-local places, sizes, parts = {}, {}, {}
-for n, place in ipairs(listed) do
-  local key, size, values = ARGV[1] .. place, 0, nil
-  if #ARGV > 4 then values = redis.call('HMGET', key, unpack(ARGV, 5))
-  else values = redis.call('HVALS', key) end
-  for _, value in ipairs(values) do
-    if value then
-      parts[#parts + 1] = value
-      size = size + #value
-    end
-  end
-  places[n], sizes[n] = place, size
-  left = left - #values
-  if left <= 0 then break end
-end
-local more = #places < #listed or #listed == 1000
-return {table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts), more and 1 or 0}
-"""
+_ACTIVE_ROW: Final = np.dtype([("id", f"V{ID_BYTES}"), ("hours", f"<u{HOURS_BYTES}")])
+_DAY: Final = moved_day(0)[:-1].encode()
 
 
 class Store:
     """Reads one Redis; every method raises `UnavailableError` while it does not answer.
 
-    `complete` frames reads that must not be partial.
+    What is read is whole: `RebuildingError` where Redis is not complete, or was filled anew meanwhile.
     """
 
-    def __init__(self, redis: Redis, complete: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._complete = complete
-        self._hours = redis.register_script(_HOURS)
-        self._cells = redis.register_script(_CELLS)
+        self._marks = redis.register_script(scripts.MARKS)
+        self._news = redis.register_script(scripts.NEWS)
+        self._active = redis.register_script(scripts.ACTIVE)
+        self._series = redis.register_script(scripts.SERIES)
+        self._cells = redis.register_script(scripts.CELLS)
         self._memory = Memory()
         self._reading: dict[str, asyncio.Lock] = {}
 
-    async def hours(self, tenant: str, first: int, end: int) -> list[Hour]:
-        """Return the hours numbered in `[first, end)` that have cells, in order."""
-        keys = [hours_key(tenant), windows_key(tenant, "hour")]
-        with unavailable():
-            numbers, windows = await self._hours(keys, [first, f"({end}"])
-        if not numbers:
-            return []
-        places = zip(numbers.split(b" "), windows.split(b"\n"), strict=True)
+    async def filling(self) -> bytes:
+        """Return by which refills the model is complete. Raises `RebuildingError` when it is not."""
+        filling, _ = await self._ask(self._marks)
+        return filling
+
+    async def look(self, tenant: str) -> Known:
+        """Return what Redis has of a tenant now: hours and coverage; who was active is read by `days`."""
         known = self._memory.of(tenant)
-        return [known.hour(number, window) or _hour(known, number, window) for number, window in places]
+        if known.whole:
+            return await self._catch_up(tenant, known)
+        # Many may ask at once what takes longer; one reads, and the others find what it has read.
+        async with self._lock(tenant):
+            return await self._catch_up(tenant, self._memory.of(tenant))
+
+    async def _catch_up(self, tenant: str, known: Known) -> Known:
+        keys = [moved_key(tenant), windows_key(tenant, "hour"), coverage_key(tenant)]
+        more = 1
+        while more:
+            asked = known.tick
+            arguments = [known.filling, asked, NEWS_A_CALL]
+            filling, (since, tick, more, *told) = await self._ask(self._news, keys, arguments)
+            if filling != known.filling or since != asked:
+                known = self._memory.anew(tenant, filling)
+            known.take(_news(tick, *told) if told else News(tick))
+        known.whole = True
+        return known
+
+    async def days(self, tenant: str, known: Known, wanted: Iterable[int]) -> dict[int, Day]:
+        """Return who was active in days of a tenant."""
+        found = {number: known.day(number) for number in wanted}
+        if any(day is None for day in found.values()):
+            async with self._lock(tenant):
+                found = {number: known.day(number) for number in found}
+                await self._read_days(tenant, known, [n for n, day in found.items() if day is None], found)
+        return cast(dict[int, Day], found)
+
+    async def _read_days(
+        self, tenant: str, known: Known, missing: Sequence[int], found: dict[int, Day | None]
+    ) -> None:
+        while missing:
+            keys = [active_key(tenant, number) for number in missing]
+            filling, (tick, sizes, rows) = await self._ask(self._active, keys, [FIELDS_A_CALL])
+            _same(filling, known.filling)
+            publics = [rows[at : at + ID_BYTES] for at in range(0, len(rows), _ACTIVE_ROW.itemsize)]
+            await self._learn(tenant, known.catalogue, publics)
+            contexts = known.catalogue.numbers(publics)
+            hours = np.frombuffer(rows, _ACTIVE_ROW)["hours"]
+            ends = [0, *accumulate(map(int, sizes.split(b" ")))]
+            for number, (low, high) in zip(missing, pairwise(ends), strict=False):
+                found[number] = day = Day.of(tick, known.catalogue, contexts[low:high], hours[low:high])
+                known.keep(number, day)
+            missing = missing[len(ends) - 1 :]
+        self._memory.trim()
+
+    async def series(self, tenant: str, known: Known, sim: str, hours: Sequence[Hour]) -> Slice:
+        """Return the cells of one SIM in hours of a tenant."""
+        held = known.series.pop(sim, {})
+        known.series[sim] = held
+        while len(known.series) > SERIES_KEPT:
+            known.series.pop(next(iter(known.series)))
+        stale = [hour.number for hour in hours if held.get(hour.number, (-1, b""))[0] < hour.tick]
+        for at in range(0, len(stale), HOURS_A_CALL):
+            part = stale[at : at + HOURS_A_CALL]
+            arguments = [cells_key(tenant, 0)[:-1], sim, *part]
+            filling, (tick, sizes, cells) = await self._ask(self._series, (), arguments)
+            _same(filling, known.filling)
+            bounds = pairwise([0, *accumulate(map(int, sizes.split(b" ")))])
+            for number, (low, high) in zip(part, bounds, strict=True):
+                held[number] = tick, cells[low:high]
+        parts = [held[hour.number][1] for hour in hours]
+        numbers = [hour.number for hour in hours]
+        return await self._slice(tenant, known.catalogue, numbers, [len(p) for p in parts], b"".join(parts))
 
     def cells(
-        self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
+        self, tenant: str, known: Known, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the cells of the hours numbered in `[first, end)`, of the named SIMs or of all."""
-        places = hours_key(tenant), cells_key(tenant, 0)[:-1]
-        return self._slices(tenant, places, first, end, sims, self._memory.of(tenant).catalogue)
+        return self._slices(tenant, known, (hours_key(tenant), cells_key(tenant, 0)[:-1]), first, end, sims)
 
     def minutes(
-        self, tenant: str, first: int, end: int, sims: Sequence[str] | None = None
+        self, tenant: str, known: Known, first: int, end: int, sims: Sequence[str] | None = None
     ) -> AsyncIterator[Slice]:
         """Yield the usage of the minutes numbered in `[first, end)`, of the named SIMs or of all."""
         places = minutes_key(tenant), minute_key(tenant, 0)[:-1]
-        return self._slices(tenant, places, first, end, sims, self._memory.of(tenant).catalogue)
-
-    async def activate(self, tenant: str, hours: Sequence[Hour]) -> None:
-        """Find out who had usage in each hour, of which it is not known.
-
-        An hour's version moves with any of its cells, so it holds good as long as Redis says the same of the
-        hour. What is remembered was read from a model that was complete before and after.
-        """
-        # Many may ask at once what takes seconds; one reads, and the others find what it has read.
-        async with self._reading.setdefault(tenant, asyncio.Lock()):
-            await self._activate(tenant, hours)
-
-    async def _activate(self, tenant: str, hours: Sequence[Hour]) -> None:
-        known = self._memory.of(tenant)
-        catalogue = known.catalogue
-        stale = {h.number: h for h in hours if h.active is None or h.active.catalogue is not catalogue}
-        if not stale:
-            return
-        found: dict[int, Active] = {}
-        places = hours_key(tenant), cells_key(tenant, 0)[:-1]
-        async with self._complete():
-            for first, end in _runs([hour.number for hour in hours], stale):
-                async for part in self._slices(tenant, places, first, end, None, catalogue):
-                    found |= {place: _active(catalogue, contexts) for place, contexts in part.cut()}
-        for number, hour in stale.items():
-            known.activate(hour, found.get(number) or _active(catalogue, np.zeros(0, np.int64)))
+        return self._slices(tenant, known, places, first, end, sims)
 
     async def _slices(
         self,
         tenant: str,
+        known: Known,
         where: tuple[str, str],
         first: int,
         end: int,
         sims: Sequence[str] | None,
-        catalogue: Catalogue,
     ) -> AsyncIterator[Slice]:
-        """Yield slices of the hashes that one key lists and another prefixes, in one catalogue."""
+        """Yield slices of the hashes that one key lists and another prefixes."""
         index, prefix = where
         more = True
         while more:
-            with unavailable():
-                places, sizes, cells, more = await self._cells(
-                    [index], [prefix, first, f"({end}", FIELDS_A_CALL, *(sims or ())]
-                )
+            arguments = [prefix, first, f"({end}", FIELDS_A_CALL, *(sims or ())]
+            filling, (places, sizes, cells, more) = await self._ask(self._cells, [index], arguments)
+            _same(filling, known.filling)
             if not places:
                 return
             numbers = [int(place) for place in places.split(b" ")]
-            counts = [int(size) // CELL_BYTES for size in sizes.split(b" ")]
-            publics = public_ids(cells)
-            await self._learn(tenant, catalogue, publics)
-            yield Slice(catalogue, numbers, counts, catalogue.numbers(publics), measures_of(cells))
+            yield await self._slice(
+                tenant, known.catalogue, numbers, list(map(int, sizes.split(b" "))), cells
+            )
             first = numbers[-1] + 1
+
+    async def _slice(
+        self, tenant: str, catalogue: Catalogue, places: Sequence[int], sizes: Iterable[int], cells: bytes
+    ) -> Slice:
+        publics = public_ids(cells)
+        await self._learn(tenant, catalogue, publics)
+        counts = [size // CELL_BYTES for size in sizes]
+        return Slice(catalogue, places, counts, catalogue.numbers(publics), measures_of(cells))
 
     async def _learn(self, tenant: str, catalogue: Catalogue, publics: Iterable[bytes]) -> None:
         missing = catalogue.unknown(publics)
@@ -168,6 +192,21 @@ class Store:
                     raise RebuildingError("a cell's dimensions are not there yet")
                 catalogue.learn(public, value)
 
+    async def _ask(
+        self, script: Any, keys: Sequence[str] = (), arguments: Sequence[Any] = ()
+    ) -> tuple[bytes, list[Any]]:
+        """Return by which refills the model is complete, and what else the script returns."""
+        with unavailable():
+            partitions, lacking, filling, *found = await script(keys, arguments)
+        if not partitions:
+            raise RebuildingError("the read model is empty")
+        if lacking:
+            raise RebuildingError(f"{lacking} of {partitions} partitions are not complete yet")
+        return filling, found
+
+    def _lock(self, tenant: str) -> asyncio.Lock:
+        return self._reading.setdefault(tenant, asyncio.Lock())
+
 
 @contextmanager
 def unavailable() -> Iterator[None]:
@@ -178,31 +217,20 @@ def unavailable() -> Iterator[None]:
         raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
 
 
-def _hour(known: Remembered, number: bytes, window: bytes) -> Hour:
-    hour = Hour(window, int(number), _kinds(window))
-    known.keep(hour)
-    return hour
+def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: bytes) -> News:
+    moved = dict(zip(members.split(), map(int, ticks.split()), strict=True))
+    hours = [(int(member), at) for member, at in moved.items() if member.isdigit()]
+    told = windows.split(b"\n") if hours else []
+    parts = coverage.split(b"\n") if coverage else []
+    accounts = {name.decode(): covered(value) for name, value in zip(parts[::2], parts[1::2], strict=True)}
+    return News(
+        tick,
+        [(number, at, window) for (number, at), window in zip(hours, told, strict=True)],
+        [(int(each.removeprefix(_DAY)), at) for each, at in moved.items() if each.startswith(_DAY)],
+        dict(sorted(accounts.items())) if MOVED_COVERAGE.encode() in moved else None,
+    )
 
 
-def _kinds(window: bytes) -> ByKind:
-    if not window:
-        return {}
-    kinds = orjson.loads(window)["totals"].items()
-    return {kind: measures_from_json(values) for kind, values in kinds}
-
-
-def _active(catalogue: Catalogue, contexts: Numbers) -> Active:
-    endpoints = np.unique(catalogue.endpoints(contexts))
-    return Active(catalogue, np.unique(catalogue.sims(contexts)), endpoints[endpoints != NONE])
-
-
-def _runs(hours: Sequence[int], wanted: Container[int]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of successive hours that are wanted."""
-    first: int | None = None
-    for at, hour in enumerate(hours):
-        if hour not in wanted:
-            continue
-        first = hour if first is None else first
-        if at + 1 == len(hours) or hours[at + 1] not in wanted:
-            yield first, hour + 1
-            first = None
+def _same(filling: bytes, before: bytes) -> None:
+    if filling != before:
+        raise RebuildingError("the read model was filled anew meanwhile")

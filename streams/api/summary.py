@@ -18,7 +18,7 @@ from starlette.responses import Response
 from streams.aggregate import describe
 from streams.api.abilities import unsupported_by
 from streams.api.answers import CostAmount, DataVolumes, Gap, SmsVolumes
-from streams.api.conditional import conditional
+from streams.api.conditional import Finished, conditional
 from streams.api.filters import DIMENSIONS, Dimension
 from streams.api.pages import read_page
 from streams.api.parameters import choice, gathered, unexpected
@@ -117,7 +117,7 @@ def add_summary(app: FastAPI, service: Service) -> None:
             },
             "unsupported_by": unsupported_by(query, accounts, service.abilities),
         }
-        return conditional(request, tenant, orjson.dumps(body), "application/json")
+        return conditional(request, Finished.of(tenant, orjson.dumps(body), "application/json"))
 
 
 def _check(items: Iterable[tuple[str, str]]) -> None:

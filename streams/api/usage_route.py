@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from streams.api.abilities import unsupported_by
 from streams.api.answers import UsageAnswer, next_cursor, usage_answer
-from streams.api.conditional import conditional
+from streams.api.conditional import Finished, conditional
 from streams.api.filters import Dimension
+from streams.api.kept import KeptAnswers
 from streams.api.next_link import next_link
-from streams.api.pages import read_page
+from streams.api.pages import page_of
 from streams.api.problems import problem
 from streams.api.query import parse_usage_query
 from streams.api.ranges import Fault, InvalidQuestionError, rfc3339, shown
@@ -23,21 +24,24 @@ from streams.api.usage_docs import ENDPOINT_USAGE, TAG_USAGE, USAGE
 
 def add_usage(app: FastAPI, service: Service) -> None:
     """Add the heart of the endpoint, and the same question of one endpoint or tag."""
+    kept = KeptAnswers()
 
     @app.get("/v1/usage", response_model=UsageAnswer, **USAGE)
     async def usage(request: Request) -> Response:
-        return await _usage(request, service)
+        return await _usage(request, service, kept)
 
     @app.get("/v1/endpoints/{endpoint_id:path}/usage", response_model=UsageAnswer, **ENDPOINT_USAGE)
     async def endpoint_usage(request: Request) -> Response:
-        return await _usage(request, service, ("endpoint", request.path_params["endpoint_id"]))
+        return await _usage(request, service, kept, ("endpoint", request.path_params["endpoint_id"]))
 
     @app.get("/v1/tags/{tag:path}/usage", response_model=UsageAnswer, **TAG_USAGE)
     async def tag_usage(request: Request) -> Response:
-        return await _usage(request, service, ("tag", request.path_params["tag"]))
+        return await _usage(request, service, kept, ("tag", request.path_params["tag"]))
 
 
-async def _usage(request: Request, service: Service, fixed: tuple[Dimension, str] | None = None) -> Response:
+async def _usage(
+    request: Request, service: Service, kept: KeptAnswers, fixed: tuple[Dimension, str] | None = None
+) -> Response:
     """Answer the usage question, to which the path may add a filter."""
     tenant, now = service.tenant(request), service.clock()
     items = request.query_params.multi_items()
@@ -47,26 +51,36 @@ async def _usage(request: Request, service: Service, fixed: tuple[Dimension, str
     query = parse_usage_query(
         tenant, [*items, *([fixed] if fixed is not None else ())], now=now, retention_months=months
     )
-    async with service.reader.complete():
-        accounts = await service.accounts(tenant)
-        trusting = Trusting(query, accounts, service.abilities, now)
-        if query.require == "final" and (moving := trusting.moving()) is not None:
-            until = None if moving.until is None else rfc3339(moving.until)
-            return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
-        page = await read_page(service.reader, query, now)
+    store, csv = service.reader.store, wants_csv(request.headers.get("accept", ""))
+    known = await store.look(tenant)
+    # How much of a window is covered until now is told to the second.
+    made_from = known.state, int(now.timestamp())
+    question = tenant, request.scope["path"], request.scope["query_string"], csv
+    if (answer := kept.get(question, made_from)) is not None:
+        return conditional(request, answer)
+    accounts = service.with_configured(tenant, known.coverage)
+    trusting = Trusting(query, accounts, service.abilities, now)
+    if query.require == "final" and (moving := trusting.moving()) is not None:
+        until = None if moving.until is None else rfc3339(moving.until)
+        return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
+    page = await page_of(store, known, query, now)
     lacking = unsupported_by(query, accounts, service.abilities)
     cursor = next_cursor(query, page)
     headers = {} if cursor is None else next_link(request, cursor)
-    if not wants_csv(request.headers.get("accept", "")):
+    if csv:
+        # What the JSON answer says around its rows.
+        headers["X-Usage-Range"] = f"{rfc3339(query.start)}/{rfc3339(query.end)}"
+        if lacking:
+            headers["X-Usage-Unsupported-By"] = "; ".join(
+                f"{name}={','.join(providers)}" for name, providers in lacking.items()
+            )
+        answer = Finished.of(tenant, usage_csv(query, page, trusting), MEDIA_TYPE, headers)
+    else:
         body = usage_answer(query, page, accounts, trusting, lacking)
-        return conditional(request, tenant, body, "application/json", headers)
-    # What the JSON answer says around its rows.
-    headers["X-Usage-Range"] = f"{rfc3339(query.start)}/{rfc3339(query.end)}"
-    if lacking:
-        headers["X-Usage-Unsupported-By"] = "; ".join(
-            f"{name}={','.join(providers)}" for name, providers in lacking.items()
-        )
-    return conditional(request, tenant, usage_csv(query, page, trusting), MEDIA_TYPE, headers)
+        answer = Finished.of(tenant, body, "application/json", headers)
+    if query.granularity != "minute" and known.state is made_from[0]:
+        kept.keep(question, made_from, answer)
+    return conditional(request, answer)
 
 
 def _fixed(name: Dimension, value: str) -> Fault:

@@ -22,13 +22,15 @@ from streams.cells import (
     context_value,
     encode_cell,
 )
-from streams.operations import Operation
+from streams.contexts import Contexts
+from streams.operations import Operation, hour_level
 from streams.readmodel import Batch, ReadModel
+from streams.rollups import Rollups
 from streams.windows import hour_number
 
 PARTITIONS: Final = 8
 _PLACES: Final = (("DE", "262-01"), ("FR", "208-01"), ("NL", "204-04"), ("ES", "214-07"))
-_KEEP_S: Final = 18 * 31 * 86_400
+_KEEP: Final = timedelta(days=18 * 31)
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,24 @@ def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:
     rows = b"".join(context.sim.encode() + encode_cell((context, measures)) for context, measures in cells)
     width = SIM_BYTES + CELL_BYTES
     last = hour_number(fleet.now)
+    level = hour_level(Rollups(Contexts(0)), _KEEP)
     for hour in range(last - 24 * (fleet.days if owner else fleet.asked_days) + 1, last + 1):
         key = keys.cells_key(tenant, hour)
+        active = level.active(tenant, hour)
         for at in range(0, len(rows), width * 2000):
-            yield "cells", key, "", rows[at : at + width * 2000]
-        yield "hour", keys.hours_key(tenant), key, f"{hour} {hour * 3600 + _KEEP_S}".encode()
+            yield "cells", key, active, rows[at : at + width * 2000]
+        yield level.listed(tenant, hour)
         # No two hours are alike, as no two are in life.
         measures = [each, 10**9 + hour, 10**8 + hour, 11 * 10**8 + 2 * hour, 0, 0, 0, 10**9 + hour, 0, 0]
         window = {"version": hour, "totals": {"data|EUR": measures}}
         yield "set", keys.windows_key(tenant, "hour"), str(hour * 3600), orjson.dumps(window)
+        yield "move", keys.moved_key(tenant), str(hour), b""
     begin = fleet.now - timedelta(days=60)
     covered = [[int(begin.timestamp()), int(fleet.now.timestamp())]]
     for provider in ("emnify", "kore"):
         value = orjson.dumps({"provider": provider, "intervals": covered})
         yield "set", keys.coverage_key(tenant), f"{tenant}-{provider}", value
+    yield "move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""
 
 
 def _cell(fleet: Fleet, owner: int, tenant: str, number: int) -> Cell:

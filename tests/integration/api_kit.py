@@ -136,7 +136,10 @@ class ReadModel:
         """Declare the model, and these of its partitions complete."""
         await self._redis.hset(keys.META, mapping={"cluster": "c", "partitions": str(PARTITIONS)})
         for partition in partitions:
-            await self._redis.hset(keys.partition_key(partition), mapping={"version": "7", "complete": "1"})
+            await self._redis.hset(
+                keys.partition_key(partition),
+                mapping={"version": "7", "complete": "1", "layout": str(keys.LAYOUT)},
+            )
 
     async def put(self, tenant: str, placed: Iterable[tuple[str, Cell]]) -> None:
         """Write cells of hours named by their start, and the windows above them."""
@@ -157,6 +160,13 @@ class ReadModel:
                 dimensions = context_value(context)
                 public = context_id(dimensions)
                 await self._redis.hset(keys.contexts_key(tenant), public, dimensions)
+                day, within = divmod(hour, 24)
+                held = await self._redis.hget(keys.active_key(tenant, day), public) or bytes(keys.HOURS_BYTES)
+                assert isinstance(held, bytes)
+                hours = int.from_bytes(held, "little") | 1 << within
+                value = hours.to_bytes(keys.HOURS_BYTES, "little")
+                await self._redis.hset(keys.active_key(tenant, day), public, value)
+                await self.move(tenant, keys.moved_day(day))
             await self._redis.zadd(keys.hours_key(tenant), {str(hour): hour})
         for (key, start), totals in windows.items():
             body = {
@@ -165,6 +175,13 @@ class ReadModel:
                 "by": {},
             }
             await self._redis.hset(key, str(start), orjson.dumps(body))
+            if key == keys.windows_key(tenant, "hour"):
+                await self.move(tenant, str(start // 3600))
+
+    async def move(self, tenant: str, member: str) -> None:
+        """Say that something of the tenant has moved."""
+        tick = await self._redis.hincrby(keys.META, "tick", 1)
+        await self._redis.zadd(keys.moved_key(tenant), {member: tick})
 
     async def put_minute(self, tenant: str, minute: int, used: Cell) -> None:
         """Write what a SIM used in one minute, by its number."""
@@ -178,6 +195,7 @@ class ReadModel:
         seconds = [[int(datetime.fromisoformat(at).timestamp()) for at in interval] for interval in intervals]
         body = orjson.dumps({"provider": provider, "intervals": seconds})
         await self._redis.hset(keys.coverage_key(tenant), account, body)
+        await self.move(tenant, keys.MOVED_COVERAGE)
 
 
 def rows_of(response: httpx.Response) -> list[dict[str, Any]]:

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.api.catalogue import Catalogue
-from streams.api.memory import Active, Hour, Memory, Remembered
+from streams.api.memory import Day, Known, Memory, News
 from streams.cells import Context, context_id, context_value
 
-
-def hour(number: int = 7, version: int = 1) -> Hour:
-    return Hour(b"%d" % version, number, {})
-
-
-def active(catalogue: Catalogue, sims: int) -> Active:
-    return Active(catalogue, np.arange(sims), np.zeros(0, np.int64))
+WHOLE_DAY = 2**24 - 1
 
 
 def learn(catalogue: Catalogue, count: int) -> None:
@@ -26,64 +20,115 @@ def learn(catalogue: Catalogue, count: int) -> None:
         catalogue.learn(context_id(value), value)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from(["keep", "active", "late"]))))
-def test_what_is_replaced_no_longer_counts(steps: list[tuple[int, int, str]]) -> None:
-    """The size is that of the hours that are remembered, whatever came in their place or too late."""
-    known, kept, gone = Remembered(), dict[int, Hour](), list[Hour]()
-    for number, count, step in steps:
-        if step == "keep":
-            gone += [kept[number]] if number in kept else []
-            kept[number] = hour(number, count)
-            known.keep(kept[number])
-        elif step == "active" and number in kept:
-            known.activate(kept[number], active(known.catalogue, count))
-        elif step == "late" and gone:
-            known.activate(gone[number % len(gone)], active(known.catalogue, count))
-        assert known.size == sum(each.size for each in kept.values())
+def busy(known: Known, sims: int, day: int = 1) -> Day:
+    """A day on which so many SIMs of the catalogue were active."""
+    learn(known.catalogue, sims)
+    found = Day.of(
+        known.tick, known.catalogue, np.arange(sims), np.full(sims, WHOLE_DAY, np.dtype(np.uint32))
+    )
+    known.keep(day, found)
+    return found
 
 
-def test_live_data_empties_nothing() -> None:
-    """An hour that changes all the time takes its place once, so others stay remembered."""
-    memory = Memory(hours=1000)
-    first = memory.of("acme")
-    still = hour(1)
-    first.keep(still)
-    for version in range(100):
-        live = hour(2, version)
-        memory.of("zebra").keep(live)
-        memory.of("zebra").activate(live, active(memory.of("zebra").catalogue, 100))
-    assert memory.of("acme") is first
-    assert first.hour(b"1", still.window) is still
+Moves = list[tuple[int, int, int]]
+"""Hour, tick, and the number in its aggregate; 0 for none any more."""
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=20),
+    st.lists(st.tuples(st.integers(-1, 20), st.integers(0, 20)), max_size=6),
+)
+def test_whatever_news_overtake_others_it_is_what_redis_has(
+    steps: list[tuple[int, int]], asked: list[tuple[int, int]]
+) -> None:
+    """Answers that were asked for at the same time come in any order; a later one holds all of an earlier."""
+    held: dict[int, tuple[int, int]] = {}
+    history = [dict(held)]
+    for tick, (hour, number) in enumerate(steps, start=1):
+        held[hour] = tick, number
+        history.append(dict(held))
+    known = Known()
+    for since, until in [*asked, (-1, len(steps))]:
+        until = min(until, len(steps))
+        if since > known.tick or since > until:
+            continue
+        moved = [(hour, at, number) for hour, (at, number) in history[until].items() if at > since]
+        known.take(News(until, [(hour, at, b"%d" % n if n else b"") for hour, at, n in moved]))
+        assert {hour.number: int(hour.window) for hour in known.between(0, 9)} == {
+            hour: number for hour, (_, number) in history[known.tick].items() if number
+        }
+    assert known.tick == len(steps)
+
+
+def test_who_was_active_is_known_until_it_moves() -> None:
+    """A day that was read later than it moved holds good; where nothing ever moved nobody was active."""
+    known = Known()
+    assert known.day(1) is not None
+    known.take(News(5, days=[(1, 5)]))
+    assert known.day(1) is None
+    read = busy(known, 3)
+    assert known.day(1) is read
+    known.take(News(6))
+    assert known.day(1) is read
+    known.take(News(7, days=[(1, 7)]))
+    assert known.day(1) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, WHOLE_DAY)), max_size=30), st.integers())
+def test_each_who_was_active_counts_once(pairs: list[tuple[int, int]], asked: int) -> None:
+    """A SIM with several contexts was active in the hours of any of them."""
+    catalogue = Catalogue()
+    for at, (sim, _) in enumerate(pairs):
+        context = Context("kore", "own", str(sim), None, None, (), None, str(at), None, "data", None)
+        catalogue.learn(context_id(context_value(context)), context_value(context))
+    day = Day.of(1, catalogue, np.arange(len(pairs)), np.array([h for _, h in pairs], np.uint32))
+    for hour in range(24):
+        active = {sim for sim, hours in pairs if hours >> hour & 1}
+        assert day.by_hour[hour] == (len(active), 0)
+    asked &= WHOLE_DAY
+    assert len(day.sims.within(asked)) == len({sim for sim, hours in pairs if hours & asked})
 
 
 def test_who_asked_least_recently_is_forgotten_first() -> None:
-    """With contexts go the hours, whose numbers mean nothing without them."""
     memory = Memory(contexts=25)
     known = {tenant: memory.of(tenant) for tenant in ("acme", "zebra", "yak")}
     for each in known.values():
         learn(each.catalogue, 8)
-        each.keep(hour())
     assert memory.of("acme") is known["acme"]
+    memory.trim()
     learn(known["acme"].catalogue, 12)
     assert memory.of("yak") is known["yak"]
+    memory.trim()
     assert memory.of("acme") is known["acme"]
     again = memory.of("zebra")
     assert again is not known["zebra"]
-    assert (len(again.catalogue), again.size, again.hour(b"7", b"1")) == (0, 0, None)
+    assert (len(again.catalogue), again.size) == (0, 0)
 
 
 def test_one_tenant_alone_over_the_bound_keeps_its_catalogue() -> None:
     """To learn all of it anew for every question would take longer and hold no less."""
     memory = Memory(contexts=10)
-    catalogue = memory.of("acme").catalogue
-    learn(catalogue, 50)
-    assert memory.of("acme").catalogue is catalogue
-
-
-def test_one_tenant_alone_over_the_bound_of_hours_begins_anew() -> None:
-    """Its catalogue stays."""
-    memory = Memory(hours=100)
     known = memory.of("acme")
-    known.keep(hour())
+    learn(known.catalogue, 50)
+    memory.trim()
     assert memory.of("acme") is known
-    assert (known.size, known.hour(b"7", b"1")) == (0, None)
+
+
+def test_one_tenant_alone_over_the_bound_of_days_begins_anew() -> None:
+    """Its catalogue and hours stay."""
+    memory = Memory(users=120)
+    known = memory.of("acme")
+    known.take(News(1, hours=[(7, 1, b"{}")], days=[(1, 1)]))
+    busy(known, 100)
+    memory.trim()
+    assert known.day(1) is None
+    assert (len(known.catalogue), len(known.between(0, 9))) == (100, 1)
+
+
+def test_a_model_that_was_filled_anew_keeps_the_meaning_of_ids() -> None:
+    memory = Memory()
+    before = memory.of("acme")
+    learn(before.catalogue, 5)
+    after = memory.anew("acme", b"2")
+    assert memory.of("acme") is after is not before
+    assert after.catalogue is before.catalogue

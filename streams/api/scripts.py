@@ -1,0 +1,118 @@
+"""What the query endpoint asks Redis, as scripts. `streams.keys` documents the layout.
+
+Each looks at all marks of completeness first, as part of the same question, and returns the number of
+partitions, how many of them are not complete, and by which refills the others are; nothing else where one is
+not. Values of many hashes come back as one string: a value of its own for each SIM and hour would cost the
+client a hundred times what it costs Redis. Each call is bounded, because Redis serves nobody else meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streams.keys import LAYOUT, META, MOVED_COVERAGE, partition_key
+
+_MARKS: Final = f"""
+local partitions, lacking, fillings = tonumber(redis.call('HGET', '{META}', 'partitions') or '0'), 0, {{}}
+for partition = 0, partitions - 1 do
+  local held = redis.call('HMGET', '{partition_key(0)[:-1]}' .. partition, 'complete', 'layout', 'filling')
+  if held[1] ~= '1' or held[2] ~= '{LAYOUT}' then lacking = lacking + 1 end
+  fillings[#fillings + 1] = held[3] or ''
+end
+local marks = {{partitions, lacking, table.concat(fillings, ' ')}}
+if partitions == 0 or lacking > 0 then return marks end
+local function answer(...)
+  for _, each in ipairs({{...}}) do marks[#marks + 1] = each end
+  return marks
+end
+"""
+
+MARKS: Final = f"{_MARKS} return marks"
+"""Returns the marks alone."""
+
+NEWS: Final = f"""{_MARKS}
+local tick = tonumber(redis.call('HGET', '{META}', 'tick') or '0')
+local since, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+if marks[3] ~= ARGV[1] or since > tick then since = -1 end
+if since == tick then return answer(since, tick, 0) end
+local function moved(until_, ...)
+  return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', since), until_, 'WITHSCORES', ...)
+end
+local news, more = moved('+inf', 'LIMIT', 0, most), 0
+if #news == 2 * most then
+  -- All that moved at one tick is told at once, so that the tick says how far the reader is.
+  tick, more = tonumber(news[#news]), 1
+  news = moved(news[#news])
+end
+local hours, windows, covered, members, ticks = {{}}, {{}}, {{}}, {{}}, {{}}
+local function fetch()
+  for _, window in ipairs(redis.call('HMGET', KEYS[2], unpack(hours))) do
+    windows[#windows + 1] = window or ''
+  end
+  hours = {{}}
+end
+for at = 1, #news, 2 do
+  local member = news[at]
+  members[#members + 1], ticks[#ticks + 1] = member, news[at + 1]
+  if member == '{MOVED_COVERAGE}' then covered = redis.call('HGETALL', KEYS[3])
+  elseif tonumber(member) then
+    hours[#hours + 1] = string.format('%.0f', member * 3600)
+    if #hours == 1000 then fetch() end
+  end
+end
+if #hours > 0 then fetch() end
+return answer(since, tick, more, table.concat(members, ' '), table.concat(ticks, ' '),
+  table.concat(windows, '\\n'), table.concat(covered, '\\n'))
+"""
+"""KEYS: moved, aggregates of hours, coverage. ARGV: the refills and the tick that the reader knows, and how
+much it wants at a time. Returns since which tick and until which, whether more follows, what moved and
+when, the aggregates of the hours among it, and the coverage if that moved."""
+
+ACTIVE: Final = f"""{_MARKS}
+local tick, left = redis.call('HGET', '{META}', 'tick') or '0', tonumber(ARGV[1])
+local sizes, parts = {{}}, {{}}
+for at = 1, #KEYS do
+  local held = redis.call('HGETALL', KEYS[at])
+  parts[at], sizes[at] = table.concat(held), #held / 2
+  left = left - #held
+  if left <= 0 then break end
+end
+return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
+"""
+"""KEYS: who was active in days. ARGV: about how many values at a time. Returns the tick, and of the first
+days, as many as that allows, how many contexts were active and which in which hours."""
+
+SERIES: Final = f"""{_MARKS}
+local tick, sizes, parts = redis.call('HGET', '{META}', 'tick') or '0', {{}}, {{}}
+for at = 3, #ARGV do
+  local value = redis.call('HGET', ARGV[1] .. ARGV[at], ARGV[2]) or ''
+  parts[at - 2], sizes[at - 2] = value, #value
+end
+return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
+"""
+"""ARGV: prefix of the hours' cells, a SIM, hours. Returns the tick, and the SIM's cells of each hour."""
+
+CELLS: Final = f"""{_MARKS}
+local left = tonumber(ARGV[4])
+local listed = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, 1000)
+local places, sizes, parts = {{}}, {{}}, {{}}
+for n, place in ipairs(listed) do
+  local key, size, values = ARGV[1] .. place, 0, nil
+  if #ARGV > 4 then values = redis.call('HMGET', key, unpack(ARGV, 5))
+  else values = redis.call('HVALS', key) end
+  for _, value in ipairs(values) do
+    if value then
+      parts[#parts + 1] = value
+      size = size + #value
+    end
+  end
+  places[n], sizes[n] = place, size
+  left = left - #values
+  if left <= 0 then break end
+end
+local more = #places < #listed or #listed == 1000
+return answer(table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts), more and 1 or 0)
+"""
+"""KEYS: list of hours or minutes. ARGV: prefix of their cells, from and to which, about how many values at a
+time, and SIMs, if not all are wanted. Returns the places, the bytes of each, their cells, and whether more
+follow."""

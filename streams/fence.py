@@ -1,0 +1,140 @@
+"""The script that carries out a batch's operations in Redis, if the fence lets the writer through.
+
+==========  ================  ====================  ======================================================
+operation   key               field                 value
+==========  ================  ====================  ======================================================
+`cells`     cells or minute   active, or empty      the SIMs' rows, each behind its SIM
+`gone`      cells or minute   active, or empty      SIMs that have no row any more
+`hour`      list              cells or minute       `number expiry`: listed if it holds anything
+`contexts`  contexts          public ids            a line of JSON for each
+`set`       a hash            its field             its value
+`del`       a hash            its field
+`tag`       a set             its member
+`move`      moved             its member
+`wipe`      any
+`forget`    list              prefix of what it lists
+`swap`      any               what takes its place
+==========  ================  ====================  ======================================================
+
+`active` is four lines: hour of the day and expiry (epoch seconds), key, and key and member of what is to be
+noted as moved, or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
+from streams.keys import META
+
+FENCED: Final = f"""
+local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
+local fence = tonumber(held[1] or '-1')
+if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
+if tonumber(ARGV[1]) < fence then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
+local tick = redis.call('HINCRBY', '{META}', 'tick', 1)
+local sub = string.sub
+
+local function mark(day, id, used)
+  local value = redis.call('HGET', day.key, id)
+  local hours = value and struct.unpack('<I4', value) or 0
+  hours = used and bit.bor(hours, day.bit) or bit.band(hours, bit.bnot(day.bit))
+  if hours == 0 then redis.call('HDEL', day.key, id)
+  else redis.call('HSET', day.key, id, struct.pack('<I4', hours)) end
+  day.moved = true
+end
+
+local function note(day, rows, others, used)
+  local there = {{}}
+  for from = 1, #others, {CELL_BYTES} do there[sub(others, from, from + {ID_BYTES - 1})] = true end
+  for from = 1, #rows, {CELL_BYTES} do
+    local id = sub(rows, from, from + {ID_BYTES - 1})
+    if not there[id] then mark(day, id, used) end
+  end
+end
+
+local function noting(text)
+  local hour, expiry, key, list, member = string.match(text, '^(%d+) (%d+)\\n(.*)\\n(.*)\\n(.*)$')
+  if hour then
+    return {{bit = bit.lshift(1, hour), expiry = expiry, key = key, list = list, member = member}}
+  end
+end
+
+local function noted(day)
+  if day and day.moved then
+    redis.call('EXPIREAT', day.key, day.expiry)
+    if day.list ~= '' then redis.call('ZADD', day.list, tick, day.member) end
+  end
+end
+
+local at = 5
+while at <= #ARGV do
+  local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+  if op == 'cells' then
+    local day = noting(ARGV[at + 2])
+    local from = 1
+    while from <= #value do
+      local sim = sub(value, from, from + {SIM_BYTES - 1})
+      local cells = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+      from = from + {SIM_BYTES + CELL_BYTES}
+      if sub(value, from, from + {SIM_BYTES - 1}) == sim then
+        local rows = {{cells}}
+        repeat
+          rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+          from = from + {SIM_BYTES + CELL_BYTES}
+        until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
+        cells = table.concat(rows)
+      end
+      if day then
+        local was = redis.call('HGET', key, sim) or ''
+        local id = #cells == {CELL_BYTES} and sub(cells, 1, {ID_BYTES})
+        if id and was == '' then mark(day, id, true)
+        elseif not (id and #was == {CELL_BYTES} and sub(was, 1, {ID_BYTES}) == id) then
+          note(day, cells, was, true)
+          note(day, was, cells, false)
+        end
+      end
+      redis.call('HSET', key, sim, cells)
+    end
+    noted(day)
+  elseif op == 'gone' then
+    local day = noting(ARGV[at + 2])
+    for from = 1, #value, {SIM_BYTES} do
+      local sim = sub(value, from, from + {SIM_BYTES - 1})
+      if day then note(day, redis.call('HGET', key, sim) or '', '', false) end
+      redis.call('HDEL', key, sim)
+    end
+    noted(day)
+  elseif op == 'forget' then
+    for _, number in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      redis.call('UNLINK', ARGV[at + 2] .. number)
+    end
+    redis.call('UNLINK', key)
+  elseif op == 'wipe' then redis.call('UNLINK', key)
+  elseif op == 'swap' then
+    if redis.call('EXISTS', ARGV[at + 2]) == 1 then redis.call('RENAME', ARGV[at + 2], key)
+    else redis.call('UNLINK', key) end
+  elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
+  elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
+  elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
+  elseif op == 'move' then redis.call('ZADD', key, tick, ARGV[at + 2])
+  elseif op == 'contexts' then
+    local from = 1
+    for context in string.gmatch(value, '[^\\n]+') do
+      redis.call('HSET', key, sub(ARGV[at + 2], from, from + {ID_BYTES - 1}), context)
+      from = from + {ID_BYTES}
+    end
+  elseif op == 'hour' then
+    local hour, expiry = string.match(value, '(%d+) (%d+)')
+    if redis.call('EXPIREAT', ARGV[at + 2], expiry) == 1 then
+      redis.call('ZADD', key, hour, hour)
+    else
+      redis.call('ZREM', key, hour)
+    end
+  else return redis.error_reply('unknown operation ' .. op)
+  end
+  at = at + 4
+end
+return 1
+"""
