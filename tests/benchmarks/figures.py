@@ -113,11 +113,13 @@ FIGURES: Final[dict[str, Figure]] = {
     "query_p99_ms": Figure("ms", "GET /v1/usage of one tenant, in the same run", goal=10, better="lower"),
     "query_month_p99_ms": Figure(
         "ms",
-        "a tenant's month by hour, 200 requests/s over HTTP, open loop, 100 000 SIMs in Redis",
+        "a tenant's month by hour, 200 requests/s over HTTP, open loop, 100 000 SIMs, while usage moves",
         goal=10,
         better="lower",
     ),
-    "query_sim_p99_ms": Figure("ms", "a SIM's month by day, the same", goal=10, better="lower"),
+    "query_sim_p99_ms": Figure(
+        "ms", "a SIM's month by day, another SIM with each request, the same", goal=10, better="lower"
+    ),
     "recovery_s": Figure(
         "s", "restart until the first new record is in the read model", goal=10, better="lower"
     ),

@@ -1,20 +1,23 @@
 """The query endpoint under a steady load: real process, real HTTP, real Redis with a large fleet.
 
 Open loop: 200 requests a second, each due at a fixed time whatever became of those before, and its wait
-counts from then until the last byte of the answer. One question at a time, warm: the first answers are left
-out. Nothing is written meanwhile.
+counts from then until the last byte of the answer. The month is one tenant's; the SIM is another one with
+each request. Warm: the first answers are left out. Meanwhile usage moves: ten times a second some SIMs of the
+tenant get usage in the present hour, as the worker writes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count, cycle
 from pathlib import Path
 from typing import Final
 
@@ -23,16 +26,18 @@ import orjson
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedRedis, free_port, spawn
+from streams.readmodel import ReadModel
 from streams.windows import window_start
 from tests.benchmarks.callbacks import percentile_ms
 from tests.benchmarks.figures import Result
-from tests.benchmarks.machine import Meter, cores, noise, pinned
-from tests.benchmarks.read_model import Fleet, fill
+from tests.benchmarks.machine import Meter, noise
+from tests.benchmarks.read_model import Fleet, fill, live
 from tests.benchmarks.services import ROOT, say
 
 REQUESTS_A_SECOND: Final = 200
 WARM_UP_S: Final = 3.0
 READY_WITHIN_S: Final = 30.0
+MOVES_EVERY_S: Final = 0.1
 BELONGS_TO: Final = ("query_month_p99_ms", "query_sim_p99_ms")
 
 
@@ -47,40 +52,29 @@ class Answers:
 
 
 async def query(fleet: Fleet, seconds: float) -> list[Result]:
-    """Fill a Redis, start the endpoint on its core, and ask it both questions."""
+    """Fill a Redis, start the endpoint, and ask it both questions."""
     folder = Path(tempfile.mkdtemp(prefix="simusage-query-"))
-    own, rest = cores()
-    with pinned(rest):
-        server = EmbeddedRedis(folder / "redis").start()
+    server = EmbeddedRedis(folder / "redis").start()
     process = None
     try:
         async with Redis.from_url(server.url) as redis:
             begun = time.monotonic()
-            await fill(redis, fleet)
+            model = await fill(redis, fleet)
             memory = (await redis.info("memory"))["used_memory"]
-        say(f"{fleet.sims:,} SIMs in Redis, {memory / 2**20:,.0f} MiB, in {time.monotonic() - begun:.0f} s")
-        port = free_port()
-        config = _configuration(folder, fleet, server.url, port)
-        with pinned(own):
+            took = time.monotonic() - begun
+            say(f"{fleet.sims:,} SIMs in Redis, {memory / 2**20:,.0f} MiB, in {took:.0f} s")
+            port = free_port()
+            config = _configuration(folder, fleet, server.url, port)
             command = [sys.executable, "-m", "simusage", "serve", "--config", str(config)]
             process = spawn(command, folder / "serve.log", cwd=ROOT)
-        address = f"http://127.0.0.1:{port}"
-        pids = {"serve": process.pid, "redis": server.pid}
-        results = []
-        headers = {"Authorization": "Bearer benchmark"}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            await _ready(session, address)
-            for name, question in zip(BELONGS_TO, _questions(fleet), strict=True):
-                begun = time.monotonic()
-                async with session.get(address + question) as response:
-                    await response.read()
-                say(f"the first answer to {name} took {time.monotonic() - begun:.1f} s")
-                await _load(session, address + question, WARM_UP_S)
-                meter = Meter(pids)
-                answers = await _load(session, address + question, seconds)
-                cpu_ms = 1000 * meter.seconds("serve") / len(answers.waits)
-                results.append(_result(name, answers, cpu_ms, meter.shares()))
-        return results
+            moving = asyncio.create_task(_move(model, fleet))
+            try:
+                pids = {"serve": process.pid, "redis": server.pid}
+                return await _ask_all(f"http://127.0.0.1:{port}", fleet, seconds, pids)
+            finally:
+                moving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await moving
     finally:
         if process is not None:
             process.terminate()
@@ -89,22 +83,50 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _questions(fleet: Fleet) -> Sequence[str]:
+async def _ask_all(address: str, fleet: Fleet, seconds: float, pids: dict[str, int]) -> list[Result]:
+    results = []
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer benchmark"}) as session:
+        await _ready(session, address)
+        for name, questions in zip(BELONGS_TO, _questions(fleet), strict=True):
+            urls = cycle([address + question for question in questions])
+            begun = time.monotonic()
+            async with session.get(next(urls)) as response:
+                await response.read()
+            say(f"the first answer to {name} took {time.monotonic() - begun:.2f} s")
+            await _load(session, urls, WARM_UP_S)
+            meter = Meter(pids)
+            answers = await _load(session, urls, seconds)
+            cpu_ms = 1000 * meter.seconds("serve") / len(answers.waits)
+            results.append(_result(name, answers, cpu_ms, meter.shares()))
+    return results
+
+
+async def _move(model: ReadModel, fleet: Fleet) -> None:
+    """Write usage of the present hour without end."""
+    due = time.monotonic()
+    for number in count(1):
+        assert await model.write(live(fleet, number))
+        due = max(due + MOVES_EVERY_S, time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
+
+
+def _questions(fleet: Fleet) -> tuple[list[str], list[str]]:
     end = window_start(fleet.now, "hour") + timedelta(hours=1)
     hours = f"from={_text(end - timedelta(days=31))}&to={_text(end)}"
     today = window_start(fleet.now, "day") + timedelta(days=1)
     days = f"from={_text(today - timedelta(days=31))}&to={_text(today)}"
+    sims = [fleet.sim(0, number) for number in range(fleet.sims // fleet.tenants)]
     return (
-        f"/v1/usage?granularity=hour&{hours}",
-        f"/v1/usage?granularity=day&{days}&sim={fleet.sim(0, 4711 % (fleet.sims // fleet.tenants))}",
+        [f"/v1/usage?granularity=hour&{hours}"],
+        [f"/v1/usage?granularity=day&{days}&sim={sim}" for sim in sims],
     )
 
 
-async def _load(session: aiohttp.ClientSession, url: str, seconds: float) -> Answers:
+async def _load(session: aiohttp.ClientSession, urls: Iterator[str], seconds: float) -> Answers:
     answers, begun = Answers(), time.monotonic()
 
     async def ask(due: float) -> None:
-        async with session.get(url) as response:
+        async with session.get(next(urls)) as response:
             body = await response.read()
         answers.waits.append(time.monotonic() - due)
         answers.wrong += response.status != 200

@@ -29,6 +29,7 @@ from streams.rollups import Rollups
 from streams.windows import hour_number
 
 PARTITIONS: Final = 8
+LIVE_SIMS: Final = 100
 _PLACES: Final = (("DE", "262-01"), ("FR", "208-01"), ("NL", "204-04"), ("ES", "214-07"))
 _KEEP: Final = timedelta(days=18 * 31)
 
@@ -54,8 +55,8 @@ class Fleet:
         return f"89883{owner:04d}{number:010d}"
 
 
-async def fill(redis: Redis, fleet: Fleet) -> None:
-    """Write the fleet's hours."""
+async def fill(redis: Redis, fleet: Fleet) -> ReadModel:
+    """Write the fleet's hours; returns what may go on writing."""
     model = ReadModel(redis, aggregate_months=18)
     await model.claim(cluster="benchmark", partitions=PARTITIONS)
     for partition in range(PARTITIONS):
@@ -70,6 +71,24 @@ async def fill(redis: Redis, fleet: Fleet) -> None:
         assert await model.write(batch)
     for partition in range(PARTITIONS):
         assert await model.end_refill(partition)
+    return model
+
+
+def live(fleet: Fleet, number: int) -> Batch:
+    """Return the n-th batch of usage in the present hour: some SIMs of the first tenant."""
+    tenant, hour = fleet.names()[0], hour_number(fleet.now)
+    sims = [(number * LIVE_SIMS + more) % (fleet.sims // fleet.tenants) for more in range(LIVE_SIMS)]
+    level = hour_level(Rollups(Contexts(0)), _KEEP)
+    rows = b""
+    for sim in sorted(sims):
+        context, measures = _cell(fleet, 0, tenant, sim)
+        rows += context.sim.encode() + encode_cell((context, measures._replace(records=1 + number)))
+    operations: list[Operation] = [
+        ("cells", level.key(tenant, hour), level.active(tenant, hour), rows),
+        level.listed(tenant, hour),
+        *_window(fleet, tenant, hour, 1 + number),
+    ]
+    return Batch(0, 1 + number, operations, np.zeros(0, np.int64), set())
 
 
 def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:
@@ -89,17 +108,22 @@ def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:
         for at in range(0, len(rows), width * 2000):
             yield "cells", key, active, rows[at : at + width * 2000]
         yield level.listed(tenant, hour)
-        # No two hours are alike, as no two are in life.
-        measures = [each, 10**9 + hour, 10**8 + hour, 11 * 10**8 + 2 * hour, 0, 0, 0, 10**9 + hour, 0, 0]
-        window = {"version": hour, "totals": {"data|EUR": measures}}
-        yield "set", keys.windows_key(tenant, "hour"), str(hour * 3600), orjson.dumps(window)
-        yield "move", keys.moved_key(tenant), str(hour), b""
+        yield from _window(fleet, tenant, hour, 1)
     begin = fleet.now - timedelta(days=60)
     covered = [[int(begin.timestamp()), int(fleet.now.timestamp())]]
     for provider in ("emnify", "kore"):
         value = orjson.dumps({"provider": provider, "intervals": covered})
         yield "set", keys.coverage_key(tenant), f"{tenant}-{provider}", value
     yield "move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""
+
+
+def _window(fleet: Fleet, tenant: str, hour: int, version: int) -> Iterator[Operation]:
+    # No two hours are alike, as no two are in life.
+    records, more = fleet.sims // fleet.tenants, hour + version
+    measures = [records, 10**9 + more, 10**8 + more, 11 * 10**8 + 2 * more, 0, 0, 0, 10**9 + more, 0, 0]
+    window = {"version": version, "totals": {"data|EUR": measures}}
+    yield "set", keys.windows_key(tenant, "hour"), str(hour * 3600), orjson.dumps(window)
+    yield "move", keys.moved_key(tenant), str(hour), b""
 
 
 def _cell(fleet: Fleet, owner: int, tenant: str, number: int) -> Cell:
