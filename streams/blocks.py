@@ -1,7 +1,7 @@
 """Ledger rows on their way to the changelog: blocks of touched rows, in a log compacted in levels.
 
 A flush writes its touched rows as one small block. Sixteen blocks of a level are rewritten as one of the
-level above, packed from memory, and then tombstoned; the highest level is final. Rewriting a whole
+level above, packed from memory, and tombstoned by the flush after that; the highest level is final. Rewriting a whole
 tenant-hour at each touch was measured to cost up to 1 430 changelog bytes a record; here a row is written
 three times at most. A block that is full is final at once, whatever its level.
 
@@ -71,8 +71,7 @@ def unpack(block: bytes) -> tuple[Table, dict[int, bytes]]:
 
     Raises `DataError` for a schema version that this release does not know.
     """
-    if block[0] != BLOCK_VERSION:
-        raise DataError("malformed", f"ledger block of schema version {block[0]}; this release reads 1")
+    check(block)
     body = zstandard.decompress(block[1:])
     size = int.from_bytes(body[:4], "little")
     count, head, members = orjson.loads(body[4 : 4 + size])
@@ -87,6 +86,17 @@ def unpack(block: bytes) -> tuple[Table, dict[int, bytes]]:
         wide = _wide(name)
         table[name] = (column.astype(np.uint64) + np.array(low, wide).view(np.uint64)).view(wide)
     return table, {int(at): bytes.fromhex(session) for at, session in members.items()}
+
+
+def check(block: bytes) -> None:
+    """Raise `DataError` for a block of a schema version that this release does not know."""
+    if block[0] != BLOCK_VERSION:
+        raise DataError("malformed", f"ledger block of schema version {block[0]}; this release reads 1")
+
+
+def level_of(name: str) -> int:
+    """Return the level of a block, by its name."""
+    return int(name.split("/", 1)[0])
 
 
 def _wide(name: str) -> type[np.int64 | np.uint64]:
@@ -121,6 +131,8 @@ class BlockLog:
         """Of final blocks: last hours by tenant, and the rows that belong to sessions."""
         self._loaded: dict[str, I64] = {}
         """Final blocks with their rows, until the recovery has ended."""
+        self._rewritten: list[Write] = []
+        """Tombstones of blocks whose place others have taken."""
 
     def names(self) -> list[str]:
         """Return the names of all live blocks."""
@@ -128,7 +140,7 @@ class BlockLog:
 
     def loaded(self, name: str, rows: I64 | None) -> None:
         """Note a block seen during recovery, or its tombstone (`None`)."""
-        level = int(name.split("/", 1)[0])
+        level = level_of(name)
         blocks = self._loaded if level == FINAL_LEVEL else self._blocks[level]
         if rows is None:
             blocks.pop(name, None)
@@ -142,14 +154,18 @@ class BlockLog:
         self._loaded = {}
 
     def write(self, rows: I64) -> list[Write]:
-        """Return the changelog records that make these rows durable, in the order to send them."""
-        writes: list[Write] = []
+        """Return the changelog records that make these rows durable, in the order to send them.
+
+        What a call rewrites is tombstoned by the next one, when what took its place has been acknowledged: a
+        recovery believes tombstones.
+        """
+        writes, self._rewritten = self._rewritten, []
         self._put(0, rows, writes)
         for level in range(FINAL_LEVEL):
             blocks = self._blocks[level]
             if len(blocks) >= FANOUT:
                 self._put(level + 1, distinct(np.concatenate(list(blocks.values()))), writes)
-                writes.extend((name, None) for name in blocks)
+                self._rewritten += [(name, None) for name in blocks]
                 blocks.clear()
         return writes
 

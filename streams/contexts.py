@@ -86,7 +86,6 @@ class Contexts:
             told=np.bool_,
         )
         self._index = Index()
-        self._labelled = 0
         self._names = Names()
         self._unsaved: list[I64] = []
 
@@ -205,18 +204,19 @@ class Contexts:
 
     def labels(self, numbers: Numbers) -> npt.NDArray[np.uint8]:
         """Return for each context the bytes of its SIM's ICCID and of its public id, side by side."""
-        sims, ids = self.devices.digits(self.sims(numbers)), self._public()[numbers]
+        sims, ids = self.devices.digits(self.sims(numbers)), self._public(numbers)
         return np.concatenate(
             (sims.view(np.uint8).reshape(-1, SIM_BYTES), ids.view(np.uint8).reshape(-1, ID_BYTES)), axis=1
         )
 
-    def _public(self) -> npt.NDArray[np.bytes_]:
-        public = self._columns["public"]
-        fresh = range(self._labelled, len(public))
-        if fresh:
-            public[fresh.start :] = [context_id(value) for value in self.values(np.array(fresh))]
-            self._labelled = len(public)
-        return public
+    def _public(self, numbers: Numbers) -> npt.NDArray[np.bytes_]:
+        # When asked: of what a recovery brings back, little is ever published again.
+        column = self._columns["public"]
+        lacking = distinct(numbers[column[numbers] == b""])
+        if len(lacking):
+            column[lacking] = [context_id(value) for value in self.values(lacking)]
+        found: npt.NDArray[np.bytes_] = column[numbers]
+        return found
 
     def siblings(self, sims: Numbers, hours: U64) -> U64:
         """Return the cell keys of all contexts of these SIMs in these hours, used or not."""
@@ -244,11 +244,11 @@ class Contexts:
 
     def public(self, number: int) -> bytes:
         """Return the id under which the read model has a context."""
-        return self._public()[number : number + 1].tobytes()
+        return self._public(np.array([number])).tobytes()
 
     def publics(self, numbers: Numbers) -> bytes:
         """Return the ids under which the read model has contexts, one after the other."""
-        return self._public()[numbers].tobytes()
+        return self._public(numbers).tobytes()
 
     def untold(self, numbers: Numbers) -> Numbers:
         """Return those that the read model has not been told of."""
@@ -296,7 +296,7 @@ class Contexts:
         """Take in a record of contexts during recovery."""
         writer, _, first = name.partition("/")
         rows = _record.decode(zstandard.decompress(value))
-        devices = [self.devices.number(row[:3], row[3:5]) for row in rows]
+        devices = self.devices.numbers((row[:3], row[3:5]) for row in rows)
         places = [self.place(row[5:]) for row in rows]
         keys = np.array(devices, np.uint64) << _HALF | np.array(places, np.uint64)
         names = np.uint64(int(writer) << 32 | int(first)) + np.arange(len(keys), dtype=np.uint64)

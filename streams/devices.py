@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ class Devices:
                 self._sim_count += 1
             self._new.append((self._scope(scope), sim))
         return number
+
+    def numbers(self, many: Iterable[tuple[Scope, Device]]) -> list[int]:
+        """Return `number` of many devices."""
+        of, number = self._devices.get, self.number
+        found = []
+        for scope, device in many:
+            known = of(scope)
+            at = known.get(device) if known is not None else None
+            found.append(number(scope, device) if at is None else at)
+        return found
 
     def _scope(self, scope: Scope) -> int:
         number = self._scopes.get(scope)

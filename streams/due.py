@@ -41,7 +41,7 @@ class Due:
         self._cells: list[U64] = []
         self._days: set[tuple[str, int]] = set()
         self._places: set[Place] = set()
-        self._all_minutes = False
+        self._all_minutes = self._not_yet = False
 
     def cells(self, keys: U64) -> None:
         """Have cells published."""
@@ -52,8 +52,16 @@ class Due:
         self._places.update(places)
 
     def all_minutes(self) -> None:
-        """Have all minutes published, and what the read model has of them forgotten first."""
-        self._all_minutes = True
+        """Have all minutes published, and what the read model has of them forgotten first.
+
+        The flush after the next does it: there are many, and after a recovery new usage need not wait for them.
+        """
+        self._all_minutes = self._not_yet = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was left for the next flush."""
+        return self._all_minutes
 
     def hours(self, tenant: str, hours: set[int]) -> None:
         """Have hours of a tenant published again, as they are."""
@@ -69,18 +77,19 @@ class Due:
 
     def take(self) -> Touched:
         """Return what was touched, and begin anew."""
+        all_minutes = self._all_minutes and not self._not_yet
         touched = Touched(
             distinct(np.concatenate(self._cells)) if self._cells else NOTHING,
             self._coverage.take_touched(),
             self._days,
             self._minutes.take_touched(),
             self._minutes.expire(),
-            self._all_minutes,
+            all_minutes,
             self._places,
         )
-        if self._all_minutes:
-            touched.minutes = self._minutes.live()
-        self._cells, self._days, self._places, self._all_minutes = [], set(), set(), False
+        if all_minutes:
+            touched.minutes, self._all_minutes = self._minutes.live(), False
+        self._cells, self._days, self._places, self._not_yet = [], set(), set(), False
         return self.settled(touched)
 
     def settled(self, touched: Touched) -> Touched:

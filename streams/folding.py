@@ -319,6 +319,10 @@ class Folding:
                 # The offset is about to pass what Redis lacks: whoever recovers must know.
                 await self._save(batch.partition, [state.behind()])
 
+        for partition, state in states.items():
+            if state.due.waits:
+                self._ask(partition, state)
+
         # Step 5.
         for event, state in gathered.events:
             # What was taken by a state that was lost since comes again, and its successor takes it.

@@ -8,7 +8,7 @@ arrival.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,8 +51,7 @@ STATEMENT: dict[str, npt.DTypeLike] = {"low": np.uint64, "high": np.uint64, "rev
 
 DAY_US = 24 * HOUR_US
 
-SESSION_BYTES = 16
-"""Bytes of the digest by which the ledger knows a session."""
+_ROWS_A_PART = 200_000
 
 
 def digest_prefix(tenant: str, account: str) -> bytes:
@@ -130,6 +129,20 @@ class Merge:
     conflicts: list[Conflict]
 
 
+@dataclass(slots=True)
+class _Meeting:
+    """Statements, one an identity, and the rows that they came upon."""
+
+    table: Table
+    rows: I64
+    fresh: I64
+    """Positions of those that are new."""
+    replacing: I64
+    """Positions of those that replace what was known."""
+    joining: dict[int, bytes]
+    """Sessions of rows that are about to belong to one."""
+
+
 class Ledger:
     """Statements by identity. In memory; durable through the changelog blocks."""
 
@@ -164,39 +177,20 @@ class Ledger:
         `sessions` gives the session digest of statements that belong to one, by position in the batch.
         """
         conflicts: list[Conflict] = []
-        given = sessions or {}
-        chosen = self._newest(batch, given, conflicts)
-        table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
-        rows = self._find(table)
-        known = np.flatnonzero(rows >= 0)
-        wins = self._wins(take(table, known), rows[known], chosen[known], given, conflicts)
-        replacing = known[wins]
-        fresh = np.flatnonzero(rows < 0)
-        rows[fresh] = self._columns.extend(len(fresh))
-        accepted = np.concatenate((fresh, replacing))
-
-        self._note_moves(rows[known], table["start"][known])
-        joining = {}
-        if sessions:
-            joining = {
-                int(rows[at]): sessions[int(chosen[at])] for at in accepted if int(chosen[at]) in sessions
-            }
-        concerned = self._sessions.concerned(rows, joining)
-        leaving = self.table(rows[replacing])
+        met = self._meet(batch, sessions or {}, conflicts)
+        concerned = self._sessions.concerned(met.rows, met.joining)
+        leaving = self.table(met.rows[met.replacing])
         left = [of_statements(leaving), *self._grown(concerned)]
-        entering = take(table, accepted)
-        self._write(rows[fresh], rows[replacing], entering)
-        self._index.place(table["low"][fresh], rows[fresh])
-        self._sessions.move(rows[accepted], joining)
+        entering = self._enter(met)
         grown = self._grown(concerned)
         entered = [of_statements(entering), *grown]
-        standing = [each.keys for each in self._grown(self._sessions.concerned(rows, {}))]
+        standing = [each.keys for each in self._grown(self._sessions.concerned(met.rows, {}))]
 
-        replayed = np.concatenate((self._places(rows), *standing))
+        replayed = np.concatenate((self._places(met.rows), *standing))
         # What a statement adds now is among what its replay touches; what it added before may not be.
         vacated = missing(replayed, np.concatenate([each.keys for each in (*left, *grown)]))
         return Merge(
-            rows=rows,
+            rows=met.rows,
             keys=np.concatenate([each.keys for each in (*entered, *left)]),
             differences=np.concatenate(
                 [*(each.measures for each in entered), *(-each.measures for each in left)]
@@ -207,6 +201,49 @@ class Ledger:
             leaving=leaving,
             conflicts=conflicts,
         )
+
+    def load(self, batch: Table, sessions: dict[int, bytes]) -> I64:
+        """Merge without saying what changed above, which only the whole will tell; return the rows met.
+
+        They stand in the order of the batch, less statements that do not count within it.
+        """
+        met = self._meet(batch, sessions, [])
+        self._enter(met)
+        return met.rows
+
+    def contributions(self) -> Iterator[Contributions]:
+        """Yield what all statements add."""
+        rows = np.flatnonzero((self._columns["low"] | self._columns["high"]) != 0)
+        for at in range(0, len(rows), _ROWS_A_PART):
+            yield of_statements(self.table(rows[at : at + _ROWS_A_PART]))
+        yield from self._grown(self._sessions.all())
+
+    def _meet(self, batch: Table, sessions: dict[int, bytes], conflicts: list[Conflict]) -> _Meeting:
+        chosen = self._newest(batch, sessions, conflicts)
+        table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
+        rows = self._find(table)
+        known = np.flatnonzero(rows >= 0)
+        wins = self._wins(take(table, known), rows[known], chosen[known], sessions, conflicts)
+        fresh, replacing = np.flatnonzero(rows < 0), known[wins]
+        rows[fresh] = self._columns.extend(len(fresh))
+        self._note_moves(rows[known], table["start"][known])
+        joining = {}
+        if sessions:
+            accepted = np.concatenate((fresh, replacing)).tolist()
+            joining = {
+                int(rows[at]): sessions[int(chosen[at])] for at in accepted if int(chosen[at]) in sessions
+            }
+        return _Meeting(table, rows, fresh, replacing, joining)
+
+    def _enter(self, met: _Meeting) -> Table:
+        """Let the statements that count take their rows; return them."""
+        accepted = np.concatenate((met.fresh, met.replacing))
+        entering = take(met.table, accepted)
+        fresh = met.rows[met.fresh]
+        self._write(fresh, met.rows[met.replacing], entering)
+        self._index.place(entering["low"][: len(fresh)], fresh)
+        self._sessions.move(met.rows[accepted], met.joining)
+        return entering
 
     def _places(self, rows: I64) -> U64:
         """Return the cells of statements that stand for themselves."""
@@ -238,12 +275,17 @@ class Ledger:
         used = (self._columns["low"] | self._columns["high"]) != 0
         return np.flatnonzero(used & (self._columns["start"] < hour * HOUR_US))
 
-    def since(self, start: int, rows: I64 | None = None) -> Table:
-        """Return the statements, of these rows or of all, that start at `start` (microseconds) or later."""
-        column = self._columns["start"]
+    def since(self, start: int, reach: Callable[[I64, I64], Bools], rows: I64 | None = None) -> Table:
+        """Return the statements, of these rows or of all, that start at `start` (microseconds) or later.
+
+        `reach` says which of those count, by their starts and contexts: only they are copied.
+        """
+        starts = self._columns["start"]
         if rows is None:
-            return self.table(np.flatnonzero(column >= start) if len(self) else np.zeros(0, np.int64))
-        return self.table(rows[column[rows] >= start])
+            rows = np.flatnonzero(starts >= start) if len(self) else np.zeros(0, np.int64)
+        else:
+            rows = rows[starts[rows] >= start]
+        return self.table(rows[reach(starts[rows], self._columns["context"][rows])])
 
     def retire(self, rows: I64) -> None:
         """Forget rows."""

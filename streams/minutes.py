@@ -13,7 +13,8 @@ import numpy as np
 
 from streams.contexts import Contexts
 from streams.contributions import PRO_RATA, SESSION, Contributions, Table, measure, take
-from streams.index import U64, distinct
+from streams.devices import Numbers
+from streams.index import I64, U64, Bools, distinct
 from streams.rollups import split
 from streams.seals import Seals
 from streams.sums import Matrix, Sums
@@ -38,6 +39,21 @@ class Minutes:
     def first(self) -> int:
         """Return the earliest instant that may count, in microseconds since the epoch."""
         return min(map(self._first, self._seals.tenants()), default=0) * MINUTE_US
+
+    def reach(self, starts: I64, contexts: Numbers) -> Bools:
+        """Return which statements start late enough for their tenant's minutes."""
+        owners = self._contexts.owners(contexts)
+        first = np.zeros(int(owners.max(initial=0)) + 1, np.int64)
+        for tenant in self._seals.tenants():
+            owner = self._contexts.owner(tenant)
+            if owner < len(first):
+                first[owner] = self._first(tenant)
+        late: Bools = starts // MINUTE_US >= first[owners]
+        return late
+
+    def restore(self, statements: Table) -> None:
+        """Add what statements say after a recovery: not touched, for all minutes are due then anyway."""
+        self._sums.add(*self._contributions(statements))
 
     def enter(self, statements: Table) -> None:
         """Add what statements say, and have it published."""
@@ -96,13 +112,8 @@ class Minutes:
         short = (statements["end"] - start <= LONGEST_US) & (
             (statements["flags"] & (PRO_RATA | SESSION)) == 0
         )
-        owners = self._contexts.owners(statements["context"])
-        first = np.zeros(int(owners.max()) + 1, np.int64)
-        for tenant in self._seals.tenants():
-            owner = self._contexts.owner(tenant)
-            if owner < len(first):
-                first[owner] = self._first(tenant)
-        counted = take(statements, np.flatnonzero(short & (start // MINUTE_US >= first[owners])))
+        late = self.reach(start, statements["context"])
+        counted = take(statements, np.flatnonzero(short & late))
         minutes = (counted["start"] // MINUTE_US).astype(np.uint64)
         return Contributions(
             counted["context"].astype(np.uint64) << np.uint64(32) | minutes, measure(counted)

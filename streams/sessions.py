@@ -38,6 +38,10 @@ class Sessions:
                 self._session_of[row] = session
                 self._members.setdefault(session, set()).add(row)
 
+    def all(self) -> list[bytes]:
+        """Return all sessions."""
+        return list(self._members)
+
     def members(self, session: bytes) -> I64:
         """Return the rows of a session."""
         return np.array(sorted(self._members.get(session, ())), np.int64)

@@ -26,7 +26,8 @@ from streams.events import CoverageEvent, TotalsEvent
 from streams.gather import Rejection
 from streams.index import I64, distinct
 from streams.intake import Intake
-from streams.ledger import Ledger, Merge
+from streams.ledger import Ledger
+from streams.loading import Loading
 from streams.minutes import Minutes
 from streams.reconciling import PREFIX as _TOTALS
 from streams.reconciling import Reconciling
@@ -79,6 +80,7 @@ class PartitionState:
         self.due = Due(
             self.contexts, self.rollups, self.seals, self.minutes, self._coverage, self.reconciling
         )
+        self._loading = Loading(self.contexts, self.ledger, self.log)
         self._waiting: list[tuple[str, bytes]] = []
         self.writer = writer
         self._versions = Versions(writer, began)
@@ -107,10 +109,8 @@ class PartitionState:
     def merge(self) -> list[Rejection]:
         """Merge what was gathered; return the records that do not count and why."""
         self.recovered()
-        if self._waiting:
-            raise RuntimeError(
-                f"{len(self._waiting)} ledger blocks lack their contexts: the state has a hole"
-            )
+        if lacking := len(self._waiting) + len(self._loading):
+            raise RuntimeError(f"{lacking} changelog records lack their contexts: the state has a hole")
         batch, lost = self._intake.batch()
         if batch is not None:
             merge = self.ledger.merge(*batch)
@@ -123,7 +123,7 @@ class PartitionState:
             self.minutes.leave(merge.leaving)
             self.minutes.enter(merge.entering)
             if len(merge.rows) > len(merge.entering["start"]):
-                self.minutes.touch(self.ledger.since(self.minutes.first(), merge.rows))
+                self.minutes.touch(self._recent(merge.rows))
             self.due.cells(merge.touched)
             self._unsaved.append(merge.rows)
             self._vacated.add(merge.vacated)
@@ -263,9 +263,9 @@ class PartitionState:
             if value is not None and not self._load_vacated(value):
                 self._waiting.append((name, value))
         elif value is None:
-            self.log.loaded(name, None)
-        elif not self._load_block(name, value):
-            self._waiting.append((name, value))
+            self._loading.drop(name)
+        else:
+            self._loading.add(name, value)
 
     def recovered(self) -> None:
         """Note that recovery has ended: bring the state to what the version says of it, once.
@@ -278,16 +278,18 @@ class PartitionState:
         self._live = True
         if self._versions.succeed(self.durable):
             self.floor = NEVER
+        self._loading.merge()
         self.log.recovered()
+        # Old blocks speak of sealed hours too: what they said counts by way of the archive alone.
+        for each in self.ledger.contributions():
+            open_ = ~self.due.frozen(each.keys)
+            self.rollups.add(each.keys[open_], each.measures[open_])
         for tenant in self.seals.tenants():
             seal = self.seals.of(tenant)
             if seal.snapshot:
                 pieces = self._snapshots[tenant, seal.snapshot]
                 seal.pieces = len(pieces)
                 seal.loads(pieces[number] for number in range(seal.pieces))
-            # Old blocks speak of sealed hours too: what they said counts by way of the archive alone.
-            keys, measured = self.rollups.seal(tenant, seal.until)
-            self.rollups.add_to_months(keys, -measured)
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
             self._tombstones.add_later(self.retire(tenant))
@@ -302,7 +304,7 @@ class PartitionState:
         }
         self._tombstones.add_later((name, None) for name in sorted(stale))
         self._tombstones.add_later(self.staging.recovered(under_way))
-        self.minutes.enter(self.ledger.since(self.minutes.first()))
+        self.minutes.restore(self._recent())
         if len(self.ledger) > 0 or self.version >= 0:
             self.due.all_minutes()
         self._snapshots, self._others = {}, set()
@@ -346,20 +348,19 @@ class PartitionState:
             return
         if name.startswith(_CONTEXTS):
             self.contexts.load(name.removeprefix(_CONTEXTS), value)
-        elif name[0].isdigit() and not self._load_block(name, value):
-            self._waiting.append((name, value))
+        elif name[0].isdigit():
+            self._overhear_block(name, value)
 
-    def _load_block(self, name: str, value: bytes) -> bool:
+    def _overhear_block(self, name: str, value: bytes) -> None:
         table, sessions = blocks.unpack(value)
         numbers = self.contexts.numbers(table["context"])
         if numbers is None:
-            return False
-        merge: Merge = self.ledger.merge({**table, "context": numbers}, sessions)
-        # Only once all is read it is known what is sealed.
-        counted = ~self.due.frozen(merge.keys) if self._live else np.ones(len(merge.keys), np.bool_)
+            self._waiting.append((name, value))
+            return
+        merge = self.ledger.merge({**table, "context": numbers}, sessions)
+        counted = ~self.due.frozen(merge.keys)
         self.rollups.add(merge.keys[counted], merge.differences[counted])
         self.log.loaded(name, merge.rows)
-        return True
 
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew."""
@@ -378,6 +379,9 @@ class PartitionState:
     def covered(self, tenant: str, account: str) -> Covered:
         """Return where the account is complete. Raises `KeyError` for an account never covered."""
         return self._coverage.of((tenant, account))
+
+    def _recent(self, rows: I64 | None = None) -> Table:
+        return self.ledger.since(self.minutes.first(), self.minutes.reach, rows)
 
     def _statements(self, rows: I64) -> tuple[Table, dict[int, bytes]]:
         table = self.ledger.table(rows)

@@ -246,7 +246,8 @@ def minutes_of(state: PartitionState) -> dict[tuple[str, datetime, Context], Sum
 
 
 def cells_of(state: PartitionState) -> dict[tuple[str, datetime, Context], Sums]:
-    """Return the cells that a state holds, in the oracle's form."""
+    """Return the cells that a state holds, in the oracle's form; what it was recovered from is all there."""
+    state.recovered()
     return {
         (tenant, datetime.fromtimestamp(hour * 3600, UTC), context): measures._asdict()
         for tenant, hour, (context, measures) in state.rollups.each_cell()
