@@ -1,9 +1,9 @@
 """Ledger rows on their way to the changelog: blocks of touched rows, in a log compacted in levels.
 
 A flush writes its touched rows as one small block. Sixteen blocks of a level are rewritten as one of the
-level above, packed from memory, and tombstoned by the flush after that; the highest level is final. Rewriting a whole
-tenant-hour at each touch was measured to cost up to 1 430 changelog bytes a record; here a row is written
-three times at most. A block that is full is final at once, whatever its level.
+level above, packed from memory, and tombstoned by the flush after; the highest level is final. Rewriting a
+whole tenant-hour at each touch was measured to cost up to 1 430 changelog bytes a record; here a row is
+written three times at most. A block that is full is final at once, whatever its level.
 
 A block may be loaded in any order and more than once: the ledger's merge does not mind. Names carry the
 writer, so that a worker that lost its partition and does not know it yet can never overwrite its

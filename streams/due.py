@@ -54,7 +54,7 @@ class Due:
     def all_minutes(self) -> None:
         """Have all minutes published, and what the read model has of them forgotten first.
 
-        The flush after the next does it: there are many, and after a recovery new usage need not wait for them.
+        The flush after the next does it: they are many, and behind a recovery new usage waits already.
         """
         self._all_minutes = self._not_yet = True
 

@@ -10,6 +10,8 @@ from aiokafka.structs import TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
+from streams.batches import batched
+
 FETCH_WAIT_MS: Final = 25
 """Longest wait of one fetch for something to come. While it waits, nothing else is fetched from that broker,
 not even what has come to a partition that was left out because its last fetch was not taken yet."""
@@ -67,7 +69,9 @@ class _Consumer(Consumer):
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's name
         # A copy: Faust's own set may become empty while this waits, which would mean all partitions.
-        return await super()._getmany(set(active_partitions), timeout)
+        found = await super()._getmany(set(active_partitions), timeout)
+        changelogs = self.app.tables.changelog_topics
+        return {tp: batched(records) if tp.topic in changelogs else records for tp, records in found.items()}
 
     async def perform_seek(self) -> None:
         """Go back to what is committed, and to the beginning where nothing is.

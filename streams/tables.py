@@ -16,11 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
+import orjson
 import zstandard
 from faust.types import TP, AppT, EventT
 from faust.types.windows import WindowRange, WindowT
 from mode import Seconds, want_seconds
 
+from streams.batches import records_of
 from streams.blocks import Write
 from streams.state import PartitionState
 from streams.topics import DAY_MS
@@ -75,7 +77,13 @@ class CalendarWindow(WindowT):
 
 
 class _DirectTable(faust.Table[Any, Any]):
-    """A table whose changelog is written directly and whose partitions' state can be dropped."""
+    """A table whose changelog is written directly and whose partitions' state can be dropped.
+
+    What Faust recovers as a record is a batch of them (`streams.batches`), so few are gathered.
+    """
+
+    def __init__(self, app: AppT, **kwargs: Any) -> None:
+        super().__init__(app, recovery_buffer_size=2, **kwargs)
 
     async def _send(self, partition: int, key: bytes, value: bytes | None) -> Future[Any]:
         producer = await self.app.maybe_start_producer()
@@ -163,12 +171,11 @@ class StateTable(_DirectTable):
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Feed recovered records into the states. An error here must not pass: Faust would only log it."""
-        for event in batch:
-            message = event.message
+        for record in records_of(batch):
             try:
-                self.state_of(message.partition).load((message.key or b"").decode(), message.value)
+                self.state_of(record.partition).load((record.key or b"").decode(), record.value)
             except Exception as error:  # noqa: BLE001 - whatever it is, a state with a hole must not live
-                die(f"cannot recover {message.topic}/{message.partition}/{message.offset}", error)
+                die(f"cannot recover {record.topic}/{record.partition}/{record.offset}", error)
 
 
 class WindowTable(_DirectTable):
@@ -219,14 +226,14 @@ class WindowTable(_DirectTable):
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Take in recovered windows and index them, which Faust does not."""
-        events = list(batch)
-        super().apply_changelog_batch(events)
-        for event in events:
-            key = self._to_key(event.key)
-            if event.message.value is None:
-                self._index.get(event.message.partition, {}).get(key[1][1], set()).discard(key)
+        for record in records_of(batch):
+            key = self._to_key(orjson.loads(record.key or b"null"))
+            if record.value is None:
+                self.data.pop(key, None)
+                self._index.get(record.partition, {}).get(key[1][1], set()).discard(key)
             else:
-                self._note(event.message.partition, key)
+                self.data[key] = record.value
+                self._note(record.partition, key)
 
     async def expire(self, now: float | None = None) -> int:
         """Drop stale windows and leave a tombstone for each; returns how many."""

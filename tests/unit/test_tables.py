@@ -12,8 +12,10 @@ import faust
 import pytest
 import zstandard
 
+from streams.batches import batched
 from streams.tables import CalendarWindow, WindowTable
 from streams.windows import Granularity
+from tests.unit.changelog_kit import changelog_record
 
 YEAR = timedelta(days=365)
 MARCH = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp())
@@ -41,10 +43,13 @@ def table() -> Recording:
     return Recording(app, name="months", window=CalendarWindow("month", YEAR))
 
 
-def recovered(partition: int, key: Any, value: bytes | None) -> Any:
-    """Return a changelog event as Faust hands it over."""
-    message = SimpleNamespace(partition=partition, value=value, key=json.dumps(key).encode(), offset=0)
-    return SimpleNamespace(key=key, value=value, message=message)
+def recovered(partition: int, *writes: tuple[Any, bytes | None]) -> list[Any]:
+    """Return changelog records as Faust hands them over."""
+    records = [
+        changelog_record(json.dumps(key).encode(), value, partition=partition, offset=offset)
+        for offset, (key, value) in enumerate(writes)
+    ]
+    return [SimpleNamespace(message=message) for message in batched(records)]
 
 
 @pytest.mark.parametrize(
@@ -84,10 +89,21 @@ async def test_many_writes_of_a_window_are_one_entry_that_expires_with_a_tombsto
 async def test_a_recovered_window_expires_too(table: Recording) -> None:
     """Faust's own tables never expire what they recovered."""
     key = ("acme", (float(MARCH), APRIL - 0.1))
-    table.apply_changelog_batch([recovered(3, key, zstandard.compress(b"old"))])
+    table.apply_changelog_batch(recovered(3, (key, zstandard.compress(b"old"))))
     assert table.get_window("acme", MARCH) == b"old"
     assert await table.expire(APRIL + YEAR.total_seconds() + 1) == 1
     assert table.sent == [(3, ["acme", [float(MARCH), APRIL - 0.1]], None)]
+
+
+async def test_the_last_of_several_changelog_records_counts(table: Recording) -> None:
+    first, second = ("acme", (float(MARCH), APRIL - 0.1)), ("globex", (float(MARCH), APRIL - 0.1))
+    old, new = zstandard.compress(b"old"), zstandard.compress(b"new")
+    table.apply_changelog_batch(recovered(3, (first, old), (second, old), (first, None), (second, new)))
+    assert table.get_window("acme", MARCH) is None
+    assert table.get_window("globex", MARCH) == b"new"
+    assert table.indexed() == 1
+    table.apply_changelog_batch(recovered(3, (first, new)))
+    assert table.get_window("acme", MARCH) == b"new"
 
 
 async def test_a_lost_partition_leaves_nothing_behind(table: Recording) -> None:
