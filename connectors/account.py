@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from typing import Annotated, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from streams.events import Source
 from streams.settings import Secret, secure_url
@@ -21,6 +30,17 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 
 GivenSecret = Annotated[Secret, Field(min_length=1)]
 """A secret that is not empty: an empty one would equal a header that is missing."""
+
+
+def _midnight(at: datetime) -> datetime:
+    utc = at.astimezone(UTC)
+    if utc.time() != time():
+        raise ValueError("want midnight UTC, such as 2026-01-01T00:00:00Z")
+    return utc
+
+
+Midnight = Annotated[AwareDatetime, AfterValidator(_midnight)]
+"""An instant at which a choice may change: no hour and no day has parts of both."""
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 

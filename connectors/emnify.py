@@ -48,7 +48,7 @@ class EmnifyCallback:
         return True
 
     def normalise(self, original: bytes, batch: Batch) -> None:
-        """File one record. Ignored and counted is what is no usage, or is counted from polls.
+        """File one record. Ignored, and told by its number, is what is no usage or counts from polls.
 
         A stream that mixes in events has items that are no usage.
         """
@@ -63,7 +63,10 @@ class EmnifyCallback:
                 raise
             batch.ignored += 1
         else:
-            batch.add(record, traits, original)
+            if settings.source_since is not None and record.start < settings.source_since:
+                batch.ignored += 1
+            else:
+                batch.add(record, traits, original)
 
 
 LIMITS: Final = (
@@ -95,20 +98,22 @@ class _Emnify:
         """Count a look at the stream, or each SIM's days; beside them the logins of every 240 minutes."""
         settings = account.settings
         whole = len(settings.tenants) == 1
-        if settings.source == "poll":
+        pushed = settings.source == "push"
+        polls = []
+        if not pushed or settings.source_since is not None:
             key, every_s = "poll_interval_s", settings.poll_interval_s
-            each = "endpoint/1"
             requests = max(1, sims) * (2 if settings.minutes else 1)
-            polls = [
+            polls += [
                 Need("statistics", "/api/v1/sim/1/stats/daily", requests, every_s, key),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), every_s, key),
             ]
-        else:
-            key, each = "watch_interval_s", "sim/1"
-            polls = [
+        if pushed:
+            key = "watch_interval_s"
+            polls += [
                 Need("watch", "/api/v2/data_stream", 1, settings.watch_interval_s, key),
                 Need("listing", "/api/v1/sim", pages(sims, PAGE_SIZE), LISTING_AGE.total_seconds(), key),
             ]
+        each = "sim/1" if pushed else "endpoint/1"
         subject, subjects = (WHOLE, 1) if whole else (each, max(1, sims))
         reconcile_s = settings.reconcile_interval_s
         polls += [

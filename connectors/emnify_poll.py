@@ -30,7 +30,7 @@ from connectors.http import ProviderError
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.sweeping import Sweeping, is_total, take_back
-from connectors.values import EPOCH, raw_row
+from connectors.values import EPOCH, micros, raw_row
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
 from streams.usage import UsageRecord
@@ -66,11 +66,22 @@ class _Reading:
 
 
 class EmnifyPoll(Sweeping[EmnifySettings]):
-    """One account's polls. A day of a SIM is a total that replaces what was read of it before."""
+    """One account's polls. A day of a SIM is a total that replaces what was read of it before.
 
-    def __init__(self, account: EmnifyAccount, toolbox: Toolbox, api: EmnifyApi | None = None) -> None:
+    With `until` they count up to there only, because pushes do afterwards.
+    """
+
+    def __init__(
+        self,
+        account: EmnifyAccount,
+        toolbox: Toolbox,
+        api: EmnifyApi | None = None,
+        *,
+        until: datetime | None = None,
+    ) -> None:
         super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._api = api or EmnifyApi(account, toolbox.http)
+        self._until = until
         self._minutes = Minutes()
         self._pushed: dict[str, list[Statement]] = {}
         self._recollects = False
@@ -84,27 +95,54 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         The observation time is reserved first; coverage follows the usage, and the bookmark follows both.
         """
         now, alone = self._toolbox.clock(), self._alone
-        first, end_of_today = self._first(now), _midnight(now) + DAY
+        first, last = self._first(now), self._bounded(_midnight(now) + DAY)
         observation = await self._reserve(now, proceed)
         self._changes.forget_before(first)
         self._minutes.forget_before(first)
         if not (alone and self._recollects):
-            await self._recall(min(first, self._reread_from(now)), proceed)
+            since = min(first, self._reread_from(now))
+            beyond = await self._recall(since if self._until is None else min(since, self._until), proceed)
+            await self._withdraw(beyond, observation, now, proceed)
             self._recalled()
             self._recollects = True
-        reading = _Reading(observation, now, first, end_of_today, self._minutes, self._pushed)
+        reading = _Reading(observation, now, first, last, self._minutes, self._pushed)
         async for page in self._api.sims():
             await self._toolbox.inventory.observe(self._account, seen_sims(page), now, proceed)
             for item in page:
                 await self._read(item, reading, proceed)
         lag = timedelta(seconds=self._account.settings.delivery_lag_s)
-        end = (now - lag).replace(microsecond=0)
+        end = self._bounded((now - lag).replace(microsecond=0))
         if end > first:
             await self._cover(first, end, now, proceed)
-        await self._keep(proceed, covered=end)
+        await self._keep(proceed, covered=None if self._stream_broke_off else end)
         days = (reading.end - reading.first) // DAY
         said = f"{days} days of {reading.sims} SIMs read, {reading.changed} records changed"
-        return f"{said}{await self._reconcile(now, proceed)}"
+        return said if self._until is not None else f"{said}{await self._reconcile(now, proceed)}"
+
+    def settled(self, now: datetime) -> bool:
+        """Whether all days before `until` are covered, and none of them is read again."""
+        until, covered = self._until, self._bookmark.covered_until
+        if until is None or self._reread_from(now) < until:
+            return False
+        return self._stream_broke_off or (covered is not None and covered >= micros(until))
+
+    @property
+    def _stream_broke_off(self) -> bool:
+        """Whether pushes that count by now have a gap, which no day before them may close."""
+        gap = self._bookmark.gap
+        return self._until is not None and gap is not None and gap.start >= micros(self._until)
+
+    def _bounded(self, end: datetime) -> datetime:
+        return end if self._until is None else min(end, self._until)
+
+    async def _withdraw(
+        self, beyond: list[Statement], observation: int, now: datetime, proceed: Proceed
+    ) -> None:
+        """Take back what was polled of days whose pushes count."""
+        if beyond:
+            batch = Batch()
+            take_back(batch, beyond, observation)
+            await self._publish(batch, now, proceed)
 
     async def _reconcile(self, now: datetime, proceed: Proceed) -> str:
         """State emnify's own totals; that they cannot be read is no reason to poll every SIM anew."""
@@ -146,8 +184,11 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
     def _reread_from(self, now: datetime) -> datetime:
         return _midnight(now) - (self._account.settings.reread_days - 1) * DAY
 
-    async def _recall(self, since: datetime, proceed: Proceed) -> None:
-        """Learn from Kafka what was published of these days by another process."""
+    async def _recall(self, since: datetime, proceed: Proceed) -> list[Statement]:
+        """Learn from Kafka what was published of these days by another process.
+
+        Returns the totals that count though pushes do by now.
+        """
         self._changes.clear()
         self._minutes.clear()
         known = await self._published(since, proceed)
@@ -155,6 +196,8 @@ class EmnifyPoll(Sweeping[EmnifySettings]):
         self._changes.remember(seen_in(each.record) for each in live if is_total(each.record))
         self._minutes.recall(each.record for each in known)
         self._pushed = _pushed(known)
+        until = self._until
+        return [each for each in live if is_total(each.record) and until and each.record.start >= until]
 
     async def _read(self, item: SimItem, reading: _Reading, proceed: Proceed) -> None:
         """Read one SIM's days and publish what has changed of them."""

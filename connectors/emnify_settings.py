@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from connectors.account import Account, AccountSettings, Address, GivenSecret
+from connectors.account import Account, AccountSettings, Address, GivenSecret, Midnight
 
 
 class EmnifySettings(AccountSettings):
@@ -14,6 +14,8 @@ class EmnifySettings(AccountSettings):
 
     provider: Literal["emnify"]
     source: Literal["push", "poll"] = "push"
+    source_since: Midnight | None = None
+    """Midnight UTC from which pushes count; before it polls do, until its days settle. None: always."""
     settle_hours: Annotated[float, Field(ge=0, le=744)] = 6.0
     """Hours for which usage may come late: a window is final once coverage is so far behind its end."""
     api_base: Address = "https://cdn.emnify.net"
@@ -49,9 +51,13 @@ class EmnifySettings(AccountSettings):
     """Whether polls count the last hour's usage in its minutes. It takes a second request for each SIM."""
 
     @model_validator(mode="after")
-    def _secret_for_pushes(self) -> Self:
+    def _sound_source(self) -> Self:
         if self.source == "push" and self.callback_secret is None:
             raise ValueError('source "push" wants callback_secret')
+        if self.source == "poll" and self.source_since is not None:
+            raise ValueError(
+                'source_since comes with source "push": what was pushed of days that are polled is taken back'
+            )
         return self
 
 

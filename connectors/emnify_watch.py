@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
+from connectors.account import Account
 from connectors.emnify_api import ERROR, RUNNING, EmnifyApi, Stream
+from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_settings import EmnifyAccount
 from connectors.emnify_totals import EmnifyTotals
 from connectors.http import Failure, ProviderError
 from connectors.publisher import Proceed
 from connectors.registry import Toolbox, callback_url
 from connectors.stream_coverage import StreamCoverage
+from connectors.values import EPOCH, utc_text
 
 SIMS_A_SECOND: Final = 4
 """Two requests for each keep below emnify's rate, and a portion below the interval between two looks."""
@@ -31,6 +34,10 @@ class StreamWatch:
         self._api = EmnifyApi(account, toolbox.http)
         settings = account.settings
         portion = int(settings.watch_interval_s * SIMS_A_SECOND)
+        since = settings.source_since
+        polled = Account(account.name, settings.model_copy(update={"source": "poll"}))
+        self._polls = None if since is None else EmnifyPoll(polled, toolbox, self._api, until=since)
+        self._polled_at = EPOCH
         self._totals = EmnifyTotals(account, self._api, toolbox, portion=portion)
         self._coverage = StreamCoverage(
             account,
@@ -51,7 +58,10 @@ class StreamWatch:
 
     async def sweep(self, proceed: Proceed) -> str:
         """Look once. Raises `ProviderError` where the stream does not run, so that the reason shows."""
-        now = self._toolbox.clock()
+        now, since = self._toolbox.clock(), self._account.settings.source_since
+        polled = await self._finish_polls(now, proceed)
+        if since is not None and now < since:
+            return f"pushes count from {utc_text(since)} on{polled}"
         stream = await self._api.stream(self._toolbox.public_url)
         if stream is None or stream.status.id != RUNNING:
             await self._coverage.interrupted(proceed)
@@ -60,7 +70,16 @@ class StreamWatch:
             raise await self._stopped(stream, proceed)
         await self._coverage.running(now, proceed)
         totals = await self._totals.go_on(now, proceed)
-        return f"the data stream is Running{totals}{self._coverage.gap}"
+        return f"the data stream is Running{totals}{self._coverage.gap}{polled}"
+
+    async def _finish_polls(self, now: datetime, proceed: Proceed) -> str:
+        """Poll the days before pushes count, again and again until they have settled."""
+        every = timedelta(seconds=self._account.settings.poll_interval_s)
+        if self._polls is None or now - self._polled_at < every or self._polls.settled(now):
+            return ""
+        said = await self._polls.sweep(proceed)
+        self._polled_at = now
+        return f"; {said}"
 
     async def _stopped(self, stream: Stream, proceed: Proceed) -> ProviderError:
         """Restart the stream where that is allowed, and say why nothing is delivered."""

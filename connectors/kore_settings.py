@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from connectors.account import Account, AccountSettings, Address, GivenSecret
+from connectors.account import Account, AccountSettings, Address, GivenSecret, Midnight
 from connectors.kore_counting import Counting, Grain, Source
 
 LONGEST_CHUNK_HOURS: Final = 31 * 24
 """KORE refuses more for `Granularity=hour` and for `Group=sim` (83603, 83604)."""
-
-
-def _midnight(at: datetime) -> datetime:
-    utc = at.astimezone(UTC)
-    if utc.time() != time():
-        raise ValueError("want midnight UTC, such as 2026-01-01T00:00:00Z")
-    return utc
-
-
-Midnight = Annotated[AwareDatetime, AfterValidator(_midnight)]
 
 
 class KoreSettings(AccountSettings):

@@ -117,7 +117,7 @@ class KoreSweep(Sweeping[KoreSettings]):
             )
         stamp = await self._stamp(now, proceed)
         await self._past.read_inventory(now, proceed)
-        await self._retract_former(low, high, stamp, proceed)
+        await self._retract_former(low, high, run, stamp, proceed)
         records = 0
         for chunk in chunks(spans, timedelta(days=self.backfill_days)):
             told = Told()
@@ -167,8 +167,13 @@ class KoreSweep(Sweeping[KoreSettings]):
         counted = self._counting.source_at(record.start) == "poll"
         return counted and record.identity.startswith(f"total:{grain}:")
 
-    async def _retract_former(self, low: datetime, high: datetime, stamp: Stamp, proceed: Proceed) -> None:
-        """Retract what no longer counts of a span that is older than sweeps look, if a choice was changed."""
+    async def _retract_former(
+        self, low: datetime, high: datetime, run: str, stamp: Stamp, proceed: Proceed
+    ) -> None:
+        """Retract what no longer counts of a span that is older than sweeps look, if a choice was changed.
+
+        Under the run's id: beyond the correction horizon a live retraction would change nothing.
+        """
         if self._counting.source_since is None and self._counting.grain_since is None:
             return
         stale = [
@@ -176,7 +181,7 @@ class KoreSweep(Sweeping[KoreSettings]):
             for each in await self._published(low, proceed)
             if each.record.start < high and not (each.record.retracted or self._counts(each.record))
         ]
-        await self._retract(stale, stamp, proceed)
+        await self._retract(stale, stamp, proceed, run)
 
     async def _read(self, chunk: Chunk, stamp: Stamp, done: _Done, proceed: Proceed) -> None:
         """Read one chunk, publish what has changed in it, and retract what it no longer shows."""
@@ -227,11 +232,13 @@ class KoreSweep(Sweeping[KoreSettings]):
         self._changes.forget(items)
         return retracted
 
-    async def _retract(self, statements: Iterable[Statement], stamp: Stamp, proceed: Proceed) -> int:
+    async def _retract(
+        self, statements: Iterable[Statement], stamp: Stamp, proceed: Proceed, run: str | None = None
+    ) -> int:
         """Take statements back; returns how many they are."""
         batch = Batch()
         take_back(batch, statements, stamp.observation)
-        await self._publish(batch, stamp.at, proceed)
+        await self._publish(batch, stamp.at, proceed, run)
         return batch.accepted
 
     def _said(self, spans: list[Span], done: _Done, requests: int) -> str:

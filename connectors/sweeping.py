@@ -77,11 +77,8 @@ class Sweeping(Generic[S]):
         """Return the observation time of `now`; the `spare` ones behind it are reserved with it."""
         alone, before = self._alone, self._toolbox.bookmarks.get(self.account)
         observation = next_observation(before, micros(now))
-        bookmark = Bookmark(
-            covered_until=self._bookmark.covered_until,
-            last_observation=observation + spare,
-            reading=reading,
-        )
+        reserved = {"last_observation": observation + spare, "reading": reading}
+        bookmark = self._bookmark.model_copy(update=reserved)
         await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
         if alone:
             self._recalled()
@@ -95,7 +92,7 @@ class Sweeping(Generic[S]):
         until = before.covered_until
         if covered is not None:
             until = max(until or 0, micros(covered))
-        bookmark = Bookmark(covered_until=until, last_observation=before.last_observation, reading=reading)
+        bookmark = before.model_copy(update={"covered_until": until, "reading": reading})
         await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
 
     async def _publish(self, batch: Batch, now: datetime, proceed: Proceed, run: str | None = None) -> None:

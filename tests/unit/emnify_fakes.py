@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.bookmarks import Bookmarks
+from connectors.emnify import PROVIDER
 from connectors.emnify_api import EndpointItem, SimItem
 from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_watch import StreamWatch
@@ -113,12 +114,17 @@ class Polling:
     @property
     def counted(self) -> dict[str, UsageRecord]:
         """The newest statements that are not retracted."""
-        newest: dict[str, UsageRecord] = {}
-        for event in self.sender.usage:
-            for record in event.records:
-                if record.identity not in newest or record.revision >= newest[record.identity].revision:
-                    newest[record.identity] = record
-        return {name: record for name, record in newest.items() if not record.retracted}
+        return counted(self.sender)
+
+
+def counted(sender: MemorySender) -> dict[str, UsageRecord]:
+    """The newest statements that are not retracted."""
+    newest: dict[str, UsageRecord] = {}
+    for event in sender.usage:
+        for record in event.records:
+            if record.identity not in newest or record.revision >= newest[record.identity].revision:
+                newest[record.identity] = record
+    return {name: record for name, record in newest.items() if not record.retracted}
 
 
 class Emnify:
@@ -127,6 +133,7 @@ class Emnify:
     def __init__(self) -> None:
         self.status = 1
         self.asked: list[str] = []
+        self.days = [{"date": "2025-05-08", "data": {"volume": "1.5"}, "sms": {"volume": 2}}]
         self.url = "http://receiver/callbacks/emnify-main"
         self.app = Starlette(
             routes=[
@@ -175,7 +182,7 @@ class Emnify:
 
     async def _daily(self, request: Request) -> Response:
         self.asked.append(request.url.path)
-        return JSONResponse([{"date": "2025-05-08", "data": {"volume": "1.5"}, "sms": {"volume": 2}}])
+        return JSONResponse(self.days)
 
     async def _streams(self, _request: Request) -> Response:
         stream = {
@@ -202,6 +209,7 @@ class Watching:
     def restart(self, **changes: Any) -> None:
         """Begin a new process: it knows nothing but the bookmark."""
         values = {"api_base": self._address, "delivery_lag_s": 60} | changes
+        self.account = emnify_account(**values)
         toolbox = Toolbox(
             self._http,
             self.sender,
@@ -210,8 +218,11 @@ class Watching:
             parked_of(self.sender),
             "http://receiver",
             lambda: self.now,
+            MemoryHistory(self.sender),
         )
-        self._watch = StreamWatch(emnify_account(**values), toolbox)
+        job = PROVIDER.job(self.account, toolbox)
+        assert isinstance(job, StreamWatch | EmnifyPoll)
+        self._watch = job
 
     async def look(self, proceed: Proceed = always, **later: float) -> str:
         self.now += timedelta(**later)

@@ -72,3 +72,21 @@ async def test_where_pushes_count_nothing_is_read(sweeping: Sweeping) -> None:
     assert caught.value.failure is Failure.CONFIG
     assert sweeping.kore.asked == []
     assert await sweeping.job.backfill(TODAY - 3 * DAY, since, "r-1", always) == 0
+
+
+async def test_what_a_change_of_period_leaves_is_taken_back_under_the_run(sweeping: Sweeping) -> None:
+    """Beside the new rows, so that a sealed day has both of the same run."""
+    sweeping.restart(history_hours=48)
+    sweeping.kore.used = [used(start=TODAY - DAY + timedelta(hours=5))]
+    await sweeping.sweep(always)
+    (hourly,) = sweeping.records.values()
+    sweeping.restart(grain="day", grain_since=TODAY - DAY)
+    await sweeping.job.backfill(TODAY - DAY, TODAY, "r-1", always)
+    taken_back = [
+        (event.run, event.source, record.identity)
+        for event in sweeping.sender.usage
+        for record in event.records
+        if record.retracted
+    ]
+    assert taken_back == [("r-1", "backfill", hourly.identity)]
+    assert {event.run for event in sweeping.sender.usage[1:]} == {"r-1"}
