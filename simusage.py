@@ -24,7 +24,7 @@ from streams.settings import load_settings
 app = typer.Typer(
     help="Exact, near-real-time usage aggregation for cellular IoT SIMs of several providers.\n\n"
     "Start with `simusage run --demo`: it needs no account, no Docker and no network. In production the "
-    "roles `connect`, `worker` and `serve` run apart, against your Kafka and Redis.",
+    "roles `connect`, `worker`, `archive` and `serve` run apart, against your Kafka and Redis.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -121,6 +121,28 @@ def worker(config: Config = None, log_json: LogJson = False) -> None:
     from streams import worker as role
 
     role.run(settings)
+
+
+@app.command()
+@start
+def archive(config: Config = None, log_json: LogJson = False) -> None:
+    """Keep single statements, so that `/v1/usage/records` and `/v1/explain` can show them.
+
+    Needs Kafka and Redis ([kafka], [redis], [archive], [retention]), and memory of some 25 bytes a statement.
+    Reads usage.events.v1 beside the worker, which neither waits for it nor knows it. How far it is lies in
+    Redis: it may be killed at any time, and fills an emptied Redis anew. Start more of them to share the
+    tenants out, up to the number of partitions.
+
+    \b
+    Example:
+      simusage archive --config config/simusage.toml
+      curl -H "Authorization: Bearer $TOKEN" "http://127.0.0.1:8080/v1/usage/records?sim=8988303000008013931"
+    """
+    configure_logging(json=log_json)
+    settings = load_settings(config)
+    from streams import archiving as role
+
+    _run(role.run(settings))
 
 
 @app.command()

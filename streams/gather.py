@@ -243,8 +243,8 @@ class Gather:
             event, record = self._events.find(first + at)
             device, place = device_of(record), place_of(record)
             # The contract itself is slow to ask: most devices are seen to keep it without.
-            plain = place in contexts.places and _is_plain(device)
-            rejected = None if plain else _check(record)
+            plain = place in contexts.places and is_plain(device)
+            rejected = None if plain else refusal(record)
             if rejected is None:
                 chunk["device"][at] = contexts.devices.number(_scope(event), device)
                 chunk["place"][at] = contexts.place(place)
@@ -280,14 +280,15 @@ def _scope(event: WireEvent) -> Scope:
     return event.tenant, event.provider, event.account
 
 
-def _is_plain(device: Device) -> bool:
+def is_plain(device: Device) -> bool:
     """Whether a device's names keep the contract for sure."""
     sim, endpoint = device
     named = endpoint is None or 0 < len(endpoint) <= 128
     return named and len(sim) == SIM_BYTES and sim.isascii() and sim.isdigit()
 
 
-def _check(record: WireRecord) -> RejectedRecord | None:
+def refusal(record: WireRecord) -> RejectedRecord | None:
+    """Return the record with what it breaks of the contract, `None` if it keeps it."""
     encoded = msgspec.json.encode(record)
     try:
         UsageRecord.model_validate_json(encoded)

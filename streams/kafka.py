@@ -49,7 +49,7 @@ async def ensure_topics(settings: Settings) -> str:
     except (KafkaError, OSError, ValueError) as error:
         raise unreachable(settings, error) from None
     try:
-        wanted = all_topics(settings.retention.horizon_days + 7)
+        wanted = all_topics(settings.retention.statements)
         response = await admin.create_topics(
             [
                 NewTopic(

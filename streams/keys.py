@@ -39,6 +39,14 @@ key                             type     content
 `su1:export-queue`              zset     jobs that are not ended; score: when a worker may take one (seconds)
 `su1:exports:{tenant}`          zset     the tenant's jobs and files; score: until when one counts (seconds)
 `su1:export-secret`             string   key of the signatures of links to files
+`su1:archive:{p}`               hash     how far the partition's statements are kept: `offset` (the next),
+                                         `read_at` (ms, until when all is there), `complete` (1 once it was),
+                                         `newest:{tenant}` (newest receipt, microseconds)
+`su1:statements:{tenant}:{n}`   list     chunks of single statements (`streams.statement_chunks`) of a place
+                                         (`streams.statement_places`); expires
+`su1:statement-links:{tenant}`  hash     key -> JSON list of the places of what is in more than one
+`su1:statement-tenants`         hash     tenant -> its partition
+`su1:replaced:{tenant}`         set      `account|hour|hour` of sealed hours that a backfill has replaced
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch, days are 24 of them. Cell hashes expire `aggregate_months` after their
@@ -68,6 +76,7 @@ CALLBACKS = f"{PREFIX}:callbacks"
 INVENTORY = f"{PREFIX}:inventory"
 TOKENS = f"{PREFIX}:tokens"
 TOKENS_COPY = f"{PREFIX}:tokens:copy"
+STATEMENT_TENANTS = f"{PREFIX}:statement-tenants"
 EXPORT_QUEUE = f"{PREFIX}:export-queue"
 EXPORT_SECRET = f"{PREFIX}:export-secret"
 
@@ -175,6 +184,26 @@ def export_file_key(job: str) -> str:
 def exports_key(tenant: str) -> str:
     """The tenant's jobs that are not ended, and its files that are not expired."""
     return f"{PREFIX}:exports:{tenant}"
+
+
+def archive_key(partition: int) -> str:
+    """How far one partition's single statements are kept."""
+    return f"{PREFIX}:archive:{partition}"
+
+
+def statements_key(tenant: str, place: int) -> str:
+    """Chunks of single statements of one place."""
+    return f"{PREFIX}:statements:{tenant}:{place}"
+
+
+def statement_links_key(tenant: str) -> str:
+    """Places of statements that belong together and lie apart."""
+    return f"{PREFIX}:statement-links:{tenant}"
+
+
+def replaced_key(tenant: str) -> str:
+    """Sealed hours of which no statement counts by itself any more."""
+    return f"{PREFIX}:replaced:{tenant}"
 
 
 def inventory_key(account: str) -> str:

@@ -12,10 +12,18 @@ import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import ConfigError
@@ -106,6 +114,22 @@ class RetentionSettings(_Table):
     """Correction horizon in days: an older statement is dead-lettered as beyond-horizon."""
     aggregate_months: Annotated[int, Field(ge=1, le=120)] = 18
     """Months for which hours, days and months can be queried."""
+    statement_days: Annotated[int, Field(ge=0, le=558)] = 0
+    """Days for which events and single statements are kept, more than the horizon; 0: a week more."""
+
+    @property
+    def statements(self) -> int:
+        """Days for which events and single statements are kept."""
+        return self.statement_days or self.horizon_days + 7
+
+    @model_validator(mode="after")
+    def _corrected_while_kept(self) -> Self:
+        if self.statements <= self.horizon_days:
+            raise ValueError(
+                f"statement_days = {self.statement_days} is not more than horizon_days = {self.horizon_days}:"
+                " a statement is kept for longer than it may be corrected"
+            )
+        return self
 
 
 class WorkerSettings(_Table):
@@ -124,6 +148,13 @@ class WorkerSettings(_Table):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Where `/livez` and `/readyz` of this worker answer; without it a worker has no address."""
+
+
+class ArchiveSettings(_Table):
+    """Single statements, for `/v1/usage/records` and `/v1/explain`."""
+
+    enabled: bool = True
+    """Whether they are kept in Redis, by `simusage archive`: some 10 to 40 bytes each."""
 
 
 class TokenSettings(_Table):
@@ -196,6 +227,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     retention: RetentionSettings = RetentionSettings()
     worker: WorkerSettings = WorkerSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     serve: ServeSettings = ServeSettings()
     callbacks: CallbackSettings = CallbackSettings()
     accounts: dict[str, dict[str, Any]] = {}

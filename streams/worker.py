@@ -11,14 +11,13 @@ from typing import Any
 import faust
 import mode.loop
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from streams import topics
 from streams.errors import ConfigError
 from streams.fetching import fetch_promptly
 from streams.folding import Folding
-from streams.kafka import ensure_topics
 from streams.listening import listen, url_of
+from streams.preflight import preflight
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
@@ -103,7 +102,7 @@ def run(settings: Settings) -> None:
     """
     if not settings.tenants:
         raise ConfigError("tenants", [], "name at least one tenant: every record of another is refused")
-    cluster = asyncio.run(_preflight(settings))
+    cluster = asyncio.run(preflight(settings))
     listener = None
     if settings.worker.port is not None:
         listener = listen(settings.worker.host, settings.worker.port, "worker.host, worker.port")
@@ -120,21 +119,3 @@ def run(settings: Settings) -> None:
         Watchdog(settings, app).start(listener)
         worker.spinner = None  # it writes terminal codes between the lines of the log
         worker.execute_from_commandline()
-
-
-async def _preflight(settings: Settings) -> str:
-    cluster = await ensure_topics(settings)
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
-    try:
-        await ReadModel(redis, aggregate_months=1).claim(
-            cluster=cluster, partitions=settings.kafka.partitions
-        )
-    except (RedisError, OSError) as error:
-        raise ConfigError(
-            "redis.url",
-            settings.redis_url.rpartition("@")[2],
-            f"no Redis answers there ({type(error).__name__}); start one, or correct the address",
-        ) from None
-    finally:
-        await redis.aclose()
-    return cluster

@@ -30,6 +30,8 @@ from streams.api.reconciliation_query import (
     parse_reconciliation_query,
     reconciliation_answer,
 )
+from streams.api.records import add_records
+from streams.api.records_docs import RECORDS_EXAMPLE
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
 from streams.api.sims import add_sims
 from streams.api.stats import add_stats
@@ -84,6 +86,7 @@ def create_app(
             **EXPORTS,
             **USAGE_EXAMPLES,
             "/v1/usage/summary": SUMMARY_EXAMPLE,
+            "/v1/usage/records": RECORDS_EXAMPLE,
             **INVENTORY_EXAMPLES,
             **STATS_EXAMPLES,
         },
@@ -91,6 +94,7 @@ def create_app(
     for add in (
         add_usage,
         add_summary,
+        add_records,
         _add_reconciliation,
         add_health,
         add_ops,

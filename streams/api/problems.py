@@ -80,6 +80,10 @@ class AmbiguousError(InvalidQuestionError):
     """A name that several things of the tenant go by."""
 
 
+class ArchiveDisabledError(SimusageError):
+    """Single statements are not kept here; the text says how they would be."""
+
+
 class TooManyRequestsError(SimusageError):
     """The tenant, or an address that failed to authenticate, has used up its limit."""
 
@@ -134,6 +138,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidQuestionError, _invalid)
     app.add_exception_handler(AmbiguousError, _ambiguous)
     app.add_exception_handler(UnknownError, _unknown)
+    app.add_exception_handler(ArchiveDisabledError, _archive_disabled)
     app.add_exception_handler(UnauthenticatedError, _unauthenticated)
     app.add_exception_handler(ForbiddenError, _forbidden)
     app.add_exception_handler(TooManyRequestsError, _too_many)
@@ -159,6 +164,10 @@ def _ambiguous(request: Request, error: Exception) -> Response:
 
 def _unknown(request: Request, error: Exception) -> Response:
     return problem(request, 404, "unknown", str(error))
+
+
+def _archive_disabled(request: Request, error: Exception) -> Response:
+    return problem(request, 404, "archive-disabled", str(error))
 
 
 def _unauthenticated(request: Request, error: Exception) -> Response:

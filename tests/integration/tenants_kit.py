@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -10,12 +12,14 @@ from redis.asyncio import Redis
 
 from streams import keys
 from streams.cells import Cell, Context, Measures
-from streams.events import StatedTotal, TotalsEvent
+from streams.events import StatedTotal, TotalsEvent, UsageEvent
 from streams.inventory import Place as Whereabouts
 from streams.reconciliation import Place, Totals, comparison
+from streams.usage import COST_PLACES, UsageRecord
 from streams.windows import window_start
-from tests.integration.api_kit import NOW, SIMS, TENANTS, ReadModel
+from tests.integration.api_kit import NOW, PARTITIONS, SIMS, TENANTS, ReadModel
 from tests.integration.inventory_kit import Copy, owner, thing
+from tests.integration.statement_kit import keep
 
 OF: Final[dict[str, dict[str, str]]] = {
     tenant: {
@@ -87,6 +91,9 @@ async def write_tenants(redis: Redis) -> None:
         covered = ("2026-11-01T00:00:00Z", "2026-11-21T08:00:00Z")
         await model.cover(tenant, of["account"], of["provider"], covered)
         await _state_totals(redis, tenant)
+    stated = [_statements_of(tenant, hours) for tenant in TENANTS]
+    until = int(NOW.timestamp() * 1000)
+    await keep(redis, *stated, tenants=TENANTS, until=until, partitions=PARTITIONS)
     entries: list[Any] = []
     for tenant in TENANTS:
         of = OF[tenant]
@@ -109,6 +116,37 @@ async def write_tenants(redis: Redis) -> None:
             ),
         ]
     await copy.put(*entries)
+
+
+def _statements_of(tenant: str, hours: Sequence[str]) -> UsageEvent:
+    """Return the statements that make up the tenant's hours."""
+    context, measures = usage_of(tenant)
+    dimensions = context._asdict()
+    provider, account = dimensions.pop("provider"), dimensions.pop("account")
+    records = [
+        UsageRecord(
+            identity=f"{tenant}-cdr-{at}",
+            revision=1,
+            semantics="delta",
+            start=datetime.fromisoformat(at).replace(tzinfo=UTC),
+            end=datetime.fromisoformat(at).replace(tzinfo=UTC) + timedelta(minutes=5),
+            rx=measures.rx,
+            tx=measures.tx,
+            total=measures.total,
+            cost=Decimal(measures.cost).scaleb(-COST_PLACES),
+            cost_status="complete",
+            **dimensions,
+        )
+        for at in hours
+    ]
+    return UsageEvent(
+        tenant=tenant,
+        account=account,
+        provider=provider,
+        source="push",
+        received_at=NOW,
+        records=tuple(records),
+    )
 
 
 async def _state_totals(redis: Redis, tenant: str) -> None:

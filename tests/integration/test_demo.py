@@ -19,7 +19,7 @@ from tests.integration.demo_kit import Demo, running_demo
 from tests.processes import child_pids, runs
 from tests.waiting import wait_until_sync
 
-ROLES = {"broker", "redis", "simulate", "worker", "serve", "connect"}
+ROLES = {"broker", "redis", "simulate", "worker", "archive", "serve", "connect"}
 TENANTS = {"acme", "globex", "initech"}
 
 

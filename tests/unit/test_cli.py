@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from connectors.demo.embedded import free_port
 from simusage import app
 
-COMMANDS = ("run", "connect", "worker", "serve", "simulate", "check", "plan", "backfill")
+COMMANDS = ("run", "connect", "worker", "archive", "serve", "simulate", "check", "plan", "backfill")
 
 
 def simusage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def test_the_first_help_names_every_command() -> None:
     assert all(f"  {command} " in result.output for command in COMMANDS)
 
 
-@pytest.mark.parametrize("role", ["connect", "worker", "serve", "check"])
+@pytest.mark.parametrize("role", ["connect", "worker", "archive", "serve", "check"])
 def test_an_unknown_key_is_named(tmp_path: Path, role: str) -> None:
     """A typing error is found before anything starts."""
     message = refused(simusage(role, "--config", config(tmp_path, "[kafka]\nbootstap = 'broker:9092'\n")))

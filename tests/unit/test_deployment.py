@@ -13,7 +13,7 @@ import yaml
 from simusage import app
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ("connect", "worker", "serve", "simulate")
+ROLES = ("connect", "worker", "archive", "serve", "simulate")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_configuration_that_a_command_names_is_mounted(
 
 def test_the_roles_wait_for_a_healthy_broker_and_redis(services: dict[str, Any]) -> None:
     """A role that starts before them would end with exit code 2."""
-    for role in ("connect", "worker", "serve"):
+    for role in ("connect", "worker", "archive", "serve"):
         waits = services[role]["depends_on"]
         assert {name: wait["condition"] for name, wait in waits.items()} == {
             "kafka": "service_healthy",
@@ -75,7 +75,7 @@ def test_the_roles_wait_for_a_healthy_broker_and_redis(services: dict[str, Any])
 
 def test_the_roles_find_broker_and_redis_under_their_service_names(services: dict[str, Any]) -> None:
     """The environment wins over the mounted file, whose addresses are of this machine."""
-    for role in ("connect", "worker", "serve"):
+    for role in ("connect", "worker", "archive", "serve"):
         environment = services[role]["environment"]
         assert environment["SIMUSAGE_KAFKA__BOOTSTRAP"] == "kafka:9092"
         assert environment["SIMUSAGE_REDIS__URL"] == "redis://redis:6379/0"
@@ -85,7 +85,7 @@ def test_the_roles_find_broker_and_redis_under_their_service_names(services: dic
 def test_the_simulators_start_only_on_demand(services: dict[str, Any]) -> None:
     """Nobody gets invented usage beside the real one by accident."""
     assert services["simulate"]["profiles"] == ["simulate"]
-    assert not any("profiles" in services[role] for role in ("connect", "worker", "serve"))
+    assert not any("profiles" in services[role] for role in ("connect", "worker", "archive", "serve"))
 
 
 def test_images_are_pinned_and_ports_stay_on_this_machine(services: dict[str, Any]) -> None:
