@@ -202,7 +202,7 @@ def simulate(
     ] = None,
     log_json: LogJson = False,
 ) -> None:
-    """Stand in for the providers, each under its name (/emnify, /kore, /simsy), on one port.
+    """Stand in for the providers, each under its name (/emnify, /kore, /onomondo, /simsy), on one port.
 
     Speaks their HTTP contracts over a synthetic fleet of three tenants; /truth says what was really used.
     Needs nothing else. Point the accounts' addresses of a configuration at it.

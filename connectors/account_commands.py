@@ -11,7 +11,7 @@ import typer
 
 from streams.commands import Config, LogJson, start
 from streams.logs import configure_logging
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 
 
 @start
@@ -89,13 +89,12 @@ def plan(
     from rich.console import Console
     from rich.table import Table
 
-    from connectors.plan import fleet_sizes
     from connectors.plan import plan as planned
     from connectors.registry import load_accounts
 
     accounts = load_accounts(settings)
     known = {entry.account.name: sims for entry in accounts} if sims is not None else None
-    plans = planned(accounts, asyncio.run(fleet_sizes(settings)) if known is None else known)
+    plans = planned(accounts, asyncio.run(_fleet_sizes(settings)) if known is None else known)
     names = ("account", "provider", "SIMs", "requests", "sweep", "of the limit", "fresh within", "keeps")
     table = Table(*names, box=None)
     for each in plans:
@@ -116,6 +115,22 @@ def plan(
     for problem in problems:
         typer.echo(str(problem), err=True)
     raise typer.Exit(1 if problems else 0)
+
+
+async def _fleet_sizes(settings: Settings) -> dict[str, int]:
+    """Return how many SIMs of each account the inventory knows. Raises `UnavailableError`."""
+    from connectors.inventory import kafka_inventory
+    from connectors.publisher import Publisher
+    from streams.kafka import make_producer
+
+    publisher = Publisher(lambda: make_producer(settings))
+    inventory = kafka_inventory(settings, publisher)
+    try:
+        await inventory.refresh()
+        return inventory.sizes(settings.accounts)
+    finally:
+        await inventory.stop()
+        await publisher.stop()
 
 
 def _duration(seconds: float) -> str:

@@ -96,7 +96,7 @@ class CompactedTopic:
             try:
                 consumer.assign([self._partition])
                 await consumer.seek_to_beginning(self._partition)
-            except BaseException:
+            except BaseException:  # A cancellation too must leave no connection open.
                 await stop_soon(consumer)
                 raise
             self._consumer = consumer

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from connectors.answered import LaxPart
 from connectors.auth import Token, TokenCache, jwt_expiry
-from connectors.emnify_parts import Part
 from connectors.emnify_settings import EmnifyAccount
 from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.paging import Page, listed, numbered, whole
@@ -25,42 +25,42 @@ PAGE_SIZE: Final = 2500
 """The most that emnify allows."""
 
 
-class _Type(Part):
+class _Type(LaxPart):
     id: int
 
 
-class _Status(Part):
+class _Status(LaxPart):
     id: int
     description: str = ""
 
 
-class _Credentials(Part):
+class _Credentials(LaxPart):
     url: str | None = None
 
 
-class _Destination(Part):
+class _Destination(LaxPart):
     credentials: _Credentials | None = None
 
 
-class Stream(Part):
+class Stream(LaxPart):
     id: int
     data_stream_type: _Type | None = None
     destination: _Destination | None = None
     status: _Status
 
 
-class _Organisation(Part):
+class _Organisation(LaxPart):
     id: int | None = None
     name: str | None = None
 
 
-class _Endpoint(Part):
+class _Endpoint(LaxPart):
     id: int
     name: str | None = None
     tags: str | None = None
 
 
-class SimItem(Part):
+class SimItem(LaxPart):
     """One SIM of the listing; its `iccid` lacks the Luhn digit (emnify's documentation)."""
 
     id: int
@@ -70,11 +70,11 @@ class SimItem(Part):
     endpoint: _Endpoint | None = None
 
 
-class _Sim(Part):
+class _Sim(LaxPart):
     iccid: str
 
 
-class EndpointItem(Part):
+class EndpointItem(LaxPart):
     """One endpoint of the listing; it may have no SIM."""
 
     id: int
@@ -84,7 +84,7 @@ class EndpointItem(Part):
     sim: _Sim | None = None
 
 
-M = TypeVar("M", bound=Part)
+M = TypeVar("M", bound=LaxPart)
 
 
 class EmnifyApi:

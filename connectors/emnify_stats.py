@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from connectors.emnify_parts import Part
+from connectors.answered import LaxPart
 from connectors.values import Exact, InstantText, scaled
 from streams.errors import DataError
 from streams.events import describe, short
@@ -48,13 +48,13 @@ class Amount:
     """That of a minute or of a day; of a month it says nothing."""
 
 
-class _Volumes(Part):
+class _Volumes(LaxPart):
     volume: Exact
     volume_rx: Exact | None = None
     volume_tx: Exact | None = None
 
 
-class _Day(Part):
+class _Day(LaxPart):
     date: date
     data: _Volumes | None = None
     sms: _Volumes | None = None
@@ -64,22 +64,22 @@ class _Monthly(_Volumes):
     month: InstantText
 
 
-class _Month(Part):
+class _Month(LaxPart):
     data: _Monthly | None = None
     sms: _Monthly | None = None
 
 
-class _Ways(Part):
+class _Ways(LaxPart):
     rx: list[tuple[str, Exact]] = Field(default_factory=list)
     tx: list[tuple[str, Exact]] = Field(default_factory=list)
 
 
-class _Hour(Part):
+class _Hour(LaxPart):
     data: _Ways = Field(default_factory=_Ways)
     sms: _Ways = Field(default_factory=_Ways)
 
 
-class _Stats(Part):
+class _Stats(LaxPart):
     last_hour: _Hour = Field(default_factory=_Hour)
     last_month: _Month = Field(default_factory=_Month)
     current_month: _Month = Field(default_factory=_Month)

@@ -126,6 +126,10 @@ class Inventory:
         """Return everybody who may own usage of the account, or once did."""
         return sorted({*account.settings.tenants, *self.of(account.name).tenants})
 
+    def sizes(self, accounts: Iterable[str]) -> dict[str, int]:
+        """Return how many SIMs of each account are known."""
+        return {name: sum(1 for _ in self.of(name).sims()) for name in accounts}
+
     async def assign(self, account: str, standings: Mapping[str, Standing], at: datetime) -> None:
         """Publish what an operator decided at `at` for SIMs of an account. Raises `UnavailableError`."""
         holdings = self.of(account)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
+from connectors.answered import Part
 from connectors.auth import Token, TokenCache
 from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.paging import Page, following, linked, listed
@@ -49,34 +50,30 @@ class Fleet:
     unique_name: str | None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _SimItem(_Part):
+class _SimItem(Part):
     sid: str
     iccid: str = ""
     unique_name: str | None = None
     fleet_sid: str | None = None
 
 
-class _Identifier(_Part):
+class _Identifier(Part):
     mcc: str
     mnc: str
 
 
-class _NetworkItem(_Part):
+class _NetworkItem(Part):
     sid: str
     iso_country: str | None = None
     identifiers: tuple[_Identifier, ...] = ()
 
 
-class _FleetItem(_Part):
+class _FleetItem(Part):
     sid: str
     unique_name: str | None = None
 
 
-M = TypeVar("M", bound=_Part)
+M = TypeVar("M", bound=Part)
 
 
 class KoreApi:

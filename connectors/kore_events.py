@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from connectors.account import Traits
+from connectors.answered import Part
 from connectors.batch import Batch
 from connectors.callbacks import ANSWER_S, Caller
 from connectors.kore_counting import Counting
@@ -45,17 +46,13 @@ SIGNATURE: Final = "kore-signature"
 _NETWORK: Final = re.compile(r"^[0-9]{3}-[0-9]{2,3}$")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Network(_Part):
+class _Network(Part):
     mcc: str | None = None
     mnc: str | None = None
     iso_country: str | None = None
 
 
-class _Data(_Part):
+class _Data(Part):
     sim_iccid: str
     fleet_sid: str | None = None
     timestamp: InstantText
@@ -73,10 +70,10 @@ class _Data(_Part):
     data_session_data_total: int | None = None
 
 
-class _Event(_Part):
+class _Event(Part):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: str
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default_factory=dict)
 
 
 class KoreCallback:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from connectors.answered import Part
 from connectors.kore_api import Network, Sim
 from connectors.kore_counting import GRAINS, Grain
 from connectors.values import EPOCH, Exact, InstantText, utc_text
@@ -18,16 +19,12 @@ from streams.usage import UsageRecord
 HOUR: Final = timedelta(hours=1)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Period(_Part):
+class _Period(Part):
     start_time: InstantText
     end_time: InstantText
 
 
-class _Dated(_Part):
+class _Dated(Part):
     period: _Period
 
 

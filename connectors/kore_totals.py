@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from connectors.answered import Part
 from connectors.http import Failure, ProviderError
 from connectors.inventory import Inventory
 from connectors.kore_api import KoreApi
@@ -27,15 +28,11 @@ SETTLE: Final = timedelta(hours=24)
 """KORE's documentation asks to wait so long after a period's end."""
 
 
-class _Period(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
+class _Period(Part):
     start_time: InstantText
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
+class _Row(Part):
     sim_sid: str | None = None
     period: _Period
     data_total: int

@@ -9,8 +9,9 @@ from datetime import date
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
+from connectors.answered import Part
 from connectors.http import Answer, Call, Failure, HttpClient, ProviderError
 from connectors.inventory import Seen
 from connectors.onomondo_settings import KeyScheme, OnomondoAccount
@@ -33,21 +34,17 @@ def _nine_digits(value: object) -> object:
 SimId = Annotated[str, BeforeValidator(_nine_digits), Field(min_length=1, max_length=64)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Tag(_Part):
+class _Tag(Part):
     id: str = ""
     name: str = ""
 
 
-class _DataLimit(_Part):
+class _DataLimit(Part):
     used: int | None = None
     period: str | None = None
 
 
-class _SimItem(_Part):
+class _SimItem(Part):
     id: SimId
     iccid: str = ""
     label: str | None = None
@@ -55,7 +52,7 @@ class _SimItem(_Part):
     data_limit: _DataLimit | None = None
 
 
-class Webhook(_Part):
+class Webhook(Part):
     """A webhook of the organisation; it delivers every type of event that is not excluded."""
 
     id: str
@@ -64,7 +61,7 @@ class Webhook(_Part):
     exclude_types: tuple[str, ...] | None = None
 
 
-M = TypeVar("M", bound=_Part)
+M = TypeVar("M", bound=Part)
 
 
 class OnomondoApi:

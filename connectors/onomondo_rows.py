@@ -11,8 +11,9 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from connectors.answered import Part
 from connectors.values import Exact, InstantText, micros
 from streams.errors import DataError
 from streams.events import describe
@@ -27,17 +28,13 @@ _COUNTRY: Final = re.compile(r"^[A-Za-z]{2}$")
 _NETWORK: Final = re.compile(r"^[0-9]{3}-[0-9]{2,3}$")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Network(_Part):
+class _Network(Part):
     mcc: str | None = None
     mnc: str | None = None
     country_code: str | None = None
 
 
-class _Usage(_Part):
+class _Usage(Part):
     time: InstantText
     iccid: str
     session_id: str | None = None

@@ -1,7 +1,8 @@
 """Onomondo's own totals, which only reconcile.
 
 Where the poll counts, the bytes of each SIM's month as `/sims` tells them beside its limit; where the push
-counts, the days of `/usage`. `/usage/tag-total` says neither which period it sums nor in which fields.
+counts, the days of `/usage`. `/usage/tag-total` is documented without fields and without a period,
+so that its sum could be held against no day and no month.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from connectors.inventory import Inventory, kafka_inventory
 from connectors.inventory_copy import InventoryContent
 from connectors.lease import Lease
 from connectors.parked import Parked
-from connectors.plan import plan, refuse_impossible, sizes
+from connectors.plan import plan, refuse_impossible
 from connectors.poller import Poller
 from connectors.publisher import Publisher
 from connectors.receiver import Receiver
@@ -89,7 +89,7 @@ async def connector(settings: Settings, accounts: list[Registered]) -> AsyncIter
         await bookmarks.refresh()
         await inventory.refresh()
         names = [entry.account.name for entry in accounts]
-        refuse_impossible(plan(accounts, sizes(inventory, names)))
+        refuse_impossible(plan(accounts, inventory.sizes(names)))
         watched = [each for entry in accounts if (each := _watched(entry, toolbox, redis, buckets, runs))]
         handlers = [entry.provider.callback(entry.account, public_url) for entry in accounts]
         receiver = Receiver(

@@ -5,18 +5,14 @@ The figures are worst cases: every SIM has usage, and every request takes `REQUE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from connectors.inventory import Inventory, kafka_inventory
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs
-from connectors.publisher import Publisher
 from connectors.registry import Registered
 from streams.errors import ConfigError
-from streams.kafka import make_producer
-from streams.settings import Settings
 
 REQUEST_S: Final = 0.25
 """Seconds of one request: a guess at the way there and back."""
@@ -66,23 +62,6 @@ def plan(entries: Sequence[Registered], sims: Mapping[str, int]) -> list[Account
         size = sims.get(entry.account.name, 0)
         accounts.append(_Account(entry, size, entry.provider.needs(entry.account, size)))
     return [_planned(account, accounts) for account in accounts]
-
-
-async def fleet_sizes(settings: Settings) -> dict[str, int]:
-    """Return how many SIMs of each account the inventory knows. Raises `UnavailableError`."""
-    publisher = Publisher(lambda: make_producer(settings))
-    inventory = kafka_inventory(settings, publisher)
-    try:
-        await inventory.refresh()
-        return sizes(inventory, settings.accounts)
-    finally:
-        await inventory.stop()
-        await publisher.stop()
-
-
-def sizes(inventory: Inventory, accounts: Iterable[str]) -> dict[str, int]:
-    """Return how many SIMs of each account the inventory knows."""
-    return {name: sum(1 for _ in inventory.of(name).sims()) for name in accounts}
 
 
 def refuse_impossible(plans: Sequence[AccountPlan]) -> None:

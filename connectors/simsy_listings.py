@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from connectors.answered import LaxPart
 from connectors.inventory import Seen
 from connectors.values import text_of
 from streams.errors import DataError
@@ -16,15 +17,7 @@ from streams.iccid import canonical_iccid
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class _Part(BaseModel):
-    """Fields may be added at any time and are ignored."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", hide_input_in_errors=True, coerce_numbers_to_str=True
-    )
-
-
-class _Endpoint(_Part):
+class _Endpoint(LaxPart):
     id: Id
     endpoint_identifier: str | None = None
     iccid: str | None = None
@@ -35,7 +28,7 @@ class _Endpoint(_Part):
     network_status_name: str | None = None
 
 
-class _Bundle(_Part):
+class _Bundle(LaxPart):
     id: Id
     bundle_id: str | None = None
     bundle_name: str | None = None
@@ -51,7 +44,7 @@ class _Bundle(_Part):
     effective_to: str | None = None
 
 
-class _Instance(_Part):
+class _Instance(LaxPart):
     id: Id
     iccid: str | None = None
     customer_name: str | None = None
@@ -137,7 +130,7 @@ def instance(item: object) -> Seen:
     )
 
 
-M = TypeVar("M", bound=_Part)
+M = TypeVar("M", bound=LaxPart)
 
 Reader = Callable[[object], Seen]
 
@@ -164,5 +157,5 @@ def _texts(**values: str | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def _details(part: _Part, shown: set[str]) -> dict[str, Any]:
+def _details(part: LaxPart, shown: set[str]) -> dict[str, Any]:
     return part.model_dump(exclude=shown, exclude_none=True)

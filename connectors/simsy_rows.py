@@ -7,9 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from connectors.account import Traits
+from connectors.answered import Part
 from connectors.simsy_listings import Endpoints
 from connectors.tadig import country_of, tadig_of
 from connectors.values import Exact, InstantText
@@ -21,11 +22,7 @@ from streams.usage import UsageRecord
 SERVICES: Final = ("data", "sms")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Dated(_Part):
+class _Dated(Part):
     timestamp: InstantText
 
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BeforeValidator, ValidationError
 
+from connectors.answered import Part
 from connectors.http import Failure, ProviderError
 from connectors.inventory import Inventory
 from connectors.publisher import Proceed, Sender
@@ -35,9 +36,7 @@ def _date(value: object) -> object:
         raise ValueError("want a date such as 2025-09-01") from None
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
+class _Row(Part):
     date: Annotated[datetime, BeforeValidator(_date)]
     total_bytes: Exact | None = None
     data_mb: Exact | None = None
