@@ -7,7 +7,7 @@ Who asked least recently is forgotten first.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -115,6 +115,22 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """The cells of one SIM by hour, in the hours numbered in `[first, end)`, as of a tick."""
+
+    tick: int
+    first: int
+    end: int
+    cells: dict[int, bytes] = field(default_factory=dict)
+
+    def forget(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Forget the cells of some hours."""
+        for first, end in runs if self.cells else ():
+            for hour in range(first, end):
+                self.cells.pop(hour, None)
+
+
+@dataclass(frozen=True, slots=True)
 class News:
     """What moved in Redis of a tenant since a tick, and until which."""
 
@@ -139,8 +155,8 @@ class Known:
     state: object = field(default_factory=object)
     """Another one whenever anything has moved."""
     coverage: Mapping[str, AccountCoverage] = field(default_factory=dict)
-    series: dict[str, dict[int, tuple[int, bytes]]] = field(default_factory=dict)
-    """Cells of single SIMs by hour, each as of a tick; what was asked for least recently comes first."""
+    series: dict[str, Series] = field(default_factory=dict)
+    """What is known of single SIMs; what was asked for least recently comes first."""
     _hours: dict[int, Hour] = field(default_factory=dict)
     _numbers: list[int] | None = None
     _stirred: dict[int, int] = field(default_factory=dict)
@@ -149,7 +165,7 @@ class Known:
     @property
     def size(self) -> int:
         """What it takes, by the measure of `KEPT`."""
-        cells = sum(map(len, self.series.values()))
+        cells = sum(len(series.cells) for series in self.series.values())
         return _HOUR_KEPT * (len(self._hours) + cells) + sum(day.size for day in self._days.values())
 
     def take(self, news: News) -> None:
@@ -188,6 +204,12 @@ class Known:
     def keep(self, number: int, day: Day) -> None:
         """Remember who was active in a day."""
         self._days[number] = day
+
+    def keep_series(self, sim: str, series: Series) -> None:
+        """Remember a SIM's cells, and forget those of the SIM that was asked for least recently."""
+        self.series[sim] = series
+        if len(self.series) > SERIES_KEPT:
+            self.series.pop(next(iter(self.series)))
 
     def forget_days(self) -> None:
         """Begin anew with no days and no single SIMs."""

@@ -43,7 +43,7 @@ async def _from_cells(store: Store, known: Known, query: UsageQuery, now: dateti
     unit, cells = (60, store.minutes) if query.granularity == "minute" else (3600, store.cells)
     first, end = (int(at.timestamp()) // unit for at in (first_start(query), query.end))
     if sims is not None and len(sims) == 1 and query.granularity != "minute":
-        fold.add(await store.series(query.tenant, known, sims[0], known.between(first, end)))
+        fold.add(await store.series(query.tenant, known, sims[0], first, end))
         return fold.finish(now)
     async for part in cells(query.tenant, known, first, end, sims):
         if fold.add(part):

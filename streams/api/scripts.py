@@ -83,14 +83,20 @@ return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
 days, as many as that allows, how many contexts were active and which in which hours."""
 
 SERIES: Final = f"""{_MARKS}
-local tick, sizes, parts = redis.call('HGET', '{META}', 'tick') or '0', {{}}, {{}}
-for at = 3, #ARGV do
-  local value = redis.call('HGET', ARGV[1] .. ARGV[at], ARGV[2]) or ''
-  parts[at - 2], sizes[at - 2] = value, #value
+local places, sizes, parts, prefix, sim = {{}}, {{}}, {{}}, ARGV[1], ARGV[2]
+for at = 3, #ARGV, 2 do
+  for hour = tonumber(ARGV[at]), ARGV[at + 1] - 1 do
+    local value = redis.call('HGET', prefix .. hour, sim)
+    if value then
+      local place = #places + 1
+      places[place], sizes[place], parts[place] = hour, #value, value
+    end
+  end
 end
-return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
+return answer(table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts))
 """
-"""ARGV: prefix of the hours' cells, a SIM, hours. Returns the tick, and the SIM's cells of each hour."""
+"""ARGV: prefix of the hours' cells, a SIM, and firsts and ends of runs of hours. Returns the hours in which
+the SIM has cells, the bytes of each, and the cells."""
 
 CELLS: Final = f"""{_MARKS}
 local left = tonumber(ARGV[4])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Final, cast
 
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError
 
 from streams.api import scripts
 from streams.api.catalogue import Catalogue, Slice, measures_of, public_ids
-from streams.api.memory import SERIES_KEPT, Day, Hour, Known, Memory, News, covered
+from streams.api.memory import Day, Known, Memory, News, Series, covered
 from streams.cells import CELL_BYTES, ID_BYTES
 from streams.errors import RebuildingError, UnavailableError
 from streams.keys import (
@@ -115,24 +116,29 @@ class Store:
             missing = missing[len(ends) - 1 :]
         self._memory.trim()
 
-    async def series(self, tenant: str, known: Known, sim: str, hours: Sequence[Hour]) -> Slice:
-        """Return the cells of one SIM in hours of a tenant."""
-        held = known.series.pop(sim, {})
-        known.series[sim] = held
-        while len(known.series) > SERIES_KEPT:
-            known.series.pop(next(iter(known.series)))
-        stale = [hour.number for hour in hours if held.get(hour.number, (-1, b""))[0] < hour.tick]
-        for at in range(0, len(stale), HOURS_A_CALL):
-            part = stale[at : at + HOURS_A_CALL]
-            arguments = [cells_key(tenant, 0)[:-1], sim, *part]
-            filling, (tick, sizes, cells) = await self._ask(self._series, (), arguments)
+    async def series(self, tenant: str, known: Known, sim: str, first: int, end: int) -> Slice:
+        """Return the cells of one SIM in the hours numbered in `[first, end)`."""
+        held = known.series.pop(sim, None)
+        if held is None or first < held.first or end > held.end:
+            held = Series(-1, first, end)
+        tick, hours = known.tick, known.between(held.first, held.end)
+        for part in _runs([hour.number for hour in hours if hour.tick > held.tick]):
+            ranges = [bound for run in part for bound in run]
+            filling, (places, sizes, cells) = await self._ask(
+                self._series, (), [cells_key(tenant, 0)[:-1], sim, *ranges]
+            )
             _same(filling, known.filling)
-            bounds = pairwise([0, *accumulate(map(int, sizes.split(b" ")))])
-            for number, (low, high) in zip(part, bounds, strict=True):
-                held[number] = tick, cells[low:high]
-        parts = [held[hour.number][1] for hour in hours]
-        numbers = [hour.number for hour in hours]
-        return await self._slice(tenant, known.catalogue, numbers, [len(p) for p in parts], b"".join(parts))
+            held.forget(part)
+            bounds = pairwise(accumulate(map(int, sizes.split()), initial=0))
+            held.cells.update(
+                (int(place), cells[low:high])
+                for place, (low, high) in zip(places.split(), bounds, strict=True)
+            )
+        known.keep_series(sim, replace(held, tick=tick))
+        wanted = known.between(first, end)
+        parts = [held.cells.get(hour.number, b"") for hour in wanted]
+        numbers = [hour.number for hour in wanted]
+        return await self._slice(tenant, known.catalogue, numbers, map(len, parts), b"".join(parts))
 
     def cells(
         self, tenant: str, known: Known, first: int, end: int, sims: Sequence[str] | None = None
@@ -229,6 +235,23 @@ def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: byt
         [(int(each.removeprefix(_DAY)), at) for each, at in moved.items() if each.startswith(_DAY)],
         dict(sorted(accounts.items())) if MOVED_COVERAGE.encode() in moved else None,
     )
+
+
+def _runs(hours: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+    """Yield the runs of successive hours among some in order, as many at a time as one call reads."""
+    runs: list[tuple[int, int]] = []
+    left = HOURS_A_CALL
+    for hour in hours:
+        if runs and runs[-1][1] == hour:
+            runs[-1] = runs[-1][0], hour + 1
+        else:
+            runs.append((hour, hour + 1))
+        left -= 1
+        if not left:
+            yield runs
+            runs, left = [], HOURS_A_CALL
+    if runs:
+        yield runs
 
 
 def _same(filling: bytes, before: bytes) -> None:

@@ -76,6 +76,17 @@ async def seen(store: Store) -> tuple[dict[int, bytes], dict[int, list[tuple[int
     return hours, {number: day.by_hour for number, day in days.items()}
 
 
+async def series(store: Store, first: int, end: int) -> list[tuple[int, list[list[int]]]]:
+    """What one SIM used in hours, as a reader has it."""
+    known = await store.look("acme")
+    found = await store.series("acme", known, SIMS[0], first, end)
+    rows = iter(found.measures.tolist())
+    return [
+        (hour, [next(rows) for _ in range(size)])
+        for hour, size in zip(found.places, found.sizes, strict=True)
+    ]
+
+
 @pytest.fixture
 async def model(redis: Redis) -> ReadModel:
     """A read model of one partition that is being filled."""
@@ -90,11 +101,14 @@ async def test_it_is_always_what_the_cells_say(redis: Redis, model: ReadModel, s
     """A reader that follows what moves sees what one sees that reads everything."""
     random, state, reader = Random(seed), fresh_state(), Store(redis)
     assert await model.end_refill(0)
+    low, high = sorted(random.sample(range(HOUR - 10, HOUR + 70), 2))
     for offset in range(25):
         fold(state, *(some_event(random) for _ in range(random.randrange(1, 6))), offset=offset)
         assert await model.write(model.batch(0, state, state.take_touched(), offset))
         assert await noted(redis) == await in_cells(redis)
         assert await seen(reader) == await seen(Store(redis))
+        for first, end in ((low, high), (HOUR, HOUR + 60)):
+            assert await series(reader, first, end) == await series(Store(redis), first, end)
     hours, days = await seen(reader)
     assert {hour for hour in hours if hour in range(HOUR, HOUR + 60)}
     for hour in hours:
@@ -178,7 +192,7 @@ async def test_news_that_do_not_fit_into_one_answer_all_come(
     assert len(hours) == await redis.hlen(keys.windows_key("acme", "hour")) > 3
     known = await store.look("acme")
     for sim in SIMS:
-        found = await store.series("acme", known, sim, known.between(HOUR, HOUR + 99))
+        found = await store.series("acme", known, sim, HOUR, HOUR + 99)
         stored = [await redis.hstrlen(keys.cells_key("acme", hour), sim) for hour in found.places]
         assert [size * CELL_BYTES for size in found.sizes] == stored
 
