@@ -38,6 +38,10 @@ MAX_LOST: Final = 3
 """Workers that may die over one job before it counts as failed."""
 
 
+class UnreadableError(SimusageError):
+    """What Redis has under a job's name is no job, or one of another release."""
+
+
 class TakenOverError(SimusageError):
     """Another worker has the job by now: stop, and write nothing more."""
 
@@ -105,20 +109,13 @@ class Jobs:
         return job if until is None else max(1.0, float(until) - now)
 
     async def read(self, job: str) -> Job | None:
-        """Return a job, or `None` where nothing is known of it."""
+        """Return a job, or `None` where nothing is known of it. Raises `UnreadableError`."""
         with unavailable():
             found: dict[bytes, bytes] = await cast(Any, self._redis.hgetall(export_key(job)))
-        if not found:
-            return None
-        result = orjson.loads(found[b"result"]) if b"result" in found else None
-        return Job(
-            job,
-            _order(found[b"order"]),
-            cast(State, found[b"state"].decode()),
-            int(found.get(b"rows", 0)),
-            found[b"reason"].decode() if found.get(b"reason") else None,
-            None if result is None else Result(result["manifest"], result["pieces"], result["expires"]),
-        )
+        try:
+            return _job(job, found) if found else None
+        except (ValueError, TypeError, LookupError) as error:
+            raise UnreadableError(f"export {job}: {error!r}") from error
 
     async def pieces(self, job: str, count: int) -> AsyncIterator[bytes]:
         """Yield the pieces of a file. Raises `UnavailableError` where one is gone."""
@@ -169,6 +166,16 @@ class Jobs:
         """End the job without a file. Raises `TakenOverError`."""
         await self._put(taken, tenant, {"state": "failed", "reason": reason}, kept=0.0)
 
+    async def stumble(self, taken: Taken) -> None:
+        """Count a job that cannot be read as one that ends its workers, and fail it as those."""
+        if taken.lost + 1 >= MAX_LOST:
+            # Whose it is cannot be read either; its place among the tenant's jobs goes with time.
+            await self.fail(taken, "", "it cannot be read")
+            return
+        await self.wait(taken, "", LEASE_S, "it cannot be read")
+        with unavailable():
+            await cast(Any, self._redis.hincrby(export_key(taken.id), "lost", 1))
+
     async def finish(self, taken: Taken, tenant: str, result: Result, file_life_s: float) -> None:
         """End the job with its file. Raises `TakenOverError`."""
         body = {"manifest": result.manifest, "pieces": result.pieces, "expires": result.expires}
@@ -202,6 +209,18 @@ class Jobs:
             written = await self._write(keys=keys, args=args)
         if not written:
             raise TakenOverError(f"another worker has export {taken.id}")
+
+
+def _job(job: str, found: Mapping[bytes, bytes]) -> Job:
+    result = orjson.loads(found[b"result"]) if b"result" in found else None
+    return Job(
+        job,
+        _order(found[b"order"]),
+        cast(State, found[b"state"].decode()),
+        int(found.get(b"rows", 0)),
+        found[b"reason"].decode() if found.get(b"reason") else None,
+        None if result is None else Result(result["manifest"], result["pieces"], result["expires"]),
+    )
 
 
 def _order_json(order: Order) -> bytes:

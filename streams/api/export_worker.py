@@ -26,6 +26,7 @@ from streams.api.export_jobs import (
     Result,
     Taken,
     TakenOverError,
+    UnreadableError,
 )
 from streams.api.export_kinds import READERS, Read
 from streams.api.export_reading import NotFinalError
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = 0.5
 AGAIN_AFTER_S: Final = 5.0
 """A read model is refilled within 30 s."""
+
+GIVE_BACK_WITHIN_S: Final = 1.0
 
 
 class StoppingError(SimusageError):
@@ -82,7 +85,7 @@ class Exporter:
                     log.warning("exports wait for Redis", extra={"reason": str(error)})
                 away = True
             except Exception:
-                # Of a job that cannot be read; it is due again, and the thread lives on for the others.
+                # The thread lives on for other jobs.
                 log.exception("an export could not be attended to")
             if not worked:
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -92,11 +95,14 @@ class Exporter:
         taken = await self._jobs.take()
         if taken is None:
             return False
-        job = await self._jobs.read(taken.id)
-        if job is None:
-            return False
         try:
+            job = await self._jobs.read(taken.id)
+            if job is None:
+                return False
             await self._attend(taken, job)
+        except UnreadableError as error:
+            log.error("an export cannot be read", extra={"export": taken.id, "reason": str(error)})
+            await self._jobs.stumble(taken)
         except TakenOverError as error:
             log.warning("export left to another worker", extra={"export": taken.id, "reason": str(error)})
         return True
@@ -110,7 +116,12 @@ class Exporter:
         try:
             await self._make(taken, job)
         except StoppingError:
-            await self._jobs.wait(taken, tenant, 0, "its worker ended; another one begins anew")
+            await self._give_back(taken, tenant)
+        except asyncio.CancelledError:
+            # The rest of the stop's time is short; where Redis is away the lease ends by itself.
+            with contextlib.suppress(UnavailableError, TakenOverError, TimeoutError):
+                await asyncio.wait_for(self._give_back(taken, tenant), GIVE_BACK_WITHIN_S)
+            raise
         except UnavailableError as error:
             await self._jobs.wait(taken, tenant, self._again_after_s, f"the read model is not there: {error}")
         except (TooLargeError, NotFinalError, InvalidQuestionError) as error:
@@ -124,6 +135,9 @@ class Exporter:
             living.cancel()
             with contextlib.suppress(asyncio.CancelledError, TakenOverError):
                 await living
+
+    async def _give_back(self, taken: Taken, tenant: str) -> None:
+        await self._jobs.wait(taken, tenant, 0, "its worker ended; another one begins anew")
 
     async def _live(self, taken: Taken, tenant: str) -> None:
         while True:
@@ -192,7 +206,15 @@ async def exporting(service: Service) -> AsyncIterator[None]:
     async def work() -> None:
         async with connect_redis(service.settings.redis_url) as redis:
             own = replace(service, redis=redis, reader=Reader(redis))
-            await Exporter(own, stopping.is_set).run()
+            running = asyncio.create_task(Exporter(own, stopping.is_set).run())
+            while not running.done():
+                await asyncio.wait([running], timeout=LOOK_EVERY_S)
+                while stopping.is_set() and not running.done():
+                    # One page of a large question may take minutes.
+                    running.cancel()
+                    await asyncio.wait([running], timeout=2 * GIVE_BACK_WITHIN_S)
+            if not running.cancelled():
+                running.result()
 
     thread = asyncio.create_task(asyncio.to_thread(asyncio.run, work()))
     try:

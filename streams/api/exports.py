@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from streams.api.export_files import MEDIA_TYPES, Format, unpack
-from streams.api.export_jobs import Job, Jobs, Kind, Order, State
+from streams.api.export_jobs import Job, Jobs, Kind, Order, State, UnreadableError
 from streams.api.export_kinds import READERS
 from streams.api.export_links import file_link, is_genuine
 from streams.api.exports_docs import CREATE, FILE, JOB
@@ -100,7 +100,7 @@ def add_exports(app: FastAPI, service: Service) -> None:
     @app.get("/v1/exports/{id}", response_model=Export, **JOB)
     async def export(request: Request) -> Response:
         tenant, now = service.tenant(request), service.clock()
-        job = await jobs.read(request.path_params["id"])
+        job = await _read(jobs, request.path_params["id"])
         if job is None or job.order.tenant != tenant:
             return _unknown(request)
         return answer(_shown(job, now, await jobs.secret()), cache="no-store")
@@ -108,7 +108,7 @@ def add_exports(app: FastAPI, service: Service) -> None:
     @app.get("/v1/exports/{id}/file", response_class=Response, **FILE)
     async def file(request: Request) -> Response:
         now = int(service.clock().timestamp())
-        job = await jobs.read(request.path_params["id"])
+        job = await _read(jobs, request.path_params["id"])
         if job is None:
             return _unknown(request)
         given = dict(request.query_params)
@@ -133,6 +133,14 @@ def add_exports(app: FastAPI, service: Service) -> None:
                 "Cache-Control": "private, no-store",
             },
         )
+
+
+async def _read(jobs: Jobs, job: str) -> Job | None:
+    try:
+        return await jobs.read(job)
+    except UnreadableError:
+        # Whose it is cannot be told; its worker says so in the log.
+        return None
 
 
 def _unknown(request: Request) -> Response:

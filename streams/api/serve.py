@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
     async with connect_redis(settings.redis_url) as redis:
         app = create_app(settings, redis, abilities=abilities)
         await Reader(redis).check_start(settings.redis_url)
+        # A full collection that walks all modules' objects again would hold up every question for 50 ms.
+        gc.collect()
+        gc.freeze()
         if not settings.serve.tokens:
             log.info("no token under serve.tokens: only those of `simusage token create` are known")
         with listen(settings.serve.host, settings.serve.port, "serve.host, serve.port") as listener:

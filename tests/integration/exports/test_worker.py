@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from streams.api.export_files import Rows
 from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, Taken, TakenOverError
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
+from streams.api.export_worker import exporting
 from streams.errors import UnavailableError
 from tests.integration.api_kit import ReadModel, bearer, client_of, settings
 from tests.integration.export_kit import Setting, job_of, order
@@ -133,6 +135,48 @@ async def test_a_worker_that_stops_gives_its_job_back(setting: Setting, api: htt
     assert (await job_of(api, place))["state"] == "queued"
     await setting.worker().step()
     assert (await job_of(api, place))["state"] == "done"
+
+
+async def test_a_stop_does_not_wait_for_a_page(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job in the middle of a long page is given back, and another replica takes it at once."""
+    reading = threading.Event()
+
+    def endless(*_: Any) -> Reading:
+        async def rows() -> AsyncIterator[Rows]:
+            reading.set()
+            await asyncio.Event().wait()
+            yield Rows(1, b"1")
+
+        return Reading(lambda _: {}, b"", rows())
+
+    monkeypatch.setitem(cast(dict[str, Any], READERS), "usage", endless)
+    async with client_of(setting.app, bearer("acme")) as api:
+        async with asyncio.timeout(10):
+            async with exporting(setting.service()):
+                place = await order(api)
+                await asyncio.to_thread(reading.wait, 10)
+            job = await job_of(api, place)
+        assert (job["state"], job["rows"]) == ("queued", 0)
+        assert "its worker ended" in job["reason"]
+        taken = await Jobs(setting.redis).take()
+    assert taken is not None
+    assert taken.lost == 0
+
+
+async def test_a_job_that_cannot_be_read_is_given_up(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be of another release: a few workers try, and nobody is told of it."""
+    place = await order(api)
+    job = place.rpartition("/")[2]
+    await redis.hset(keys.export_key(job), "order", "{}")
+    for _ in range(MAX_LOST):
+        assert (await api.get(place)).status_code == 404
+        assert await setting.worker().step()
+        await redis.zadd(keys.EXPORT_QUEUE, {job: 0}, xx=True)
+    assert not await setting.worker().step()
+    assert await redis.hget(keys.export_key(job), "state") == b"failed"
+    assert caplog.text.count("an export cannot be read") == MAX_LOST
 
 
 async def test_a_fault_of_ours_fails_the_job(setting: Setting, api: httpx.AsyncClient) -> None:
