@@ -47,6 +47,7 @@ FAULTS: Final[dict[str, str]] = {
     "simsy-shifting-pages": "records turn up between two pages, and equal timestamps come in any order",
     "simsy-slow": "every answer takes a third of a second",
     "simsy-throttle": "now and then a 429 before the limit is reached",
+    "simsy-worker": "answers have the forms of the published server: numbers as text, exports as a stream",
 }
 """Name and effect; a name begins with its provider's."""
 

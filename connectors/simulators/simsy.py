@@ -65,6 +65,8 @@ class SimsySimulator:
         faults: frozenset[str],
         clock: Clock,
     ) -> None:
+        if "simsy-worker" in faults:
+            settings = settings.model_copy(update={"profile": "worker"})
         self._settings = settings
         self._faults = faults
         self._clock = clock

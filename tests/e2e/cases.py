@@ -102,8 +102,8 @@ class Case:
     stride: int
     """Requests and pushes between two kills, at most."""
     kills: int = 3
-    hopeless: frozenset[str] = frozenset()
-    """Faults after which nobody can know what was used."""
+    without: frozenset[str] = frozenset()
+    """Faults after which nobody can know what was used, or which another case is tried with."""
 
     def __str__(self) -> str:
         return self.name
@@ -115,8 +115,8 @@ class Case:
 
     @property
     def faults(self) -> list[str]:
-        """All faults of the provider that are not hopeless."""
-        return [name for name in FAULTS if name.startswith(f"{self.provider}-") and name not in self.hopeless]
+        """All faults of the provider but those."""
+        return [name for name in FAULTS if name.startswith(f"{self.provider}-") and name not in self.without]
 
 
 def _emnify(ground: Ground, tried: Tried, **changes: Any) -> Table:
@@ -183,10 +183,6 @@ def _synced(_ground: Ground, _accounts: tuple[Tried, ...]) -> Table:
     return {"simsy": {"sync_interval": 1, "late_by": 5}}
 
 
-def _synced_by_server(_ground: Ground, _accounts: tuple[Tried, ...]) -> Table:
-    return {"simsy": {"sync_interval": 1, "late_by": 5, "profile": "worker"}}
-
-
 EMNIFY_PUSHED: Final = Tried("pushed", EMNIFY_ACCOUNT, _emnify)
 EMNIFY_POLLED: Final = Tried(
     "polled",
@@ -227,7 +223,7 @@ CASES: Final = (
         (KORE_POLLED, KORE_PUSHED),
         _with_events,
         stride=60,
-        hopeless=frozenset({"kore-events-lost"}),
+        without=frozenset({"kore-events-lost"}),
     ),
     Case(
         "kore-lossy",
@@ -236,7 +232,7 @@ CASES: Final = (
         _with_events,
         stride=60,
         kills=1,
-        hopeless=frozenset({"kore-events-delta-only"}),
+        without=frozenset({"kore-events-delta-only"}),
     ),
     # An SMS that Onomondo gives up while nobody listens is told nowhere else.
     Case(
@@ -245,7 +241,7 @@ CASES: Final = (
         (ONOMONDO_POLLED,),
         _with_webhook,
         stride=60,
-        hopeless=frozenset({DISCARD}),
+        without=frozenset({DISCARD}),
     ),
     Case(
         "onomondo-pushed",
@@ -253,7 +249,7 @@ CASES: Final = (
         (ONOMONDO_PUSHED,),
         _since_webhook,
         stride=60,
-        hopeless=frozenset({DISCARD, "onomondo-webhook-lost"}),
+        without=frozenset({DISCARD, "onomondo-webhook-lost"}),
     ),
     Case(
         "onomondo-unbroken",
@@ -263,6 +259,6 @@ CASES: Final = (
         stride=60,
         kills=0,
     ),
-    Case("simsy", "simsy", SIMSY, _synced, stride=8),
-    Case("simsy-server", "simsy", SIMSY, _synced_by_server, stride=8, kills=1),
+    Case("simsy", "simsy", SIMSY, _synced, stride=8, without=frozenset({"simsy-worker"})),
+    Case("simsy-server", "simsy", SIMSY, _synced, stride=8, kills=1),
 )

@@ -111,6 +111,11 @@ async def test_the_profiles_differ_in_numbers_and_in_the_end_of_the_period(
     assert (rows[0]["id"] in {row["id"] for row in until}) is last
 
 
+async def test_the_forms_of_the_published_server_can_be_switched_on_as_a_fault() -> None:
+    async with simsy(faults=("simsy-worker",)) as client:
+        assert {type(row["consumption"]) for row in await pages(client, **EVERYTHING)} == {str}
+
+
 async def test_the_published_server_takes_larger_pages() -> None:
     params = EVERYTHING | {"per_page": "150"}
     for profile, size in (("seed", 100), ("worker", 150)):
