@@ -3,7 +3,7 @@
 A flush writes its touched rows as one small block. Sixteen blocks of a level are rewritten as one of the
 level above, packed from memory, and tombstoned by the flush after; the highest level is final. Rewriting a
 whole tenant-hour at each touch was measured to cost up to 1 430 changelog bytes a record; here a row is
-written three times at most. A block that is full is final at once, whatever its level.
+written three times at most. A block that is large is final at once, whatever its level.
 
 A block may be loaded in any order and more than once: the ledger's merge does not mind. Names carry the
 writer, so that a worker that lost its partition and does not know it yet can never overwrite its
@@ -26,12 +26,15 @@ from streams.contributions import Table
 from streams.errors import DataError
 from streams.events import MAX_BYTES
 from streams.index import I64, distinct
-from streams.ledger import STATEMENT
+from streams.rows import STATEMENT
 
 BLOCK_VERSION = 1
 FANOUT = 16
 FINAL_LEVEL = 2
 ROWS_A_BLOCK = 16_000
+
+ROWS_OF_A_FINAL = 4_000
+"""Rows from which on a block is final at once: to write it again would cost as much and save few blocks."""
 
 Write = tuple[str, bytes | None]
 """A changelog record: name and value, or name and `None` for a tombstone."""
@@ -193,8 +196,7 @@ class BlockLog:
     def _put(self, level: int, rows: I64, writes: list[Write]) -> None:
         for at in range(0, len(rows), ROWS_A_BLOCK):
             part = rows[at : at + ROWS_A_BLOCK]
-            # To write a full one again would gain nothing.
-            self._put_block(FINAL_LEVEL if len(part) == ROWS_A_BLOCK else level, part, writes)
+            self._put_block(FINAL_LEVEL if len(part) >= ROWS_OF_A_FINAL else level, part, writes)
 
     def _put_block(self, level: int, rows: I64, writes: list[Write]) -> None:
         block = pack(*self._statements(rows))

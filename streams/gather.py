@@ -22,10 +22,12 @@ from streams.contexts import Contexts
 from streams.contributions import Table
 from streams.decoding import WireEvent, WireRecord, decode
 from streams.devices import Device, Scope
+from streams.digests import digest, digest_prefix, digests
 from streams.errors import DataError
 from streams.events import RejectedRecord, describe
 from streams.index import I64, Bools
-from streams.ledger import STATEMENT, Conflict, Payload, digest, digest_prefix, digests
+from streams.ledger import Conflict, Payload
+from streams.rows import STATEMENT
 from streams.statements import fields_of, finished, microseconds, raw
 from streams.usage import UsageRecord
 

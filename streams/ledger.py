@@ -7,17 +7,14 @@ arrival.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from streams.cells import Context
-from streams.columns import Columns
 from streams.contributions import (
     HOUR_US,
     PRO_RATA,
@@ -29,52 +26,15 @@ from streams.contributions import (
     of_statements,
     take,
 )
+from streams.devices import Numbers
 from streams.index import I64, U64, Bools, Index, missing
+from streams.rows import PAYLOAD, Rows
 from streams.sessions import Sessions
 from streams.sums import Matrix
-
-PAYLOAD: dict[str, npt.DTypeLike] = {
-    "start": np.int64,
-    "end": np.int64,
-    "context": np.uint32,
-    "flags": np.uint8,
-    "rx": np.int64,
-    "tx": np.int64,
-    "total": np.int64,
-    "billed": np.int64,
-    "cost": np.int64,
-}
-"""What a statement says: instants in microseconds since the epoch, volumes, cost in 10^-10."""
-
-STATEMENT: dict[str, npt.DTypeLike] = {"low": np.uint64, "high": np.uint64, "revision": np.int64, **PAYLOAD}
-"""A statement with its identity's 128-bit digest and its revision."""
 
 DAY_US = 24 * HOUR_US
 
 _ROWS_A_PART = 200_000
-
-
-def digest_prefix(tenant: str, account: str) -> bytes:
-    """Return the part of an identity's digest that one event's records share, length-prefixed.
-
-    A plain join would let two identities meet.
-    """
-    parts = (tenant.encode(), account.encode())
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-
-
-def digest(prefix: bytes, identity: str) -> bytes:
-    """Return the 16 bytes under which the ledger knows an identity.
-
-    A cryptographic hash, because identities come from outside and collisions of a fast one can be crafted.
-    """
-    return hashlib.blake2b(prefix + identity.encode(), digest_size=16).digest()
-
-
-def digests(prefix: bytes, identities: Iterable[str]) -> list[bytes]:
-    """Return `digest` of many identities."""
-    made = hashlib.blake2b
-    return [made(prefix + identity.encode(), digest_size=16).digest() for identity in identities]
 
 
 class Payload(NamedTuple):
@@ -96,7 +56,7 @@ class Payload(NamedTuple):
         return orjson.dumps([*numbers, *context])
 
 
-def payload_at(table: Table | Columns, row: int) -> Payload:
+def payload_at(table: Table, row: int) -> Payload:
     """Return one statement's payload."""
     return Payload(*(int(table[name][row]) for name in PAYLOAD))
 
@@ -148,7 +108,7 @@ class Ledger:
 
     def __init__(self, context: Callable[[int], Context]) -> None:
         self._context = context
-        self._columns = Columns(**STATEMENT)
+        self._rows = Rows()
         self._index = Index()
         self._sessions = Sessions()
         self._moved: dict[int, int] = {}
@@ -156,16 +116,16 @@ class Ledger:
         of that day would come back if the row went first."""
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._rows)
 
     def table(self, rows: I64) -> Table:
         """Return the statements of rows."""
-        return {name: self._columns[name][rows] for name in STATEMENT}
+        return self._rows.table(rows)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that columns and index take."""
-        return self._columns.nbytes + self._index.nbytes
+        return self._rows.nbytes + self._index.nbytes
 
     def sessions(self, rows: I64) -> dict[int, bytes]:
         """Return the session of those rows that belong to one, by position in `rows`."""
@@ -213,7 +173,7 @@ class Ledger:
 
     def contributions(self) -> Iterator[Contributions]:
         """Yield what all statements add."""
-        rows = np.flatnonzero((self._columns["low"] | self._columns["high"]) != 0)
+        rows = self._rows.used()
         for at in range(0, len(rows), _ROWS_A_PART):
             yield of_statements(self.table(rows[at : at + _ROWS_A_PART]))
         yield from self._grown(self._sessions.all())
@@ -225,7 +185,7 @@ class Ledger:
         known = np.flatnonzero(rows >= 0)
         wins = self._wins(take(table, known), rows[known], chosen[known], sessions, conflicts)
         fresh, replacing = np.flatnonzero(rows < 0), known[wins]
-        rows[fresh] = self._columns.extend(len(fresh))
+        rows[fresh] = self._rows.extend(len(fresh))
         self._note_moves(rows[known], table["start"][known])
         joining = {}
         if sessions:
@@ -240,25 +200,16 @@ class Ledger:
         accepted = np.concatenate((met.fresh, met.replacing))
         entering = take(met.table, accepted)
         fresh = met.rows[met.fresh]
-        self._write(fresh, met.rows[met.replacing], entering)
+        self._rows.write(fresh, met.rows[met.replacing], entering)
         self._index.place(entering["low"][: len(fresh)], fresh)
         self._sessions.move(met.rows[accepted], met.joining)
         return entering
 
     def _places(self, rows: I64) -> U64:
         """Return the cells of statements that stand for themselves."""
-        if (self._columns["flags"][rows] & (PRO_RATA | SESSION)).any():
+        if (self._rows.flags[rows] & (PRO_RATA | SESSION)).any():
             return of_statements(self.table(rows)).keys
-        return cell_keys({name: self._columns[name][rows] for name in ("start", "context")})
-
-    def _write(self, fresh: I64, replacing: I64, table: Table) -> None:
-        """Write statements over rows, those of new rows first; what is never written takes no memory."""
-        for name, values in table.items():
-            column = self._columns[name]
-            if values[: len(fresh)].any():
-                column[fresh] = values[: len(fresh)]
-            if values[len(fresh) :].any() or column[replacing].any():
-                column[replacing] = values[len(fresh) :]
+        return cell_keys({"start": self._rows.start[rows], "context": self._rows.context[rows]})
 
     def expired(self, rows: I64, hour: int) -> I64:
         """Return those of the rows that nothing from this hour on depends on."""
@@ -272,33 +223,33 @@ class Ledger:
 
     def before(self, hour: int) -> I64:
         """Return the rows whose statement starts before an hour number."""
-        used = (self._columns["low"] | self._columns["high"]) != 0
-        return np.flatnonzero(used & (self._columns["start"] < hour * HOUR_US))
+        rows = self._rows.used()
+        return rows[self._rows.start[rows] < hour * HOUR_US]
 
-    def since(self, start: int, reach: Callable[[I64, I64], Bools], rows: I64 | None = None) -> Table:
+    def since(self, start: int, reach: Callable[[I64, Numbers], Bools], rows: I64 | None = None) -> Table:
         """Return the statements, of these rows or of all, that start at `start` (microseconds) or later.
 
         `reach` says which of those count, by their starts and contexts: only they are copied.
         """
-        starts = self._columns["start"]
+        starts = self._rows.start
         if rows is None:
             rows = np.flatnonzero(starts >= start) if len(self) else np.zeros(0, np.int64)
         else:
             rows = rows[starts[rows] >= start]
-        return self.table(rows[reach(starts[rows], self._columns["context"][rows])])
+        return self.table(rows[reach(starts[rows], self._rows.context[rows])])
 
     def retire(self, rows: I64) -> None:
         """Forget rows."""
-        self._index.remove(self._columns["low"][rows], rows)
+        self._index.remove(self._rows.low[rows], rows)
         self._sessions.move(rows, {})
         for row in self._moved.keys() & set(rows.tolist()):
             del self._moved[row]
-        self._columns.release(rows)
+        self._rows.release(rows)
 
     def last_hours(self, rows: I64) -> I64:
         """Return the last hour number that each row concerns, in this revision or in one that it replaced."""
-        spread = (self._columns["flags"][rows] & PRO_RATA) != 0
-        start, end = self._columns["start"][rows], self._columns["end"][rows]
+        spread = (self._rows.flags[rows] & PRO_RATA) != 0
+        start, end = self._rows.start[rows], self._rows.end(rows)
         last: I64 = np.where(spread, np.maximum(end - 1, start), start) // HOUR_US
         if self._moved:
             for at in np.flatnonzero(np.isin(rows, np.fromiter(self._moved, np.int64))).tolist():
@@ -307,7 +258,7 @@ class Ledger:
 
     def _note_moves(self, rows: I64, incoming: I64) -> None:
         # Whichever of the two counts: a recovery meets them in any order.
-        stored = self._columns["start"][rows]
+        stored = self._rows.start[rows]
         for at in np.flatnonzero(incoming // DAY_US != stored // DAY_US).tolist():
             row, last = int(rows[at]), int(max(incoming[at], stored[at])) // HOUR_US
             self._moved[row] = max(last, self._moved.get(row, 0))
@@ -364,18 +315,18 @@ class Ledger:
         conflicts: list[Conflict],
     ) -> Bools:
         """Return which statements replace the ledger rows that they met."""
-        revision, known = table["revision"], self._columns["revision"][rows]
+        revision, known = table["revision"], self._rows.revision[rows]
         wins: Bools = revision > known
         equal = revision == known
         if equal.any():
-            differs = np.zeros(len(rows), np.bool_)
+            differs, standing = np.zeros(len(rows), np.bool_), self.table(rows)
             for name in PAYLOAD:
-                differs |= table[name] != self._columns[name][rows]
+                differs |= table[name] != standing[name]
             stored_in = self._sessions.of(rows)
             for at in range(len(rows)) if sessions else stored_in:
                 differs[at] |= stored_in.get(at) != sessions.get(int(positions[at]))
             for at in np.flatnonzero(equal & differs).tolist():
-                incoming, stored = payload_at(table, at), payload_at(self._columns, int(rows[at]))
+                incoming, stored = payload_at(table, at), payload_at(standing, at)
                 position = int(positions[at])
                 wins[at] = (self._canonical(incoming), sessions.get(position, b"")) > (
                     self._canonical(stored),
@@ -386,7 +337,7 @@ class Ledger:
         return wins
 
     def _find(self, table: Table) -> I64:
-        low, high = self._columns["low"], self._columns["high"]
+        low, high = self._rows.low, self._rows.high
 
         def same(rows: I64, at: I64) -> Bools:
             equal: Bools = (low[rows] == table["low"][at]) & (high[rows] == table["high"][at])

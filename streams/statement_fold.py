@@ -20,8 +20,9 @@ from streams.contributions import (
     of_statements,
     take,
 )
+from streams.digests import digest, digest_prefix
 from streams.index import I64
-from streams.ledger import digest, digest_prefix, payload_at
+from streams.ledger import payload_at
 from streams.rollups import split
 from streams.statement_chunks import Statements
 from streams.statements import finished

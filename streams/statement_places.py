@@ -15,8 +15,9 @@ import numpy as np
 
 from streams.columns import Columns
 from streams.contributions import PRO_RATA, SESSION
+from streams.digests import digest, digest_prefix
 from streams.index import I64, U64, Index, distinct
-from streams.ledger import DAY_US, digest, digest_prefix
+from streams.ledger import DAY_US
 from streams.statement_chunks import Statements
 
 BUCKETS: Final = 16

@@ -14,6 +14,10 @@ Matrix = npt.NDArray[np.int64]
 
 WIDTH = len(COLUMNS)
 
+_TOTAL = COLUMNS.index("total")
+_PARTS = [COLUMNS.index(name) for name in ("rx", "tx", "undirected")]
+"""What a total mostly consists of: only what goes beyond is stored, so mostly nothing."""
+
 
 class Sums:
     """Measures by key; a key whose records have all gone measures nothing and may come back."""
@@ -37,6 +41,7 @@ class Sums:
             rows[fresh] = added
             self._columns["key"][added] = unique[fresh]
             self._index.place(mix(unique[fresh]), added)
+        sums[:, _TOTAL] -= sums[:, _PARTS].sum(axis=1)
         for name, difference in zip(COLUMNS, sums.T, strict=True):
             # Most measures are of a few kinds of records; what is never written takes no memory either.
             if difference.any():
@@ -64,7 +69,9 @@ class Sums:
 
     def matrix(self, rows: I64) -> Matrix:
         """Return the measures of rows."""
-        return np.stack([self._columns[name][rows].astype(np.int64) for name in COLUMNS], axis=1)
+        matrix = np.stack([self._columns[name][rows].astype(np.int64) for name in COLUMNS], axis=1)
+        matrix[:, _TOTAL] += matrix[:, _PARTS].sum(axis=1)
+        return matrix
 
     def known(self) -> U64:
         """Return all keys, also those that measure nothing now. No key is 0."""

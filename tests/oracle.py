@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from streams.cells import Context, named
 from streams.decoding import wire
+from streams.digests import digest, digest_prefix
 from streams.events import RejectedRecord, UsageEvent
-from streams.ledger import digest, digest_prefix
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from streams.cells import Measures
-from streams.ledger import digest, digest_prefix
+from streams.digests import digest, digest_prefix
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 from tests.oracle import BASE, cells_of, event, fold, fresh_state, usage
