@@ -41,6 +41,7 @@ class Due:
         self._cells: list[U64] = []
         self._days: set[tuple[str, int]] = set()
         self._places: set[Place] = set()
+        self._expired: dict[str, int] = {}
         self._all_minutes = self._not_yet = False
 
     def cells(self, keys: U64) -> None:
@@ -50,6 +51,10 @@ class Due:
     def places(self, places: Iterable[Place]) -> None:
         """Have totals published."""
         self._places.update(places)
+
+    def expire(self, tenant: str, kept: int) -> None:
+        """Have the read model forget what of a tenant ends before an hour number."""
+        self._expired[tenant] = kept
 
     def all_minutes(self) -> None:
         """Have all minutes published, and what the read model has of them forgotten first.
@@ -86,10 +91,12 @@ class Due:
             self._minutes.expire(),
             all_minutes,
             self._places,
+            self._expired,
         )
         if all_minutes:
             touched.minutes, self._all_minutes = self._minutes.live(), False
         self._cells, self._days, self._places, self._not_yet = [], set(), set(), False
+        self._expired = {}
         return self.settled(touched)
 
     def settled(self, touched: Touched) -> Touched:

@@ -9,6 +9,8 @@ operation   key               field                 value
 `contexts`  contexts          public ids            a line of JSON for each
 `set`       a hash            its field             its value
 `del`       a hash            its field
+`before`    a hash            a pattern of fields   what those captured must not lie before, else they go
+`unlist`    list              empty                 number below which all go
 `tag`       a set             its member
 `move`      moved             its member
 `wipe`      any
@@ -117,6 +119,12 @@ while at <= #ARGV do
     else redis.call('UNLINK', key) end
   elseif op == 'set' then redis.call('HSET', key, ARGV[at + 2], value)
   elseif op == 'del' then redis.call('HDEL', key, ARGV[at + 2])
+  elseif op == 'before' then
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+      local start = string.match(field, ARGV[at + 2])
+      if start and start < value then redis.call('HDEL', key, field) end
+    end
+  elseif op == 'unlist' then redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. value)
   elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
   elseif op == 'move' then redis.call('ZADD', key, tick, ARGV[at + 2])
   elseif op == 'contexts' then

@@ -50,8 +50,9 @@ key                             type     content
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch, days are 24 of them. Cell hashes expire `aggregate_months` after their
-hour, and who was active likewise after the day's last; the members of the other structures are removed by the
-worker when their window expires.
+hour, and who was active likewise after the day's last. The worker removes windows, comparisons and listed
+hours that ended as long before the newest receipt of their tenant, when it seals a day. Contexts stay until a
+refill: who names one last is not known cheaply.
 
 The inventory's keys come from the connector role (`connectors.inventory_copy`). An item says nothing of
 tenants: whoever shows one has to look at the SIM's `ownership|iccid`, and at what its tenant's time saw.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
@@ -21,11 +21,13 @@ from streams.days import SealedDay
 from streams.devices import Numbers
 from streams.index import U64, distinct
 from streams.minutes import Minutes
+from streams.reconciliation import SPANS, Place
 from streams.reconciling import Compared
 from streams.rollups import Grouped, Rollups, split
 from streams.state import PartitionState
 from streams.sums import Matrix
 from streams.touched import Touched
+from streams.windows import GRANULARITIES, hour_start, window_start
 
 BYTES_A_CALL = 256 * 1024
 """Bytes of one script call: Redis serves nobody else meanwhile, and so many take a few milliseconds."""
@@ -195,6 +197,20 @@ def reconciliation_operations(compared: Iterable[Compared]) -> Iterator[Operatio
     """Encode what accounts used by day and month, held against the providers' totals."""
     for place, body, _ in compared:
         yield "set", keys.reconciliation_key(place.tenant), place.field, orjson.dumps(body)
+
+
+def expiry_operations(expired: Mapping[str, int]) -> Iterator[Operation]:
+    """Encode that what ended before an hour number is removed: windows, comparisons, listed hours."""
+    for tenant, kept in sorted(expired.items()):
+        now = hour_start(kept)
+        for granularity in GRANULARITIES:
+            first = str(int(window_start(now, granularity).timestamp()))
+            yield "before", keys.windows_key(tenant, granularity), "^(%d+)$", first.encode()
+        for span in SPANS:
+            limit = Place(tenant, "", span, int(window_start(now, span).timestamp()))
+            key, first = keys.reconciliation_key(tenant), limit.field.rpartition("|")[2]
+            yield "before", key, f"|{span}|([^|]+)$", first.encode()
+        yield "unlist", keys.hours_key(tenant), "", str(kept).encode()
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

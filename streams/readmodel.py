@@ -29,6 +29,7 @@ from streams.operations import (
     chunks,
     context_operations,
     day_operations,
+    expiry_operations,
     hour_level,
     minute_operations,
     of_sims,
@@ -149,6 +150,7 @@ class ReadModel:
             operations.append(("set", keys.coverage_key(tenant), account, value))
             operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
+        operations += expiry_operations(touched.expired)
         return Batch(partition, version, operations, told, touched.days)
 
     def add_day(self, batch: Batch, state: PartitionState, day: SealedDay) -> None:

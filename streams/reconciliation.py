@@ -118,6 +118,10 @@ class Totals:
         """Return every place of which a total was stated."""
         return set(self._stated)
 
+    def forget(self, place: Place) -> None:
+        """Forget the totals of a place."""
+        del self._stated[place]
+
     def record(self, place: Place) -> bytes:
         """Return what the changelog has to hold of a place."""
         services = {

@@ -98,12 +98,19 @@ class Reconciling:
         """Return every place of which a total was stated."""
         return self._totals.places()
 
+    def expire(self, tenant: str, kept: int) -> list[Write]:
+        """Forget the totals of places that end before an hour number; return their tombstones."""
+        over = sorted(
+            place for place in self._totals.places() if place.tenant == tenant and place.end <= kept * 3600
+        )
+        for place in over:
+            self._totals.forget(place)
+        self._unsaved.difference_update(over)
+        return [(_name(place), None) for place in over]
+
     def unsaved(self) -> list[Write]:
         """Return the changelog records that make the totals durable."""
-        writes: list[Write] = [
-            (f"{PREFIX}{place.tenant}/{place.field}", self._totals.record(place))
-            for place in sorted(self._unsaved)
-        ]
+        writes: list[Write] = [(_name(place), self._totals.record(place)) for place in sorted(self._unsaved)]
         self._unsaved = set()
         return writes
 
@@ -111,6 +118,10 @@ class Reconciling:
         """Take in a changelog record, in any order and any number of times."""
         if value is not None:
             self._totals.load(value)
+
+
+def _name(place: Place) -> str:
+    return f"{PREFIX}{place.tenant}/{place.field}"
 
 
 def window_of(place: Place) -> Window:

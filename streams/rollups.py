@@ -92,9 +92,19 @@ class Rollups:
             for window in self._rows_of
             if window[0] == tenant and window[1] != "month" and window[2] < until * 3600
         ]:
-            self._windows.remove(self._windows.keys(np.array(self._rows_of.pop(window), np.int64)))
+            self._forget(window)
         live = (matrix != 0).any(axis=1)
         return keys[live], matrix[live]
+
+    def expire(self, tenant: str, kept: int) -> None:
+        """Forget the tenant's months that end before an hour number: hours and days have gone before."""
+        first = self._month(kept) * 3600
+        for window in [window for window in self._rows_of if window[0] == tenant and window[2] < first]:
+            if window[1] == "month":
+                self._forget(window)
+
+    def _forget(self, window: Window) -> None:
+        self._windows.remove(self._windows.keys(np.array(self._rows_of.pop(window), np.int64)))
 
     def add_to_months(self, keys: U64, differences: Matrix) -> None:
         """Add differences to the months above cells that are not here."""
@@ -121,6 +131,10 @@ class Rollups:
         unique, group = np.unique(numbers, return_inverse=True)
         groups = [self._contexts.group_list[number][1] for number in unique.tolist()]
         return Grouped(windows, groups, at[live], group, matrix[live])
+
+    def windows(self) -> set[Window]:
+        """Return the windows that are known."""
+        return set(self._rows_of)
 
     def windows_above(self, keys: U64) -> set[Window]:
         """Return the windows that hold cells."""

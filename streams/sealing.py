@@ -103,6 +103,7 @@ class Sealing:
             writes += zip(names_of(tenant, seal), pieces, strict=True)
             state.superseded((name, None) for name in before)
             state.superseded(state.retire(tenant))
+            state.superseded(state.expire(tenant))
         for replacement in self._replacements:
             state.superseded(replacement.superseded)
         return writes
@@ -161,5 +162,6 @@ class Sealing:
         kept = self._state.seals.kept_from(tenant)
         for account, start in [place for place in seal.days if place[1] + 24 <= kept]:
             self._drop(Day(tenant, account, start), seal)
-        for month, group in [each for each in seal.months if each[0] + 31 * 24 <= kept]:
+        first = month_of(kept)
+        for month, group in [each for each in seal.months if each[0] < first]:
             del seal.months[month, group]

@@ -155,8 +155,8 @@ class Seals:
         self.of(tenant).pins.pop(run, None)
 
     def kept_from(self, tenant: str) -> int:
-        """Return the hour number from which on the tenant's frozen hours are kept."""
-        return self.of(tenant).newest // _HOUR_US - self._keep_hours
+        """Return the hour number from which on aggregates of the tenant are kept."""
+        return max(0, self.of(tenant).newest // _HOUR_US - self._keep_hours)
 
     def dumps(self) -> dict[str, list[Any]]:
         """Return what the version's changelog record holds of the seals."""

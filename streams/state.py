@@ -293,6 +293,7 @@ class PartitionState:
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
             self._tombstones.add_later(self.retire(tenant))
+            self._tombstones.add_later(self.expire(tenant))
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
         stale = self._others - self._versions.recent()
@@ -320,6 +321,16 @@ class PartitionState:
         self.ledger.retire(rows)
         sealed = {self.contexts.owner(each): self.seals.of(each).until for each in self.seals.tenants()}
         return self.log.retire(rows, sealed)
+
+    def expire(self, tenant: str) -> list[Write]:
+        """Drop what ended longer ago than aggregates are kept; return the tombstones of what told of it.
+
+        The newest receipt says what is now, as with seals. The read model is told at the next flush.
+        """
+        kept = self.seals.kept_from(tenant)
+        self.rollups.expire(tenant, kept)
+        self.due.expire(tenant, kept)
+        return self.reconciling.expire(tenant, kept)
 
     def superseded(self, tombstones: Iterable[Write]) -> None:
         """Note what the changelog needs no more once it holds the present version."""

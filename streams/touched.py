@@ -28,6 +28,8 @@ class Touched:
     """Whether what the read model has of minutes is to be forgotten first."""
     places: set[Place] = field(default_factory=set)
     """Of which the provider has stated totals."""
+    expired: dict[str, int] = field(default_factory=dict)
+    """By tenant the hour number from which on aggregates are kept, where that has moved."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
@@ -38,3 +40,4 @@ class Touched:
         self.accounts |= other.accounts
         self.days |= other.days
         self.places |= other.places
+        self.expired |= other.expired

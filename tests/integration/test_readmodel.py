@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from streams.cells import decode_cells
 from streams.days import SealedDay
 from streams.errors import ConfigError
 from streams.readmodel import ReadModel
+from streams.reconciliation import SPANS
 from streams.rollups import split
 from streams.seals import day_of
 from streams.state import PartitionState
 from streams.touched import Touched
+from streams.windows import GRANULARITIES, window_start
 from tests.oracle import BASE, event, fold, fresh_state, usage
 
 HOUR = int(BASE.timestamp()) // 3600
@@ -120,6 +123,27 @@ async def test_cells_expire_when_their_hour_can_no_longer_be_queried(redis: Redi
     model = await begun(redis)
     assert await model.write(model.batch(0, *folded(5, 1), 1))
     assert 0 < await redis.ttl(keys.cells_key("acme", HOUR)) < 19 * 31 * 86400
+
+
+async def test_what_ended_longer_ago_than_aggregates_are_kept_is_removed(redis: Redis) -> None:
+    """An hour of the month before goes; its neighbour, the day and the month that it lies in stay."""
+    model = await begun(redis)
+    state = fresh_state()
+    before, later = BASE - timedelta(days=40), BASE + timedelta(hours=1)
+    fold(state, event(*(usage(str(at), start=at, end=at) for at in (before, BASE, later))), offset=0)
+    assert await model.write(model.batch(0, state, state.take_touched(), 0))
+    state.due.expire("acme", HOUR + 1)
+    assert await model.write(model.batch(0, state, state.take_touched(), 0))
+    starts = {
+        granularity: {int(field) for field in await redis.hkeys(keys.windows_key("acme", granularity))}
+        for granularity in GRANULARITIES
+    }
+    wanted = {each: {int(window_start(BASE, each).timestamp())} for each in GRANULARITIES}
+    assert starts == wanted | {"hour": {int(later.timestamp())}}
+    assert await redis.zrange(keys.hours_key("acme"), 0, -1) == [str(HOUR + 1).encode()]
+    compared = set(await redis.hkeys(keys.reconciliation_key("acme")))
+    days = (f"acc|{each}|{window_start(BASE, each):%Y-%m-%dT%H:%M:%SZ}" for each in SPANS)
+    assert compared == {day.encode() for day in days}
 
 
 async def test_only_what_is_whole_is_held(redis: Redis) -> None:

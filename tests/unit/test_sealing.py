@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.events import CoverageEvent, UsageEvent
+from streams.events import CoverageEvent, StatedTotal, TotalsEvent, UsageEvent
 from streams.seals import names_of
 from streams.usage import UsageRecord
 from streams.windows import GRANULARITIES, window_start
@@ -205,6 +205,39 @@ def test_what_is_sealed_leaves_memory_and_changelog() -> None:
     again = Worker(kept)
     again.state.recovered()
     assert len(again.state.ledger) == 400
+
+
+def test_what_ended_longer_ago_than_aggregates_are_kept_leaves_too() -> None:
+    """Months and providers' totals, in memory and changelog. The worker's clock has no say."""
+    chance = random.Random(1)
+    kept = Kept()
+    keep = timedelta(days=50)
+    worker = Worker(kept, keep=keep)
+    for day in range(120):
+        start = START + day * DAY
+        worker.fold(2 * day, event(statement(chance, f"{day}", start), received_at=start + HOUR))
+        total = StatedTotal(granularity="day", start=start, service="data", total=1)
+        stated = TotalsEvent(
+            tenant="acme",
+            account="acc",
+            provider="emnify",
+            source="poll",
+            observed_at=start,
+            settle_s=0,
+            totals=(total,),
+        )
+        worker.state.fold_totals(stated, 2 * day + 1)
+        worker.flush()
+        if day % 40 == 39:
+            worker = Worker(kept, keep=keep)
+    now = START + 119 * DAY + HOUR
+    months = {start for _, granularity, start in worker.state.rollups.windows() if granularity == "month"}
+    assert min(months) == window_start(now - keep, "month").timestamp()
+    places = worker.state.reconciling.everywhere()
+    assert min(place.end for place in places) > (now - keep).timestamp()
+    assert len(places) == 51
+    # What a flush seals is tombstoned by the next.
+    assert len([name for name in kept.changelog if name.startswith("totals/")]) <= 52
 
 
 def test_a_correction_of_a_sealed_hour_is_a_dead_letter_and_its_replay_is_none() -> None:
