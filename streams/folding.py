@@ -10,20 +10,15 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Any
 
 import faust
 from faust.types import TP, EventT
 
 from streams import topics
-from streams.aggregate import aggregate_messages
-from streams.blocks import Write
-from streams.days import SealedDay
 from streams.deadletters import dead_letter
 from streams.decoding import decode
 from streams.errors import DataError
@@ -32,20 +27,17 @@ from streams.events import (
     TOTALS_TYPE,
     USAGE_TYPE,
     Headers,
-    Message,
     decode_coverage,
     decode_totals,
     header,
 )
+from streams.flushing import Flushing, Gathered, Snapshot
 from streams.history import History
 from streams.projection import Projection
-from streams.readmodel import Batch, ReadModel
-from streams.rollups import Window
-from streams.sealing import Sealing
+from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.state import PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable, die
-from streams.versions import NEVER
 from streams.windows import GRANULARITIES, Granularity
 
 logger = logging.getLogger(__name__)
@@ -55,20 +47,6 @@ BACKLOG_SECONDS = 2.0
 
 BROKEN_AFTER_SECONDS = 120.0
 """A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
-
-
-Output = tuple[Window, Message]
-"""A window and what is published of it."""
-
-
-@dataclass(slots=True)
-class Gathered:
-    """Events folded in but not yet durable, and what they touched."""
-
-    events: list[tuple[EventT[Any], PartitionState]] = field(default_factory=list)
-    states: dict[int, PartitionState] = field(default_factory=dict)
-    letters: list[Message] = field(default_factory=list)
-    records: int = 0
 
 
 class Folding:
@@ -94,10 +72,13 @@ class Folding:
         for table in (self.states, *self.windows.values()):
             app.tables.add(table)
         self._gathered = Gathered()
-        self._flushing = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        """Held by whoever takes a snapshot: then the next write cannot begin either."""
+        self._writing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._history = History(app, settings.kafka.bootstrap)
-        self.projection = Projection(app, model, self._history, self.states, self._flushing, self._ask)
+        history = History(app, settings.kafka.bootstrap)
+        self.projection = Projection(app, model, history, self.states, self._alone, self._ask)
+        self._flushing = Flushing(app, self.states, self.windows, history, self.projection)
 
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
@@ -107,7 +88,7 @@ class Folding:
             self._fold_event(event)
             self._wake.set()
             if self._gathered.records >= 2 * self._settings.worker.flush_records:
-                await self.flush()
+                await self._begin()
 
     async def _explain_hole(self, message: Any) -> None:
         """End the process if events were skipped that Kafka still has; the restart reads them.
@@ -188,14 +169,18 @@ class Folding:
         Behind a backlog a flush gathers `flush_records`, for a window that every flush touches costs each
         flush the same. `fold` goes on gathering meanwhile, so that there is work while Kafka and Redis write.
         """
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._enough()
-            except Exception as error:  # noqa: BLE001 - without this task nothing would ever be flushed
-                die("waiting for events failed", error)
-            await self.flush()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._enough()
+                except Exception as error:  # noqa: BLE001 - without this task nothing would ever be flushed
+                    die("waiting for events failed", error)
+                await self._begin()
+        finally:
+            if self._writing is not None:
+                self._writing.cancel()
 
     async def _enough(self) -> None:
         settings = self._settings.worker
@@ -230,17 +215,54 @@ class Folding:
         3. Windowed tables, `usage.aggregates.v1` and `usage.reconciliation.v1`: wait likewise.
         4. Read model, at the same time: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
+
+        Flushes are written one after the other. Behind a backlog the next one's step 1 does not wait for the
+        writes of the one before.
         """
-        async with self._flushing:
-            try:
-                async with asyncio.timeout(BROKEN_AFTER_SECONDS):
-                    gathered = await self._merged()
-                    if gathered.states:
-                        await self._flush(gathered)
-            except TimeoutError as error:
-                die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
-            except Exception as error:  # noqa: BLE001 - an offset must not pass what was not written
-                die("a flush failed", error)
+        await self._begin()
+        await self._written()
+
+    async def _begin(self) -> None:
+        """Take step 1, and have the rest begin when the flush before has ended."""
+        async with self._turn:
+            with _or_die():
+                if not self._ahead():
+                    await self._written()
+                snapshot = self._flushing.snapshot(await self._merged())
+                await self._written()
+                self._writing = asyncio.create_task(self._write(snapshot))
+                if snapshot.alone:
+                    await self._written()
+
+    def _ahead(self) -> bool:
+        """Whether to merge while the flush before is being written.
+
+        A smaller flush would only have later events wait for its end too, and what Redis refuses must be in
+        the next snapshot.
+        """
+        gathered = self._gathered
+        enough = gathered.records >= self._settings.worker.flush_records
+        return enough and all(state.in_step for state in gathered.states.values())
+
+    async def _write(self, snapshot: Snapshot) -> None:
+        with _or_die():
+            async with asyncio.timeout(BROKEN_AFTER_SECONDS):
+                await self._flushing.write(snapshot)
+        for partition, part in snapshot.parts.items():
+            if part.state.due.waits and self.states.holds(partition, part.state):
+                self._ask(partition, part.state)
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            # Who gives up waiting does not end it.
+            await asyncio.shield(self._writing)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Keep flushes away: none is being written, none begins."""
+        async with self._turn:
+            await self._written()
+            yield
 
     async def _merged(self) -> Gathered:
         met: dict[int, PartitionState] = {}
@@ -249,114 +271,22 @@ class Folding:
             for partition, state in sorted(unmet.items()):
                 await self.projection.meet(partition, state)
             met |= unmet
-        # Step 1.
         for state in self._gathered.states.values():
             for lost in state.merge():
                 self._letter(lost.record.value, lost.record.error, lost.origin, lost.tenant, lost.account)
         gathered, self._gathered = self._gathered, Gathered()
         return gathered
 
-    async def _flush(self, gathered: Gathered) -> None:
-        lost = {p for p, state in gathered.states.items() if not self.states.holds(p, state)}
-        states = {p: state for p, state in sorted(gathered.states.items()) if p not in lost}
-        sealings = {p: due for p, state in states.items() if (due := Sealing.of(state))}
-        writes = {
-            partition: state.unsaved(due.seals if (due := sealings.get(partition)) else None)
-            for partition, state in states.items()
-        }
-        if gathered.letters:
-            reasons = Counter(header(letter.headers, "ce_reason") for letter in gathered.letters)
-            logger.warning("dead letters", extra={"reasons": dict(reasons)})
-        batches: list[Batch] = []
-        outputs: dict[int, list[Output]] = {}
-        compared: list[Message] = []
-        for partition, state in states.items():
-            fresh = state.take_touched()
-            if sealing := sealings.get(partition):
-                fresh.days |= sealing.touched()
-            batches.append(self.projection.snapshot(partition, state, fresh))
-            grouped = state.rollups.grouped(sorted(state.windows(fresh)))
-            messages = aggregate_messages(grouped, state.version)
-            outputs[partition] = list(zip(grouped.windows, messages, strict=True))
-            places = chain(state.reconciling.compared(grouped), state.reconciling.compared_at(fresh.places))
-            compared += [each.message(state.version) for each in places if each.stated]
 
-        # Step 2.
-        await self._tell(topics.DEADLETTERS, gathered.letters)
-        for partition, sealing in sealings.items():
-            pieces = await self._history.read(partition, sealing.wanted())
-            offsets = await self._history.write(partition, sealing.stamp, sealing.days(pieces))
-            writes[partition][-1:-1] = sealing.finish(offsets)
-        # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its
-        # last batch plus one, and a recovery that trusts it would miss the rest of a batch.
-        for part in (slice(None, -1), slice(-1, None)):
-            async with asyncio.TaskGroup() as group:
-                for partition, records in writes.items():
-                    group.create_task(self._save(partition, records[part]))
-        for batch in batches:
-            states[batch.partition].saved(batch.version)
-
-        for partition, sealing in sealings.items():
-            if states[partition].in_step:
-                await self._history.drop(partition, sealing.dropped)
-        for batch in batches:
-            for day in await self.projection.complete(batch, states[batch.partition]):
-                outputs[batch.partition] += self._day_outputs(day, batch.version)
-                places = chain.from_iterable(map(states[batch.partition].reconciling.compared, day.grouped()))
-                compared += [each.message(batch.version) for each in places if each.stated]
-
-        # Steps 3 and 4.
-        async with asyncio.TaskGroup() as group:
-            for partition, windows in outputs.items():
-                group.create_task(self._publish(partition, windows))
-            group.create_task(self._tell(topics.RECONCILIATION, compared))
-            taken = [
-                group.create_task(self.projection.write(batch, states[batch.partition])) for batch in batches
-            ]
-        for batch, written in zip(batches, taken, strict=True):
-            state = states[batch.partition]
-            if not written.result() and state.floor != NEVER:
-                # The offset is about to pass what Redis lacks: whoever recovers must know.
-                await self._save(batch.partition, [state.behind()])
-
-        for partition, state in states.items():
-            if state.due.waits:
-                self._ask(partition, state)
-
-        # Step 5.
-        for event, state in gathered.events:
-            # What was taken by a state that was lost since comes again, and its successor takes it.
-            if states.get(event.message.partition) is state:
-                event.ack()
-
-    def _day_outputs(self, day: SealedDay, version: int) -> Iterator[Output]:
-        for grouped in day.grouped():
-            used = {grouped.windows[at] for at in set(grouped.window.tolist())}
-            for window, message in zip(grouped.windows, aggregate_messages(grouped, version), strict=True):
-                tenant, granularity, start = window
-                # An hour that was never used needs no word that it is empty.
-                if window in used or self.windows[granularity].get_window(tenant, start) is not None:
-                    yield window, message
-
-    async def _save(self, partition: int, records: Iterable[Write]) -> None:
-        await _all(await self.states.write(partition, records))
-
-    async def _tell(self, topic: str, messages: Iterable[Message]) -> None:
-        await _all([await self._send(topic, message) for message in messages])
-
-    async def _publish(self, partition: int, outputs: Iterable[Output]) -> None:
-        pending: list[Awaitable[Any]] = []
-        for (tenant, granularity, start), message in outputs:
-            pending.append(await self.windows[granularity].write(partition, tenant, start, message.value))
-            pending.append(await self._send(topics.AGGREGATES, message))
-        await _all(pending)
-
-    async def _send(self, topic: str, message: Message) -> Awaitable[Any]:
-        producer = await self._app.maybe_start_producer()
-        sent: Awaitable[Any] = await producer.send(
-            topic, message.key, message.value, None, None, message.headers
-        )
-        return sent
+@contextmanager
+def _or_die() -> Iterator[None]:
+    """End the process where a flush fails: an offset must not pass what was not written."""
+    try:
+        yield
+    except TimeoutError as error:
+        die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        die("a flush failed", error)
 
 
 def _origin(event: EventT[Any]) -> str:
@@ -366,8 +296,3 @@ def _origin(event: EventT[Any]) -> str:
 
 def _headers(raw: Any) -> Headers:
     return list(raw.items()) if isinstance(raw, Mapping) else list(raw or ())
-
-
-async def _all(pending: list[Awaitable[Any]]) -> None:
-    for sent in pending:
-        await sent

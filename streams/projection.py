@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import faust
 from redis.exceptions import RedisError
@@ -33,7 +34,7 @@ CHECK_SECONDS = 2.0
 class Projection:
     """Writes to Redis what flushes touched, and minds that Redis holds everything.
 
-    `flushing` is held by whoever flushes. `ask` is called to have a state published that no event touched.
+    `alone` keeps flushes away. `ask` is called to have a state published that no event touched.
     """
 
     def __init__(
@@ -42,16 +43,17 @@ class Projection:
         model: ReadModel,
         history: History,
         states: StateTable,
-        flushing: asyncio.Lock,
+        alone: Callable[[], AbstractAsyncContextManager[None]],
         ask: Callable[[int, PartitionState], None],
     ) -> None:
         self._app = app
         self._model = model
         self._history = history
         self._states = states
-        self._flushing = flushing
+        self._alone = alone
         self._ask = ask
         self._unwritten: dict[int, tuple[PartitionState, Touched]] = {}
+        """What Redis has not taken and no snapshot holds."""
         self._met: dict[int, PartitionState] = {}
         """The states that were compared with Redis since they were recovered."""
         self._away = False
@@ -74,45 +76,51 @@ class Projection:
 
     def snapshot(self, partition: int, state: PartitionState, fresh: Touched) -> Batch:
         """Encode what was touched and what Redis has not taken before, without awaiting."""
-        owner, touched = self._unwritten.get(partition, (state, Touched()))
+        owner, touched = self._unwritten.pop(partition, (state, Touched()))
         if owner is not state:
             # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
             touched = Touched()
         touched.update(fresh)
-        touched = state.due.settled(touched)
-        self._unwritten[partition] = (state, touched)
-        return self._model.batch(partition, state, touched, state.version)
+        return self._model.batch(partition, state, state.due.settled(touched), state.version)
 
     async def complete(self, batch: Batch, state: PartitionState) -> list[SealedDay]:
         """Add to a snapshot the sealed days that it speaks of, and return them."""
         days = [
             await self._history.day(batch.partition, state, tenant, start)
-            for tenant, start in sorted(batch.days)
+            for tenant, start in sorted(batch.touched.days)
         ]
         for day in days:
             self._model.add_day(batch, state, day)
         return days
 
     async def write(self, batch: Batch, state: PartitionState) -> bool:
-        """Write a snapshot and return whether Redis took it; else it is remembered what was touched."""
-        was_in_step = state.in_step
+        """Write a snapshot and return whether Redis took it; else it is remembered what was touched.
+
+        It does not where the snapshot before was refused after this one was taken: it would hide what is
+        missing below it.
+        """
+        was_in_step, written = state.in_step, False
         try:
-            written = self._met.get(batch.partition) is state and await self._model.write(batch)
+            if self._met.get(batch.partition) is state and batch.partition not in self._unwritten:
+                written = await self._model.write(batch)
         except (RedisError, OSError) as error:
             self._note(error)
-            state.published(whole=False)
-            return False
-        self._note(None)
-        state.published(whole=written)
+        else:
+            self._note(None)
+        state.published(batch.version, whole=written)
         if written:
-            self._unwritten.pop(batch.partition, None)
             state.contexts.tell(batch.told)
-        elif was_in_step:
+            return True
+        owner, left = self._unwritten.get(batch.partition, (state, Touched()))
+        left = left if owner is state else Touched()
+        left.update(batch.touched)
+        self._unwritten[batch.partition] = state, left
+        if was_in_step and not self._away:
             logger.warning(
                 "this worker's write is refused: Redis has lost what it wrote, or a newer owner has written",
                 extra={"partition": batch.partition, "version": batch.version},
             )
-        return written
+        return False
 
     async def mind(self, cluster: str, partitions: int) -> None:
         """Claim Redis, and refill every partition of ours that it does not hold completely, until the end."""
@@ -132,7 +140,7 @@ class Projection:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def _check(self, partition: int) -> None:
-        async with self._flushing:
+        async with self._alone():
             state = self._states.state_of(partition)
             await self.meet(partition, state)
             if self._met.get(partition) is not state or await self._model.holds(partition):
@@ -148,7 +156,7 @@ class Projection:
 
     async def _refill(self, partition: int, state: PartitionState) -> bool:
         started = time.monotonic()
-        async with self._flushing:
+        async with self._alone():
             if not await self._model.begin_refill(partition, state.version):
                 logger.warning(
                     "Redis holds a later version than this worker: a newer owner has written it, or the "
@@ -159,10 +167,10 @@ class Projection:
             state.contexts.forget_told()
             parts = list(state.everything())
         for part in parts:
-            async with self._flushing:
+            async with self._alone():
                 if not await self._refill_part(partition, state, part):
                     return False
-        async with self._flushing:
+        async with self._alone():
             owner, left = self._unwritten.pop(partition, (state, Touched()))
             if owner is state and not await self._refill_part(partition, state, left):
                 return False

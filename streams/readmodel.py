@@ -36,7 +36,7 @@ from streams.operations import (
     reconciliation_operations,
     window_operations,
 )
-from streams.rollups import split
+from streams.rollups import Grouped, split
 from streams.state import PartitionState
 from streams.touched import Touched
 from streams.windows import GRANULARITIES
@@ -71,14 +71,16 @@ return 1
 class Batch:
     """Encoded writes of one partition at one version: a snapshot, taken before anything is awaited.
 
-    `days` are the sealed days that must be added: they lie in the archive, which has to be read.
+    Of the `touched`, sealed days must still be added: they lie in the archive, which has to be read.
     """
 
     partition: int
     version: int
+    touched: Touched
+    grouped: Grouped
+    """The windows above what was touched."""
     operations: list[Operation]
     told: Numbers
-    days: set[tuple[str, int]]
 
 
 class ReadModel:
@@ -151,7 +153,7 @@ class ReadModel:
             operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         operations += expiry_operations(touched.expired)
-        return Batch(partition, version, operations, told, touched.days)
+        return Batch(partition, version, touched, grouped, operations, told)
 
     def add_day(self, batch: Batch, state: PartitionState, day: SealedDay) -> None:
         """Add a sealed day to a batch: it replaces what Redis has of that day."""

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -45,6 +45,15 @@ from streams.versions import PREFIX as _VERSION
 
 _COVERAGE = "coverage/"
 _CONTEXTS = "contexts/"
+
+
+class Unsaved(NamedTuple):
+    """What the changelog lacks, up to a version; the records' order matters."""
+
+    writes: list[Write]
+    version: int
+    seals: bytes
+    """How the seals stand at the version, encoded."""
 
 
 class PartitionState:
@@ -176,20 +185,18 @@ class PartitionState:
         found, self._replacements = self._replacements, []
         return found
 
-    def unsaved(self, sealing: Callable[[int], dict[str, list[Any]]] | None = None) -> list[Write]:
+    def unsaved(self, sealing: Callable[[int], dict[str, list[Any]]] | None = None) -> Unsaved:
         """Return the changelog records, in order, that make all that was merged durable.
 
         New contexts come first, because blocks name them. Vacated places come before the blocks: a kill may
         fall between any two records, and once the ledger holds a correction, its replay no longer shows the
-        place that it left. The version comes last: whoever recovers it has everything that it stands for.
+        place that it left.
 
-        `sealing` gives for a version how the seals stand by then; what it has to say itself must be put in
-        before the version.
+        `sealing` gives for a version how the seals stand by then; what it has to say itself must be added.
         """
-        writes = self._tombstones.take(in_step=self.in_step)
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
-        writes += [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
-        writes += self._vacated.unsaved()
+        writes: list[Write] = [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
+        writes += self._vacated.unsaved(self.version)
         if len(rows):
             writes += self.log.write(rows)
         writes += self.staging.unsaved()
@@ -198,22 +205,32 @@ class PartitionState:
             body = [*account, covered.provider, covered.intervals]
             writes.append((f"{_COVERAGE}{self.writer}/{'/'.join(account)}", orjson.dumps(body)))
         writes += self.reconciling.unsaved()
-        self.floor = self.durable if self.in_step else NEVER
-        seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
-        writes.append(self._versions.write(self.version, self.floor, seals))
         self._unsaved = []
-        return writes
+        seals = self.seals.dumps() | (sealing(self.version) if sealing else {})
+        return Unsaved(writes, self.version, orjson.dumps(seals))
+
+    def changelog(self, unsaved: Unsaved) -> list[Write]:
+        """Return what to write of a flush, once the one before has ended: what follows from that comes in.
+
+        The version comes last: whoever recovers it has everything that it stands for.
+        """
+        self.floor = self.durable if self.in_step else NEVER
+        return [
+            *self._tombstones.take(in_step=self.in_step),
+            *unsaved.writes,
+            self._versions.write(unsaved.version, self.floor, unsaved.seals),
+        ]
 
     def saved(self, version: int) -> None:
         """Note that the changelog holds everything up to this version."""
         self.durable = version
         self._tombstones.saved()
 
-    def published(self, *, whole: bool) -> None:
-        """Note whether the read model took everything that was made durable so far."""
+    def published(self, version: int, *, whole: bool) -> None:
+        """Note whether the read model took everything that was made durable up to this version."""
         self.in_step = whole and self._verified
         if whole:
-            self._vacated.published()
+            self._vacated.published(version)
 
     def behind(self) -> Write:
         """Return the changelog record that says that no replay will bring the read model up to date."""
@@ -292,8 +309,8 @@ class PartitionState:
                 seal.loads(pieces[number] for number in range(seal.pieces))
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
-            self._tombstones.add_later(self.retire(tenant))
-            self._tombstones.add_later(self.expire(tenant))
+            self._tombstones.add(self.retire(tenant))
+            self._tombstones.add(self.expire(tenant))
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
         stale = self._others - self._versions.recent()
@@ -303,8 +320,8 @@ class PartitionState:
             for number in pieces
             if stamp != self.seals.of(tenant).snapshot
         }
-        self._tombstones.add_later((name, None) for name in sorted(stale))
-        self._tombstones.add_later(self.staging.recovered(under_way))
+        self._tombstones.add((name, None) for name in sorted(stale))
+        self._tombstones.add(self.staging.recovered(under_way))
         self.minutes.restore(self._recent())
         if len(self.ledger) > 0 or self.version >= 0:
             self.due.all_minutes()
@@ -333,7 +350,7 @@ class PartitionState:
         return self.reconciling.expire(tenant, kept)
 
     def superseded(self, tombstones: Iterable[Write]) -> None:
-        """Note what the changelog needs no more once it holds the present version."""
+        """Note what the changelog needs no more once it holds the next version."""
         self._tombstones.add(tombstones)
 
     def last_hours(self, rows: I64) -> dict[int, int]:

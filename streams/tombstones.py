@@ -19,10 +19,6 @@ class Tombstones:
         self._after_version: list[Write] = []
 
     def add(self, tombstones: Iterable[Write]) -> None:
-        """Add those of records whose place the present version takes."""
-        self._ready += tombstones
-
-    def add_later(self, tombstones: Iterable[Write]) -> None:
         """Add those of records whose place the next version takes."""
         self._after_version += tombstones
 

@@ -29,7 +29,8 @@ class Vacated:
         self._contexts = contexts
         self._writer = writer
         self._fresh: list[U64] = []
-        self._publishing: U64 = NOTHING
+        self._publishing: list[tuple[int, U64]] = []
+        """Places by the version at which they were vacated, until the read model has that."""
         self._sequence = 0
         self._names: list[str] = []
 
@@ -38,27 +39,29 @@ class Vacated:
         if len(keys):
             self._fresh.append(keys)
 
-    def unsaved(self) -> Iterator[Write]:
-        """Yield the changelog records that name all places that are not published.
+    def unsaved(self, version: int) -> Iterator[Write]:
+        """Yield the changelog records that name all places that are not published at this version.
 
         They bear new names, and take the place of the last ones: who succeeds us must not tombstone by name
         what we wrote after it had read.
         """
-        self._publishing = distinct(np.concatenate((self._publishing, *self._fresh)))
+        if self._fresh:
+            self._publishing.append((version, np.concatenate(self._fresh)))
         self._fresh = []
+        keys = distinct(np.concatenate((NOTHING, *(each for _, each in self._publishing))))
         before, self._names = self._names, []
         # Cut, because they pile up while Redis is away.
-        for at in range(0, len(self._publishing), PLACES_A_RECORD):
-            numbers, hours = split(self._publishing[at : at + PLACES_A_RECORD])
+        for at in range(0, len(keys), PLACES_A_RECORD):
+            numbers, hours = split(keys[at : at + PLACES_A_RECORD])
             places = list(zip(self._contexts.names(numbers).tolist(), hours.tolist(), strict=True))
             self._sequence += 1
             self._names.append(f"{PREFIX}{self._writer}/{self._sequence}")
             yield self._names[-1], orjson.dumps(places)
         yield from ((name, None) for name in before)
 
-    def published(self) -> None:
-        """Note that the read model has taken everything that was saved."""
-        self._publishing = NOTHING
+    def published(self, version: int) -> None:
+        """Note that the read model has taken everything up to this version."""
+        self._publishing = [each for each in self._publishing if each[0] > version]
 
     def load(self, value: bytes) -> U64 | None:
         """Take in a record during recovery; return its places, or `None` if a context is not known yet."""
@@ -68,5 +71,5 @@ class Vacated:
             return None
         hours = np.array([hour for _, hour in places], np.uint64)
         keys: U64 = numbers.astype(np.uint64) << np.uint64(32) | hours
-        self._publishing = np.union1d(self._publishing, keys)
+        self._publishing.append((-1, keys))
         return keys

@@ -37,6 +37,7 @@ class Versions:
     def __init__(self, writer: int, began: int) -> None:
         self._name = f"{PREFIX}/{writer}"
         self._own = Version(1, began, -1, NEVER, {})
+        self._seals = b"{}"
         self._found: dict[str, Version] = {}
 
     def load(self, name: str, value: bytes | None) -> Version:
@@ -61,9 +62,9 @@ class Versions:
         """Return the names of records that must stay: who is still about may write them again, to be seen."""
         return {name for name, each in self._found.items() if each.term >= self._own.term - _RECENT_TERMS}
 
-    def write(self, version: int, floor: int, seals: dict[str, list[Any]]) -> Write:
-        """Return our record."""
-        self._own = self._own._replace(version=version, floor=floor, seals=seals)
+    def write(self, version: int, floor: int, seals: bytes) -> Write:
+        """Return our record; `seals` are encoded, because they move on while it waits to be written."""
+        self._own, self._seals = self._own._replace(version=version, floor=floor), seals
         return self._record()
 
     def behind(self) -> Write:
@@ -72,5 +73,5 @@ class Versions:
         return self._record()
 
     def _record(self) -> Write:
-        term, began, version, floor, seals = self._own
-        return self._name, orjson.dumps([version, floor, seals, term, began])
+        term, began, version, floor, _ = self._own
+        return self._name, orjson.dumps([version, floor, orjson.Fragment(self._seals), term, began])

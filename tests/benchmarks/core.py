@@ -73,7 +73,7 @@ def flush(states: list[PartitionState], batch: list[LoadEvent], stages: Stages) 
         with stages("merge"):
             state.merge()
         with stages("unsaved"):
-            writes = state.unsaved()
+            writes = state.changelog(state.unsaved())
         with stages("touched"):
             state.take_touched()
         changelog |= {f"{number}:{name}": value for name, value in writes}

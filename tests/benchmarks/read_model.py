@@ -26,6 +26,7 @@ from streams.contexts import Contexts
 from streams.operations import Operation, hour_level
 from streams.readmodel import Batch, ReadModel
 from streams.rollups import Rollups
+from streams.touched import Touched
 from streams.windows import hour_number
 
 PARTITIONS: Final = 8
@@ -59,10 +60,11 @@ async def fill(redis: Redis, fleet: Fleet) -> ReadModel:
     """Write the fleet's hours; returns what may go on writing."""
     model = ReadModel(redis, aggregate_months=18)
     await model.claim(cluster="benchmark", partitions=PARTITIONS)
+    nothing = Rollups(Contexts(0)).grouped([])
     for partition in range(PARTITIONS):
         assert await model.begin_refill(partition, 1)
     for owner, tenant in enumerate(fleet.names()):
-        batch = Batch(owner % PARTITIONS, 1, [], np.zeros(0, np.int64), set())
+        batch = Batch(owner % PARTITIONS, 1, Touched(), nothing, [], np.zeros(0, np.int64))
         for operation in _operations(fleet, owner, tenant):
             batch.operations.append(operation)
             if len(batch.operations) > 100:

@@ -87,7 +87,7 @@ class Worker:
         state, kept = self.state, self.kept
         self.rejected += [lost.record for lost in state.merge()]
         sealing = Sealing.of(state)
-        writes = state.unsaved(sealing.seals if sealing else None)
+        unsaved = state.unsaved(sealing.seals if sealing else None)
         version = state.version
         fresh = state.take_touched()
         if sealing:
@@ -103,8 +103,8 @@ class Worker:
                     at = kept.places[day, sealing.stamp, number] = next(kept.offsets)
                     kept.archive[at] = piece
                     offsets[day].append(at)
-            writes[-1:-1] = sealing.finish(offsets)
-        for name, value in writes:
+            unsaved.writes.extend(sealing.finish(offsets))
+        for name, value in state.changelog(unsaved):
             self._step()
             # Compaction removes a tombstone together with what it speaks of.
             kept.changelog.pop(name, None)
@@ -112,7 +112,7 @@ class Worker:
                 kept.changelog[name] = value
         state.saved(version)
         if not owner:
-            state.published(whole=False)
+            state.published(version, whole=False)
             return
         if sealing and state.in_step:
             for day, written, count in sealing.dropped:
@@ -126,7 +126,7 @@ class Worker:
             self.publish_all()
             self._whole = True
             state.verified()
-        state.published(whole=True)
+        state.published(version, whole=True)
         self._step()
         kept.committed = self._folded
 

@@ -76,14 +76,14 @@ def test_a_crash_at_any_point_and_the_replay_after_it_change_nothing(
             size = data.draw(st.integers(1, 4), label="gathered")
             fold(state, *batch[at : at + size], offset=at)
             at = min(at + size, len(batch))
-            writes = state.unsaved()
+            writes = state.changelog(state.unsaved())
             survive = data.draw(st.integers(0, len(writes)), label="written before the kill")
             changelog += writes[:survive]
             if survive < len(writes) or data.draw(st.booleans(), label="killed before publishing"):
                 break
             state.saved(state.version)
             publish(state, published)
-            state.published(whole=True)
+            state.published(state.version, whole=True)
             committed = at if data.draw(st.booleans(), label="committed") else committed
     state = fresh_state(writer=99)
     for name, value in compacted(changelog):
@@ -146,7 +146,7 @@ def test_compaction_of_blocks_loses_no_row(batch: list[UsageEvent], chance: rand
     end = chance.randrange(flushes)
     for number in range(flushes):
         fold(state, *chance.choices(batch, k=2), offset=number * 2)
-        writes = state.unsaved()
+        writes = state.changelog(state.unsaved())
         kept.update(writes)
         if number <= end:
             changelog += writes
@@ -189,6 +189,6 @@ def test_no_changelog_record_outgrows_kafkas_limit() -> None:
             for block in range(30)
         ]
         fold(state, *batch)
-        sizes += [len(value or b"") for _, value in state.unsaved()]
+        sizes += [len(value or b"") for _, value in state.changelog(state.unsaved())]
     assert sum(sizes) > 2 * 1024 * 1024
     assert max(sizes) < 1024 * 1024

@@ -60,7 +60,7 @@ def test_minutes_are_exact_over_corrections_kills_and_time(seed: int) -> None:
     for flush in range(1, 500):
         fold(state, *events[at : at + 3], offset=at)
         at = min(at + 3, len(events))
-        writes = state.unsaved()
+        writes = state.changelog(state.unsaved())
         for name, value in writes:
             changelog.pop(name, None)
             if value is not None:

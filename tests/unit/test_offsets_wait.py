@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import orjson
 import pytest
 from faust.types import TP
 from pydantic import SecretStr
@@ -18,7 +19,7 @@ from streams import topics
 from streams.events import Message
 from streams.folding import Folding
 from streams.readmodel import ReadModel
-from streams.settings import RedisSettings, Settings
+from streams.settings import RedisSettings, Settings, WorkerSettings
 from streams.state import PartitionState
 from streams.versions import NEVER
 from streams.worker import make_app
@@ -34,6 +35,7 @@ class Sent:
 
     topic: str
     key: bytes | None
+    value: bytes | None
     acknowledgement: asyncio.Future[None]
 
 
@@ -43,9 +45,11 @@ class HeldProducer:
 
     sent: list[Sent] = field(default_factory=list)
 
-    async def send(self, topic: str, key: bytes | None, *_content: object) -> asyncio.Future[None]:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, *_content: object
+    ) -> asyncio.Future[None]:
         """Take a record as Faust's producer does."""
-        self.sent.append(Sent(topic, key, asyncio.get_running_loop().create_future()))
+        self.sent.append(Sent(topic, key, value, asyncio.get_running_loop().create_future()))
         return self.sent[-1].acknowledgement
 
     def to(self, topic: str) -> list[Sent]:
@@ -126,16 +130,55 @@ class Bench:
 
         await self.folding.fold(stream())
 
+    async def begins(self, offset: int) -> asyncio.Task[None]:
+        """Fold an event at this offset and begin to flush it."""
+        await self.fold(event(usage(f"cdr:{offset}")).message(), offsets=(offset,))
+        flush = asyncio.create_task(self.folding.flush())
+        await settle()
+        return flush
+
+    async def lets(self, flush: asyncio.Task[None]) -> None:
+        """Acknowledge everything until the flush has ended."""
+        while not flush.done():
+            await settle()
+            self.producer.acknowledge(*self.producer.to(""))
+
     async def arrives(self, topic: str) -> list[Sent]:
         """Wait for records to a topic."""
         return await wait_until(lambda: self.producer.to(topic), description=f"records to {topic}")
+
+    def versions(self) -> list[list[int]]:
+        """Versions and floors that were written."""
+        return [orjson.loads(one.value or b"")[:2] for one in self.producer.sent if is_version(one)]
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Redis is away too: that must hold up nothing."""
-    settings = Settings(tenants=TENANTS, redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/0")))
-    app = make_app(settings, str(tmp_path))
+    return build(tmp_path, monkeypatch, WorkerSettings())
+
+
+@pytest.fixture
+async def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """One record is enough for a flush, and Redis has taken the first one: step 1 need not wait any more."""
+
+    async def takes(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(ReadModel, "meet", takes)
+    monkeypatch.setattr(ReadModel, "write", takes)
+    bench = build(tmp_path, monkeypatch, WorkerSettings(flush_records=1))
+    await bench.fold(event(usage("cdr:0")).message())
+    await bench.lets(asyncio.create_task(bench.folding.flush()))
+    bench.producer.sent.clear()
+    return bench
+
+
+def build(folder: Path, monkeypatch: pytest.MonkeyPatch, worker: WorkerSettings) -> Bench:
+    """A folding that dies by an exception."""
+    redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
+    settings = Settings(tenants=TENANTS, redis=redis, worker=worker)
+    app = make_app(settings, str(folder))
     producer = HeldProducer()
 
     async def started() -> HeldProducer:
@@ -187,6 +230,63 @@ async def test_no_event_is_acknowledged_before_the_changelog_is(bench: Bench) ->
     bench.producer.acknowledge(*behind)
     await flush
     assert bench.acknowledged == [0, 1]
+
+
+async def test_a_flush_is_merged_but_not_written_while_the_one_before_is(ahead: Bench) -> None:
+    """Behind a backlog step 1 fills the time that Kafka takes; nothing of it leaves, or is acknowledged."""
+    first = await ahead.begins(1)
+    sent = len(ahead.producer.to(STATE))
+    second = await ahead.begins(2)
+    assert len(ahead.folding.states.state_of(0).ledger) == 3
+    assert len(ahead.producer.sent) == sent
+    while not first.done():
+        assert ahead.acknowledged == [0]
+        ahead.producer.acknowledge(*ahead.producer.to(""))
+        await settle()
+    assert ahead.acknowledged == [0, 1]
+    while not second.done():
+        assert ahead.acknowledged == [0, 1]
+        ahead.producer.acknowledge(*ahead.producer.to(""))
+        await settle()
+    assert ahead.acknowledged == [0, 1, 2]
+    assert ahead.versions() == [[1, 0], [2, 1]]
+
+
+async def test_what_was_merged_ahead_knows_that_redis_lacks_the_flush_before(
+    ahead: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version must not say that a replay from there brings Redis up to date."""
+
+    async def refuses(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(ReadModel, "write", refuses)
+    await ahead.begins(1)
+    await ahead.lets(await ahead.begins(2))
+    assert ahead.acknowledged == [0, 1, 2]
+    assert ahead.versions() == [[1, 0], [1, NEVER], [2, NEVER]]
+
+
+async def test_a_flush_that_fails_takes_the_one_merged_ahead_with_it(ahead: Bench) -> None:
+    first, second = await ahead.begins(1), await ahead.begins(2)
+    failing, *others = ahead.producer.to(STATE)
+    ahead.producer.acknowledge(*others)
+    failing.acknowledgement.set_exception(OSError("the broker is gone"))
+    for flush in (first, second):
+        with pytest.raises(Died, match="a flush failed"):
+            await flush
+    assert not ahead.producer.to("")
+    assert ahead.acknowledged == [0]
+
+
+async def test_a_small_flush_gathers_on_while_the_one_before_is_written(bench: Bench) -> None:
+    """Merged earlier it would be written no earlier, and what comes meanwhile would wait for it too."""
+    await bench.begins(0)
+    second = await bench.begins(1)
+    await bench.fold(event(usage("cdr:2")).message(), offsets=(2,))
+    await bench.lets(second)
+    assert bench.acknowledged == [0, 1, 2]
+    assert [version for version, _ in bench.versions()] == [0, 2]
 
 
 async def test_a_redis_that_was_known_to_lack_something_needs_no_second_note(bench: Bench) -> None:

@@ -260,7 +260,7 @@ def test_a_proof_is_judged_by_what_came_before_it(merging: bool) -> None:
     state.merge()
     day = (PLACE.start, PLACE.end)
     assert state.covered("acme", "main").intervals == (day,)
-    writes = state.unsaved()
+    writes = state.changelog(state.unsaved())
 
     recovered = fresh_state(writer=7)
     for name, value in writes:
