@@ -60,11 +60,10 @@ async def fill(redis: Redis, fleet: Fleet) -> ReadModel:
     """Write the fleet's hours; returns what may go on writing."""
     model = ReadModel(redis, aggregate_months=18)
     await model.claim(cluster="benchmark", partitions=PARTITIONS)
-    nothing = Rollups(Contexts(0)).grouped([])
     for partition in range(PARTITIONS):
         assert await model.begin_refill(partition, 1)
     for owner, tenant in enumerate(fleet.names()):
-        batch = Batch(owner % PARTITIONS, 1, Touched(), nothing, [], np.zeros(0, np.int64))
+        batch = _batch(owner % PARTITIONS, 1, [])
         for operation in _operations(fleet, owner, tenant):
             batch.operations.append(operation)
             if len(batch.operations) > 100:
@@ -90,7 +89,12 @@ def live(fleet: Fleet, number: int) -> Batch:
         level.listed(tenant, hour),
         *_window(fleet, tenant, hour, 1 + number),
     ]
-    return Batch(0, 1 + number, operations, np.zeros(0, np.int64), set())
+    return _batch(0, 1 + number, operations)
+
+
+def _batch(partition: int, version: int, operations: list[Operation]) -> Batch:
+    nothing = Rollups(Contexts(0)).grouped([])
+    return Batch(partition, version, Touched(), nothing, operations, np.zeros(0, np.int64))
 
 
 def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:
