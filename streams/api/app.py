@@ -15,6 +15,8 @@ from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.admission import Admission, LimitHeaders
 from streams.api.bundles import add_bundles
 from streams.api.endpoints import add_endpoints
+from streams.api.explain import add_explain
+from streams.api.explain_docs import EXPLAIN_EXAMPLE
 from streams.api.export_worker import exporting
 from streams.api.exports import add_exports
 from streams.api.exports_docs import EXAMPLES as EXPORTS
@@ -87,6 +89,7 @@ def create_app(
             **USAGE_EXAMPLES,
             "/v1/usage/summary": SUMMARY_EXAMPLE,
             "/v1/usage/records": RECORDS_EXAMPLE,
+            "/v1/explain": EXPLAIN_EXAMPLE,
             **INVENTORY_EXAMPLES,
             **STATS_EXAMPLES,
         },
@@ -95,6 +98,7 @@ def create_app(
         add_usage,
         add_summary,
         add_records,
+        add_explain,
         _add_reconciliation,
         add_health,
         add_ops,

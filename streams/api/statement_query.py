@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import orjson
 
 from streams.api.filters import DIMENSIONS, Filters, parse_filter
 from streams.api.parameters import Given, gathered, page_limit, unexpected
-from streams.api.query import MAX_LIMIT
+from streams.api.query import MAX_LIMIT, UsageQuery, parse_usage_query
 from streams.api.ranges import (
     DEFAULT_RANGE,
     Fault,
@@ -27,6 +27,7 @@ from streams.api.statement_reader import Replaced
 from streams.windows import hour_number, hour_start, window_end, window_start
 
 RECORDS_PARAMETERS: Final = ("from", "to", *DIMENSIONS, "limit", "cursor")
+EXPLAIN_PARAMETERS: Final = ("from", "to", "tz", *DIMENSIONS, "limit", "cursor")
 
 Position = tuple[int | str, ...]
 """A statement's place in the order of an answer."""
@@ -66,7 +67,7 @@ def parse_records_query(
     digest = hashlib.sha256(orjson.dumps(asked)).hexdigest()[:16]
     after = None
     if "cursor" in given and not faults:
-        found = read_cursor(given["cursor"][0], digest, 5, faults)
+        found = read_cursor(given["cursor"][0], digest, (int, str, int, str, str), faults)
         if found is not None:
             start, end, after = found
             if start < earliest_kept(now, keep_days):
@@ -74,6 +75,55 @@ def parse_records_query(
     if faults:
         raise InvalidQuestionError(faults)
     return RecordsQuery(tenant, start, end, filters, limit, after, digest)
+
+
+@dataclass(frozen=True)
+class ExplainQuery:
+    """A checked question of one tenant for what makes a row: a window of whole hours, and filters."""
+
+    row: UsageQuery
+    limit: int
+    after: Position | None
+
+    def cursor(self, after: Position) -> str:
+        """Return the opaque cursor of what follows; it holds the effective range fast."""
+        return write_cursor(f"explain {self.row.digest}", self.row.start, self.row.end, after)
+
+
+def parse_explain_query(
+    tenant: str,
+    items: Iterable[tuple[str, str]],
+    *,
+    now: datetime,
+    retention_months: int,
+    keep_days: int,
+) -> ExplainQuery:
+    """Check the parameters of a question for what makes a row.
+
+    Raises `InvalidQuestionError` naming every fault that was found.
+    """
+    listed = list(items)
+    given = gathered(listed)
+    faults = unexpected(given, EXPLAIN_PARAMETERS, frozenset(DIMENSIONS))
+    limit = page_limit(given, MAX_LIMIT, faults)
+    if faults:
+        raise InvalidQuestionError(faults)
+    asked = [item for item in listed if item[0] not in ("limit", "cursor")]
+    row = parse_usage_query(
+        tenant, [*asked, ("granularity", "all")], now=now, retention_months=retention_months
+    )
+    after = None
+    if "cursor" in given:
+        kinds = (int, str, str, str)
+        found = read_cursor(given["cursor"][0], f"explain {row.digest}", kinds, faults)
+        if found is not None:
+            start, end, after = found
+            row = replace(row, start=window_start(start, "hour"), end=window_start(end, "hour"))
+    if not faults and row.start < earliest_kept(now, keep_days):
+        faults.append(too_old("from", row.start, now, keep_days))
+    if faults:
+        raise InvalidQuestionError(faults)
+    return ExplainQuery(row, limit, after)
 
 
 def earliest_kept(now: datetime, keep_days: int) -> datetime:
@@ -117,17 +167,16 @@ def write_cursor(digest: str, start: datetime, end: datetime, after: Position) -
 
 
 def read_cursor(
-    text: str, digest: str, parts: int, faults: list[Fault]
+    text: str, digest: str, kinds: Sequence[type], faults: list[Fault]
 ) -> tuple[datetime, datetime, Position] | None:
-    """Return range and position of a cursor of so many parts, or add a fault."""
+    """Return range and position of a cursor whose parts are of these kinds, or add a fault."""
     try:
         body: Any = orjson.loads(
             base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         )
         bound, start, end, *after = body
-        # The first part counts places or time; a cursor is not signed, so its form is checked.
-        kinds = [int if isinstance(each, int) else str for each in after]
-        if bound == digest and len(after) == parts and kinds == [int, str, int, str, str][:parts]:
+        # A cursor is not signed, so its form is checked.
+        if bound == digest and list(map(type, after)) == list(kinds):
             first, last = (datetime.fromisoformat(each).astimezone(UTC) for each in (start, end))
             if first < last:
                 return first, last, tuple(after)

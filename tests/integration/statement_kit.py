@@ -26,9 +26,9 @@ class Keeper:
         self._tenants = tuple(tenants)
         self._partition = partition
 
-    async def open(self, days: Iterable[int]) -> Part:
-        """Begin where Redis is."""
-        held = await self.store.begin(self._partition, 0)
+    async def open(self, days: Iterable[int], first: int = 0) -> Part:
+        """Begin where Redis is, or at an offset."""
+        held = await self.store.begin(self._partition, first)
         intake = StatementIntake(self._tenants, HORIZON)
         intake.load(held.newest)
         part = Part(self._partition, intake, held.offset)
@@ -49,13 +49,21 @@ def take(part: Part, offset: int, event: UsageEvent | CoverageEvent) -> None:
 
 
 async def keep(
-    redis: Redis, *events: UsageEvent | CoverageEvent, tenants: Iterable[str], until: int, partitions: int = 1
+    redis: Redis,
+    *events: UsageEvent | CoverageEvent,
+    tenants: Iterable[str],
+    until: int,
+    partitions: int = 1,
+    first: int = 0,
 ) -> int:
-    """Keep events' statements in one write, as all there is until a time (ms); return the next offset."""
+    """Keep events' statements in one write, as all there is until a time (ms); return the next offset.
+
+    They lie in partition 0 from the offset `first` on.
+    """
     next_offset = 0
     for partition in range(partitions):
         keeper = Keeper(redis, tenants, partition)
-        part = await keeper.open(())
+        part = await keeper.open((), first)
         for number, each in enumerate(events if partition == 0 else (), part.end):
             take(part, number, each)
         assert await keeper.store.write(part.at, part.batch())

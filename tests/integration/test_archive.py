@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from connectors.demo.embedded import spawn
+from streams.api.app import create_app
 from streams.api.statement_reader import StatementReader
 from streams.errors import RebuildingError, UnavailableError
 from streams.events import UsageEvent
-from streams.settings import load_settings
+from streams.settings import TokenSettings, load_settings
 from streams.statement_fold import fold
 from streams.statement_places import BUCKETS
+from tests.integration.api_kit import PLENTY, bearer, client_of
 from tests.integration.statement_kit import days_of
 from tests.integration.worker_kit import PARTITIONS, Cells, Stack, load, simusage
+from tests.oracle import BASE, SIMS
 from tests.unit.test_statement_fold import cells_of
 from tests.waiting import wait_until
+
+HOUR = timedelta(hours=1)
+HOURS = ((0, 72), (0, 1), (10, 30), (24, 48), (71, 73))
+"""Windows by their first and last hour of the load."""
 
 Start = Callable[[], subprocess.Popen[bytes]]
 
@@ -96,6 +106,35 @@ async def test_two_instances_share_the_tenants_out(stack: Stack, archive: Start)
     first.kill()
     await stack.publish(given[20:])
     await wait_until(exact(stack, given), description="all of them by the one that is left")
+
+
+async def test_every_row_is_explained_while_events_flow(stack: Stack, archive: Start) -> None:
+    """Worker and archive go on by themselves, and an answer still speaks of the same events twice."""
+    given = load(random.Random(3), 60)
+    archive()
+    stack.worker()
+    await stack.publish(given[:10])
+    await wait_until(exact(stack, given), description="the first statements")
+    await wait_until(stack.exact, description="the first numbers")
+    token = TokenSettings(tenant="acme", bearer=SecretStr("acme-token"))
+    serve = stack.settings.serve.model_copy(update={"tokens": (token,), "limits": PLENTY})
+    app = create_app(stack.settings.model_copy(update={"serve": serve}), stack.redis)
+    windows = [{"from": f"{BASE + a * HOUR:%FT%TZ}", "to": f"{BASE + b * HOUR:%FT%TZ}"} for a, b in HOURS]
+    async with client_of(app, bearer("acme")) as api, asyncio.TaskGroup() as group:
+        flow = group.create_task(stack.publish(given[10:]))
+        asked = 0
+        while not flow.done() or asked < len(windows):
+            question = {**windows[asked % len(windows)], **(({}, {"sim": SIMS[0]})[asked % 2])}
+            answer = (await api.get("/v1/explain", params=question)).json()
+            assert answer["equal"] == answer["in_step"], answer
+            asked += 1
+
+        async def in_step() -> bool:
+            answer = (await api.get("/v1/explain", params=windows[0])).json()
+            return bool(answer["in_step"] and answer["equal"] and answer["statements"])
+
+        await wait_until(exact(stack, given), description="all statements")
+        await wait_until(in_step, description="a row that is the sum of all of them")
 
 
 async def test_it_says_how_far_it_is_while_nothing_comes(stack: Stack, archive: Start) -> None:
