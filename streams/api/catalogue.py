@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,12 @@ class Catalogue:
     def endpoints(self, contexts: Numbers) -> Numbers:
         """Return the endpoints of contexts, `NONE` where there is none."""
         return self._current()[1][contexts]
+
+    def sims_of(self, endpoints: Container[str]) -> list[str]:
+        """Return the SIMs with which endpoints of these names were met, of whatever account."""
+        wanted = [number for (_, name), number in self._endpoints.items() if name in endpoints]
+        found = np.flatnonzero(np.isin(self._current()[1], wanted))
+        return sorted({self.contexts[number].sim for number in found.tolist()})
 
     def _current(self) -> tuple[Numbers, Numbers]:
         if len(self._columns[0]) != len(self.contexts):

@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from streams.api.store import Store
 from streams.api.zones import window_second
 from streams.cells import ZERO
 from streams.windows import hour_number, hour_start
+
+SIMS_APART: Final = 100
+"""Up to so many SIMs are read one by one in each hour, more of them with all others."""
 
 
 async def read_page(reader: Reader, query: UsageQuery, now: datetime) -> Page:
@@ -39,16 +43,40 @@ async def page_of(store: Store, known: Known, query: UsageQuery, now: datetime) 
 
 async def _from_cells(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
     fold = Fold(query)
-    sims = [sim for sim in query.filters["sim"] if sim is not None] if "sim" in query.filters else None
     unit, cells = (60, store.minutes) if query.granularity == "minute" else (3600, store.cells)
     first, end = (int(at.timestamp()) // unit for at in (first_start(query), query.end))
-    if sims is not None and len(sims) == 1 and query.granularity != "minute":
-        fold.add(await store.series(query.tenant, known, sims[0], first, end))
+    sims = await _sims(store, known, query, first, end)
+    if sims is not None and len(sims) < 2 and query.granularity != "minute":
+        for sim in sims:
+            fold.add(await store.series(query.tenant, known, sim, first, end))
         return fold.finish(now)
     async for part in cells(query.tenant, known, first, end, sims):
         if fold.add(part):
             break
     return fold.finish(now)
+
+
+async def _sims(store: Store, known: Known, query: UsageQuery, first: int, end: int) -> Sequence[str] | None:
+    """Return the SIMs to which the question comes down, `None` where it may be all of the tenant's."""
+    if "sim" in query.filters:
+        return [sim for sim in query.filters["sim"] if sim is not None]
+    endpoints = query.filters.get("endpoint", (None,))
+    if None in endpoints or query.granularity == "minute":
+        return None
+    named = [endpoint for endpoint in endpoints if endpoint is not None]
+    sims = await sims_of_endpoints(store, known, query.tenant, named, first, end)
+    return sims if len(sims) <= SIMS_APART else None
+
+
+async def sims_of_endpoints(
+    store: Store, known: Known, tenant: str, endpoints: Sequence[str], first: int, end: int
+) -> list[str]:
+    """Return the SIMs with which endpoints had usage in the hours numbered in `[first, end)`, and maybe more.
+
+    The cells of the tenant's other SIMs would cost far more than who was active.
+    """
+    await store.days(tenant, known, _days(known.between(first, end)))
+    return known.catalogue.sims_of(frozenset(endpoints))
 
 
 async def _from_hours(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:

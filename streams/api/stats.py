@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import FastAPI
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -22,22 +21,19 @@ from streams.api.abilities import unsupported_by
 from streams.api.answers import CostAmount, DataVolumes, Gap, SmsVolumes
 from streams.api.belongings import belonging
 from streams.api.filters import Dimension
-from streams.api.pages import read_page
+from streams.api.pages import read_page, sims_of_endpoints
 from streams.api.query import UsageQuery
 from streams.api.ranges import MAX_MINUTELY, add_months, rfc3339
 from streams.api.rows import Row, second_text
 from streams.api.service import Service, answer
 from streams.api.stats_docs import ENDPOINT_STATS, SIM_STATS
-from streams.api.store import unavailable
 from streams.api.trust import Finality, Trusting
 from streams.api.visits import Visit, named_sim, only_thing, visit, wanted_account
 from streams.api.zones import UTC_CALENDAR
-from streams.cells import Measures, context_from
+from streams.cells import Measures
 from streams.coverage import watermark
-from streams.keys import contexts_key
 from streams.usage import CostStatus
-
-SCANNED_AT_ONCE: Final = 5000
+from streams.windows import hour_number
 
 
 class DataStats(DataVolumes):
@@ -133,7 +129,13 @@ def add_stats(app: FastAPI, service: Service) -> None:
             async with seen.reader.complete():
                 accounts = [each for each in seen.providers if account in (None, each)]
                 item = only_thing("endpoint", await belonging(seen, "endpoint", name, accounts))
-            sims = await _sims_of(service, seen.tenant, item.account, item.id)
+            store = service.reader.store
+            known = await store.look(seen.tenant)
+            present = hour_number(seen.reader.now)
+            first = hour_number(add_months(UTC_CALENDAR.start(seen.reader.now, "month"), -1))
+            found = await sims_of_endpoints(store, known, seen.tenant, [item.id], first, present + 1)
+            # A SIM that cannot be stands for none: no filter at all would stand for every one.
+            sims = tuple(found) or ("",)
             stats = await _stats(service, seen, Subject(item.account, sims, item.id))
         return answer({"endpoint": item.id, **stats})
 
@@ -184,19 +186,3 @@ def _period(row: Row, trusting: Trusting) -> dict[str, Any]:
 def _service(totals: Mapping[str, Measures], service: str) -> dict[str, Any]:
     told = describe({kind: each for kind, each in totals.items() if kind.startswith(f"{service}|")})
     return {**told[service], **{name: told[name] for name in ("cost", "cost_status", "records")}}
-
-
-async def _sims_of(service: Service, tenant: str, account: str, endpoint: str) -> tuple[str, ...]:
-    """Return the SIMs with which an endpoint ever had usage.
-
-    The cells of the tenant's other SIMs, of two months, would cost far more than its contexts.
-    """
-    needle, found = orjson.dumps(endpoint), set()
-    with unavailable():
-        async for _, value in service.redis.hscan_iter(contexts_key(tenant), count=SCANNED_AT_ONCE):
-            if needle in value:
-                context = context_from(value)
-                if (context.account, context.endpoint) == (account, endpoint):
-                    found.add(context.sim)
-    # Without any, a SIM that cannot be stands for none: no filter at all would stand for every one.
-    return tuple(sorted(found)) or ("",)

@@ -296,6 +296,18 @@ async def test_who_was_active_follows_a_correction(
     assert (less["active_sims"], less["active_endpoints"]) == (2, 1)
 
 
+async def test_an_endpoint_costs_what_its_sims_cost(
+    model: ReadModel, redis: Redis, api: httpx.AsyncClient
+) -> None:
+    """The cells of others are not read, whether it had one SIM, several or none."""
+    await model.put("acme", [*CELLS, ("2026-11-20T07:00", of(cell(7, 64), endpoint="e1"))])
+    for endpoints, total in (("endpoint=e0", 17), ("endpoint=e0&endpoint=e1", 83), ("endpoint=none", 0)):
+        await redis.config_resetstat()
+        rows = rows_of(await api.get(f"/v1/usage?{DAY}&{endpoints}"))
+        assert sum(row["data"]["total_bytes"] for row in rows) == total
+        assert "cmdstat_hvals" not in await redis.info("commandstats")
+
+
 async def test_many_who_ask_at_once_have_the_cells_read_once(
     model: ReadModel, redis: Redis, api: httpx.AsyncClient
 ) -> None:
