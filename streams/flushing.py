@@ -112,11 +112,12 @@ class Flushing:
         if sealing:
             fresh.days |= sealing.touched()
         batch = self._projection.snapshot(partition, state, fresh)
-        # What Redis has not taken before is in the batch alone.
-        windows = sorted(state.windows(fresh))
-        grouped = batch.grouped if batch.grouped.windows == windows else state.rollups.grouped(windows)
-        outputs = list(zip(windows, aggregate_messages(grouped, batch.version), strict=True))
-        places = chain(state.reconciling.compared(grouped), state.reconciling.compared_at(fresh.places))
+        grouped, places = batch.grouped, batch.compared
+        if batch.touched is not fresh:
+            # What Redis has not taken before is in the batch alone.
+            grouped = state.rollups.grouped(sorted(state.windows(fresh)))
+            places = list(state.reconciling.touched(grouped, fresh.places))
+        outputs = list(zip(grouped.windows, aggregate_messages(grouped, batch.version), strict=True))
         compared = [each.message(batch.version) for each in places if each.stated]
         return Part(state, unsaved, sealing, batch, outputs, compared)
 

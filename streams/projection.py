@@ -76,12 +76,13 @@ class Projection:
 
     def snapshot(self, partition: int, state: PartitionState, fresh: Touched) -> Batch:
         """Encode what was touched and what Redis has not taken before, without awaiting."""
-        owner, touched = self._unwritten.pop(partition, (state, Touched()))
-        if owner is not state:
-            # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
-            touched = Touched()
-        touched.update(fresh)
-        return self._model.batch(partition, state, state.due.settled(touched), state.version)
+        owner, left = self._unwritten.pop(partition, (None, Touched()))
+        # Numbers of contexts mean nothing to another state; its floor has it refilled instead.
+        touched = fresh
+        if owner is state:
+            left.update(fresh)
+            touched = state.due.settled(left)
+        return self._model.batch(partition, state, touched, state.version)
 
     async def complete(self, batch: Batch, state: PartitionState) -> list[SealedDay]:
         """Add to a snapshot the sealed days that it speaks of, and return them."""

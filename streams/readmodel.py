@@ -36,6 +36,7 @@ from streams.operations import (
     reconciliation_operations,
     window_operations,
 )
+from streams.reconciling import Compared
 from streams.rollups import Grouped, split
 from streams.state import PartitionState
 from streams.touched import Touched
@@ -79,6 +80,8 @@ class Batch:
     touched: Touched
     grouped: Grouped
     """The windows above what was touched."""
+    compared: list[Compared]
+    """What was touched of accounts, held against the providers' totals."""
     operations: list[Operation]
     told: Numbers
 
@@ -142,8 +145,8 @@ class ReadModel:
         windows = sorted(state.windows(touched))
         grouped = state.rollups.grouped(windows)
         operations += window_operations(grouped, version)
-        operations += reconciliation_operations(state.reconciling.compared(grouped))
-        operations += reconciliation_operations(state.reconciling.compared_at(touched.places))
+        compared = list(state.reconciling.touched(grouped, touched.places))
+        operations += reconciliation_operations(compared)
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
         tenants |= {place.tenant for place in touched.places}
         for tenant, account in sorted(touched.accounts):
@@ -153,7 +156,7 @@ class ReadModel:
             operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         operations += expiry_operations(touched.expired)
-        return Batch(partition, version, touched, grouped, operations, told)
+        return Batch(partition, version, touched, grouped, compared, operations, told)
 
     def add_day(self, batch: Batch, state: PartitionState, day: SealedDay) -> None:
         """Add a sealed day to a batch: it replaces what Redis has of that day."""

@@ -94,6 +94,11 @@ class Reconciling:
         """Compare at places whose windows no usage has touched."""
         return self.compared(self._rollups.grouped(sorted({window_of(place) for place in places})))
 
+    def touched(self, grouped: Grouped, places: Iterable[Place]) -> Iterator[Compared]:
+        """Compare at windows that usage has touched, and at places of which totals came."""
+        yield from self.compared(grouped)
+        yield from self.compared_at(places)
+
     def everywhere(self) -> set[Place]:
         """Return every place of which a total was stated."""
         return self._totals.places()

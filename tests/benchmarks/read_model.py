@@ -94,7 +94,7 @@ def live(fleet: Fleet, number: int) -> Batch:
 
 def _batch(partition: int, version: int, operations: list[Operation]) -> Batch:
     nothing = Rollups(Contexts(0)).grouped([])
-    return Batch(partition, version, Touched(), nothing, operations, np.zeros(0, np.int64))
+    return Batch(partition, version, Touched(), nothing, [], operations, np.zeros(0, np.int64))
 
 
 def _operations(fleet: Fleet, owner: int, tenant: str) -> Iterator[Operation]:

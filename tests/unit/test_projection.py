@@ -28,7 +28,7 @@ class Model:
 
     def batch(self, partition: int, state: PartitionState, touched: Touched, version: int) -> Batch:
         """Encode nothing."""
-        return Batch(partition, version, touched, state.rollups.grouped([]), [], np.zeros(0, np.int64))
+        return Batch(partition, version, touched, state.rollups.grouped([]), [], [], np.zeros(0, np.int64))
 
     async def write(self, batch: Batch) -> bool:
         """Note the cells."""
