@@ -41,7 +41,7 @@ def make_app(settings: Settings, data: str) -> faust.App:
         datadir=data,
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=4 * 1024 * 1024,
+        consumer_max_fetch_size=1024 * 1024,
         topic_partitions=settings.kafka.partitions,
         topic_replication_factor=settings.kafka.replication,
         topic_disable_leader=True,
