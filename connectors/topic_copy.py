@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -22,11 +23,14 @@ from redis.exceptions import RedisError, WatchError
 from connectors.clients import start_whole, stop_soon
 from connectors.lease import Held, Lease
 from streams.errors import UnavailableError
+from streams.keys import COPY_COMPLETE, COPY_CURRENT_AT
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
 """How often a copy that has caught up looks whether Redis still holds it."""
+
+ASK_WITHIN_S: Final = 5.0
 
 RECORDS: Final = 2000
 """Records of one transaction: a few milliseconds of Redis."""
@@ -39,7 +43,8 @@ class Content(Protocol):
     """What it is called in the log and in the name of the lease."""
     topic: str
     meta: str
-    """Key of the hash that says how far the copy is (`offset`), and `complete` once it has caught up."""
+    """Key of the hash that says how far the copy is (`offset`), `complete` once it has caught up, and when
+    that was so last (`current_at`)."""
     patterns: Sequence[str]
     """Of all its other keys."""
 
@@ -80,7 +85,8 @@ class TopicCopy:
                 found = await consumer.getmany(timeout_ms=100, max_records=RECORDS)
                 records = [record for each in found.values() for record in each]
                 end = records[-1].offset + 1 if records else at
-                if not await self._copied(records, at, end, complete=end >= goal):
+                now = None if records or not await self._is_end(consumer, at) else int(time.time())
+                if not await self._copied(records, at, end, complete=end >= goal, current_at=now):
                     logger.warning("Redis has lost the copy of the %s: it is made anew", self._content.name)
                     return
                 at = end
@@ -100,13 +106,30 @@ class TopicCopy:
         consumer.seek(self._partition, int(stored))
         return int(stored), end
 
+    async def _is_end(self, consumer: AIOKafkaConsumer, at: int) -> bool:
+        """Whether the topic has nothing behind an offset; while Kafka is away nobody knows."""
+        try:
+            async with asyncio.timeout(ASK_WITHIN_S):
+                ends = await consumer.end_offsets([self._partition])
+        except (KafkaError, TimeoutError):
+            return False
+        return bool(at >= ends[self._partition])
+
     async def _forget(self) -> None:
         await self._redis.delete(self._content.meta)
         for pattern in self._content.patterns:
             async for key in self._redis.scan_iter(match=pattern, count=1000):
                 await self._redis.unlink(key)
 
-    async def _copied(self, records: Sequence[ConsumerRecord], at: int, end: int, *, complete: bool) -> bool:
+    async def _copied(
+        self,
+        records: Sequence[ConsumerRecord],
+        at: int,
+        end: int,
+        *,
+        complete: bool,
+        current_at: int | None = None,
+    ) -> bool:
         """Copy records and move from one offset to another; returns whether Redis was where we left it."""
         meta = self._content.meta
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -116,7 +139,12 @@ class TopicCopy:
                 if stored is None or int(stored) != at:
                     return False
                 await self._content.queue(pipe, records)
-                pipe.hset(meta, mapping={"offset": str(end), **({"complete": "1"} if complete else {})})
+                fields = {"offset": str(end)}
+                if complete:
+                    fields[COPY_COMPLETE] = "1"
+                if current_at is not None:
+                    fields[COPY_CURRENT_AT] = str(current_at)
+                pipe.hset(meta, mapping=cast(dict[Any, Any], fields))
                 await pipe.execute()
             except WatchError:
                 return False

@@ -13,6 +13,7 @@ operation   key               field                 value
 `unlist`    list              empty                 number below which all go
 `tag`       a set             its member
 `move`      moved             its member
+`unmove`    moved             a day's member        number of an hour: what is before that and the day goes
 `wipe`      any
 `forget`    list              prefix of what it lists
 `swap`      any               what takes its place
@@ -125,6 +126,13 @@ while at <= #ARGV do
       if start and start < value then redis.call('HDEL', key, field) end
     end
   elseif op == 'unlist' then redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. value)
+  elseif op == 'unmove' then
+    local days, first = string.match(ARGV[at + 2], '^(%D+)(%d+)$')
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      local day, hour = string.match(member, '^' .. days .. '(%d+)$'), tonumber(member)
+      local ended = hour and hour < tonumber(value) or day and tonumber(day) < tonumber(first)
+      if ended then redis.call('ZREM', key, member) end
+    end
   elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
   elseif op == 'move' then redis.call('ZADD', key, tick, ARGV[at + 2])
   elseif op == 'contexts' then

@@ -32,7 +32,8 @@ key                             type     content
 `su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
 `su1:rate:{bucket}`             string   when a budget of requests is full again (microseconds); expires
 `su1:tokens`                    hash     token's id -> its record of `tokens.v1`, without its secret
-`su1:tokens:copy`               hash     `offset` in the topic, `complete` (1 once all are there)
+`su1:tokens:copy`               hash     `offset` in the topic, `complete` (1 once all are there),
+                                         `current_at` (when that was so last, epoch seconds)
 `su1:requests:{holder}|{name}`  list     arrivals (microseconds) of the last 60 s at the endpoint; expires
 `su1:export:{job}`              hash     a job of an export (`streams.api.export_jobs`); expires
 `su1:export-file:{job}`         hash     number -> compressed piece of the job's file; expires
@@ -71,6 +72,10 @@ HOURS_BYTES = 4
 """The hours of a day in which a context has a cell, little-endian: hour 0 is the lowest bit."""
 
 MOVED_COVERAGE = "coverage"
+
+COPY_COMPLETE = "complete"
+COPY_CURRENT_AT = "current_at"
+"""Fields of a copy of a topic: whether it ever had all there is (1), and when it last had (epoch seconds)."""
 META = f"{PREFIX}:meta"
 CONNECTORS = f"{PREFIX}:connectors"
 CALLBACKS = f"{PREFIX}:callbacks"

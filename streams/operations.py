@@ -211,6 +211,7 @@ def expiry_operations(expired: Mapping[str, int]) -> Iterator[Operation]:
             key, first = keys.reconciliation_key(tenant), limit.field.rpartition("|")[2]
             yield "before", key, f"|{span}|([^|]+)$", first.encode()
         yield "unlist", keys.hours_key(tenant), "", str(kept).encode()
+        yield "unmove", keys.moved_key(tenant), keys.moved_day(kept // 24), str(kept).encode()
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

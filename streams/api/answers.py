@@ -151,6 +151,15 @@ class Ready(_Answer):
     """Questions can be answered."""
 
     status: Literal["ready"]
+    behind: Annotated[
+        dict[str, Count],
+        Field(
+            description=(
+                "By copy (`inventory`, `tokens`) that may lack what its topic has, because the connector role"
+                " does not get on with it: for how many seconds it may"
+            )
+        ),
+    ]
 
 
 class RedisHealth(_Answer):
@@ -168,12 +177,23 @@ class ReadModelHealth(_Answer):
     problem: str | None
 
 
+class CopyHealth(_Answer):
+    """How a copy of a topic stands, which the connector role keeps."""
+
+    complete: bool
+    current_at: Annotated[AwareDatetime | None, Field(description="When it last had all that the topic has")]
+    behind_s: Annotated[Count | None, Field(description="Seconds since then, where those are too many")]
+
+
 class Health(_Answer):
     """State of the endpoint in detail."""
 
-    status: Literal["ok", "rebuilding", "unavailable"]
+    status: Literal["ok", "behind", "rebuilding", "unavailable"]
     redis: RedisHealth
     read_model: ReadModelHealth | None
+    copies: Annotated[
+        dict[str, CopyHealth], Field(description="Those of `inventory` and `tokens`, where there are any")
+    ]
 
 
 def usage_answer(

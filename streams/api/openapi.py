@@ -271,11 +271,15 @@ EXAMPLES: Final[dict[str, Json]] = {
     "/ops/connectors": {"connectors": [EXAMPLE_CONNECTOR]},
     "/v1/reconciliation": EXAMPLE_RECONCILIATION,
     "/livez": {"status": "alive"},
-    "/readyz": {"status": "ready"},
+    "/readyz": {"status": "ready", "behind": {}},
     "/healthz": {
-        "status": "ok",
+        "status": "behind",
         "redis": {"reachable": True},
         "read_model": {"partitions": 1, "complete": 1, "versions": {"0": 4711}, "problem": None},
+        "copies": {
+            "inventory": {"complete": True, "current_at": "2026-11-02T09:00:12Z", "behind_s": None},
+            "tokens": {"complete": True, "current_at": "2026-11-02T08:40:00Z", "behind_s": 1212},
+        },
     },
 }
 """Examples of the answers by path; FastAPI would leave their nulls out."""

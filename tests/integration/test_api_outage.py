@@ -59,14 +59,19 @@ async def test_redis_stops_and_comes_back(own_redis: Callable[[], EmbeddedRedis]
         assert_problem(await api.get("/readyz"), "unavailable")
         assert (await api.get("/livez")).status_code == 200
         health = await api.get("/healthz")
-        assert health.json() == {"status": "unavailable", "redis": {"reachable": False}, "read_model": None}
+        assert health.json() == {
+            "status": "unavailable",
+            "redis": {"reachable": False},
+            "read_model": None,
+            "copies": {},
+        }
 
         server.start()
         assert_problem(await api.get(DAY), "rebuilding")
         async with Redis.from_url(server.url) as redis:
             await filled(redis)
         assert [row["data"]["total_bytes"] for row in rows_of(await api.get(DAY))] == [5]
-        assert (await api.get("/readyz")).json() == {"status": "ready"}
+        assert (await api.get("/readyz")).json() == {"status": "ready", "behind": {}}
 
 
 @pytest.mark.parametrize(

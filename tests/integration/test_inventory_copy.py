@@ -99,6 +99,10 @@ async def test_the_copy_follows_the_topic_and_makes_itself_anew(settings: Settin
             await wait_until(
                 lambda: copied(redis), timeout=30, description="the copy after Redis was emptied"
             )
+            await wait_until(
+                lambda: redis.hexists(keys.INVENTORY, keys.COPY_CURRENT_AT),
+                description="the copy to be found current",
+            )
         before = await redis.hget(keys.INVENTORY, "offset")
         async with copying(settings, redis):
             await inventory.observe(KORE, [Seen("network", "HW1")], NOW)

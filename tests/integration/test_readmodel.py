@@ -141,6 +141,8 @@ async def test_what_ended_longer_ago_than_aggregates_are_kept_is_removed(redis: 
     wanted = {each: {int(window_start(BASE, each).timestamp())} for each in GRANULARITIES}
     assert starts == wanted | {"hour": {int(later.timestamp())}}
     assert await redis.zrange(keys.hours_key("acme"), 0, -1) == [str(HOUR + 1).encode()]
+    moved = {f"{HOUR + 1}".encode(), keys.moved_day(HOUR // 24).encode()}
+    assert set(await redis.zrange(keys.moved_key("acme"), 0, -1)) == moved
     compared = set(await redis.hkeys(keys.reconciliation_key("acme")))
     days = (f"acc|{each}|{window_start(BASE, each):%Y-%m-%dT%H:%M:%SZ}" for each in SPANS)
     assert compared == {day.encode() for day in days}
