@@ -1,24 +1,25 @@
-"""emnify's HTTP interface: authentication, SIM listing and management of data streams.
+"""emnify's HTTP interface: authentication, listings, statistics, and the data streams beside them.
 
 Paths are relative to the base URL (`https://cdn.emnify.net` in production).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from connectors.simulators.data_streamer import DataStream, DataStreamer, StreamStatus
+from connectors.simulators.data_streamer import DataStreamer
+from connectors.simulators.emnify_errors import error, too_many
 from connectors.simulators.emnify_limits import EmnifyLimits
 from connectors.simulators.emnify_records import endpoint_item, endpoint_of, sim_item
 from connectors.simulators.emnify_stats import DAY, Subject, daily, stats, with_summary
+from connectors.simulators.emnify_streams import EmnifyStreams
 from connectors.simulators.fleet import EMNIFY_ACCOUNT, Sim
 from connectors.simulators.jwt import InvalidTokenError, sign, verify
 from connectors.simulators.settings import EmnifySettings
@@ -30,43 +31,6 @@ PER_PAGE_DEFAULT = 2000
 PER_PAGE_MAX = 2500
 TOKEN_REQUESTS = 25
 """Of a token under the fault expired-tokens."""
-
-
-def _header(line: str) -> str:
-    if not line.partition(":")[0].strip() or ":" not in line:
-        raise ValueError('a header has the form "name:value"')
-    return line
-
-
-class _Id(BaseModel):
-    id: int
-
-
-class _UsageType(BaseModel):
-    id: Literal[1]
-
-
-class _Credentials(BaseModel):
-    url: Annotated[str, Field(pattern="^https?://")]
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
-    headers: list[Annotated[str, AfterValidator(_header)]] = []
-    size: Annotated[int, Field(ge=1, le=10_000)] = 3000
-
-
-class _Destination(BaseModel):
-    connection_type: Literal["RestAPI"]
-    format: Literal["Json"] = "Json"
-    credentials: _Credentials
-
-
-class _NewStream(BaseModel):
-    name: str = ""
-    data_stream_type: _UsageType
-    destination: _Destination
-
-
-class _Change(BaseModel):
-    status: _Id
 
 
 class EmnifySimulator:
@@ -88,11 +52,9 @@ class EmnifySimulator:
         self._issued = 0
         self.limits = EmnifyLimits(clock, by_path=settings.path_limits)
         self._tokens: dict[str, int] = {}
-        self._streamer = streamer
         self._settings = settings
         self._clock = clock
         self._key = b"emnify:" + settings.application_token.get_secret_value().encode()
-        streams = "/api/v2/data_stream"
         self.app = Starlette(
             routes=[
                 Route("/api/v1/authenticate", self._authenticate, methods=["POST"]),
@@ -103,19 +65,14 @@ class EmnifySimulator:
                     for kind in ("sim", "endpoint", "organisation")
                     for days in ("", "/daily")
                 ),
-                self._route(streams, "GET", self._list_streams),
-                self._route(streams, "POST", self._create_stream),
-                self._route(streams + "/{id:int}", "GET", self._on_stream(self._show_stream)),
-                self._route(streams + "/{id:int}", "PATCH", self._on_stream(self._change_stream)),
-                self._route(streams + "/{id:int}", "DELETE", self._on_stream(self._delete_stream)),
-                self._route(streams + "/{id:int}/restart", "POST", self._on_stream(self._restart_stream)),
+                *(self._route(*route) for route in EmnifyStreams(streamer).routes),
             ]
         )
 
     def _route(self, path: str, method: str, handler: Handler) -> Route:
         async def guarded(request: Request) -> Response:
             if not self.limits.allow(request.url.path):
-                return _too_many()
+                return too_many()
             return self._refusal(request) or self._misbehaviour(request) or await handler(request)
 
         return Route(path, guarded, methods=[method])
@@ -125,14 +82,14 @@ class EmnifySimulator:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         try:
             claims = verify(token if scheme.lower() == "bearer" else "", self._key)
-        except InvalidTokenError as error:
+        except InvalidTokenError as refused:
             return JSONResponse(
-                {"message": str(error)}, 401, headers={"x-amzn-ErrorType": "AccessDeniedException"}
+                {"message": str(refused)}, 401, headers={"x-amzn-ErrorType": "AccessDeniedException"}
             )
         self._tokens[token] = self._tokens.get(token, 0) + 1
         dies = "emnify-expired-tokens" in self._faults and self._tokens[token] > TOKEN_REQUESTS
         if dies or claims["exp"] <= self._clock().timestamp():
-            return _error(401, 1103, "TokenExpired", "The token has expired")
+            return error(401, 1103, "TokenExpired", "The token has expired")
         return None
 
     def _misbehaviour(self, request: Request) -> Response | None:
@@ -140,7 +97,7 @@ class EmnifySimulator:
         self._requests += 1
         statistics = "/stats" in request.url.path
         if "emnify-throttle" in self._faults and statistics and self._requests % 9 in {4, 5}:
-            return _too_many()
+            return too_many()
         if "emnify-errors" in self._faults and self._requests % 11 == 3:
             return Response("<html>Bad gateway</html>", 502, media_type="text/html")
         if "emnify-errors" in self._faults and self._requests % 11 == 7:
@@ -150,7 +107,7 @@ class EmnifySimulator:
     async def _authenticate(self, request: Request) -> Response:
         """A failed login has an empty body."""
         if not self.limits.allow(request.url.path):
-            return _too_many()
+            return too_many()
         try:
             body = orjson.loads(await request.body())
         except orjson.JSONDecodeError:
@@ -179,9 +136,9 @@ class EmnifySimulator:
         try:
             page, per_page = int(query.get("page", "1")), int(query.get("per_page", PER_PAGE_DEFAULT))
         except ValueError:
-            return _error(422, 1301, "InvalidQueryCriteria", "page and per_page are integers")
+            return error(422, 1301, "InvalidQueryCriteria", "page and per_page are integers")
         if "q" in query or query.get("sort", "id") not in {"id", "+id", " id"}:
-            return _error(422, 1301, "InvalidQueryCriteria", "this stand-in neither filters nor sorts")
+            return error(422, 1301, "InvalidQueryCriteria", "this stand-in neither filters nor sorts")
         per_page = PER_PAGE_DEFAULT if per_page < 1 else min(per_page, PER_PAGE_MAX)
         pages = max(1, -(-len(self._sims) // per_page))
         page = min(max(page, 1), pages)
@@ -203,7 +160,7 @@ class EmnifySimulator:
         of_all = kind == "organisation" and wanted == "my"
         sims = {sim.number for sim in self._sims if of_all or str(_ids(sim)[kind]) == wanted}
         if not sims:
-            return _error(404, 1201, "NotFound", f"There is no such {kind}")
+            return error(404, 1201, "NotFound", f"There is no such {kind}")
         usages = [usage for usage in self._history.of_account(EMNIFY_ACCOUNT) if usage.sim.number in sims]
         subject = Subject(f"{kind}_id", 0 if of_all else int(wanted), as_text=kind != "sim")
         now = self._clock()
@@ -215,83 +172,11 @@ class EmnifySimulator:
             first = date.fromisoformat(query.get("start_date", f"{now:%Y-%m}-01"))
             end = date.fromisoformat(query.get("end_date", f"{now:%Y-%m-%d}"))
         except ValueError:
-            return _error(422, 1403, "InvalidFormat", "start_date and end_date are days")
+            return error(422, 1403, "InvalidFormat", "start_date and end_date are days")
         if kind == "organisation":
             days = daily(usages, subject, first, end - DAY)
             return _json(with_summary(days, usages, subject))
         return _json(daily(usages, subject, first, end))
-
-    async def _list_streams(self, request: Request) -> Response:
-        return JSONResponse([_stream_item(stream) for stream in self._streamer.streams.values()])
-
-    async def _create_stream(self, request: Request) -> Response:
-        try:
-            wanted = _NewStream.model_validate_json(await request.body())
-        except ValidationError as error:
-            return _invalid(error)
-        credentials = wanted.destination.credentials
-        headers = [line.partition(":") for line in credentials.headers]
-        stream = self._streamer.create(
-            name=wanted.name,
-            url=credentials.url,
-            method=credentials.method,
-            headers={name.strip(): value.strip() for name, _, value in headers},
-            size=credentials.size,
-        )
-        return JSONResponse(_stream_item(stream), 201)
-
-    def _on_stream(self, act: Callable[[Request, DataStream], Awaitable[Response]]) -> Handler:
-        async def handler(request: Request) -> Response:
-            stream = self._streamer.streams.get(request.path_params["id"])
-            if stream is None:
-                return _error(404, 1201, "NotFound", "There is no such data stream")
-            return await act(request, stream)
-
-        return handler
-
-    async def _show_stream(self, request: Request, stream: DataStream) -> Response:
-        return JSONResponse(_stream_item(stream))
-
-    async def _change_stream(self, request: Request, stream: DataStream) -> Response:
-        """Pauses or resumes. A stream in Error stays there until it is restarted."""
-        try:
-            change = _Change.model_validate_json(await request.body())
-        except ValidationError as error:
-            return _invalid(error)
-        if change.status.id not in {StreamStatus.RUNNING, StreamStatus.PAUSED}:
-            return _error(422, 1401, "InvalidReference", "status.id: want 1 (Running) or 2 (Paused)")
-        if stream.status is StreamStatus.ERROR:
-            return _error(409, 1400, "StateConflict", "The data stream is in Error: restart it")
-        stream.turn(StreamStatus(change.status.id))
-        return Response(status_code=202)
-
-    async def _restart_stream(self, request: Request, stream: DataStream) -> Response:
-        if stream.status is not StreamStatus.ERROR:
-            return _error(409, 1400, "StateConflict", "Only a data stream in Error can be restarted")
-        stream.turn(StreamStatus.RUNNING)
-        return Response(status_code=202)
-
-    async def _delete_stream(self, request: Request, stream: DataStream) -> Response:
-        self._streamer.remove(stream)
-        return Response(status_code=202)
-
-
-def _stream_item(stream: DataStream) -> dict[str, Any]:
-    credentials = {
-        "url": stream.url,
-        "method": stream.method,
-        "headers": [f"{name}:*****" for name in stream.headers],
-        "size": stream.size,
-    }
-    return {
-        "id": stream.id,
-        "name": stream.name,
-        "data_stream_type": {"id": 1, "description": "Usage Data"},
-        "destination": {"connection_type": "RestAPI", "format": "Json", "credentials": credentials},
-        "filters": [],
-        "relation_resolution": True,
-        "status": {"id": int(stream.status), "description": stream.status.name.capitalize()},
-    }
 
 
 def _ids(sim: Sim) -> dict[str, int]:
@@ -313,24 +198,3 @@ def _links(request: Request, page: int, pages: int, per_page: int) -> str:
         for rel, target in targets.items()
         if 1 <= target <= pages
     )
-
-
-def _too_many() -> JSONResponse:
-    return _error(429, 1105, "TooManyRequests", "Too many requests")
-
-
-def _error(status: int, code: int, token: str, message: str) -> JSONResponse:
-    return JSONResponse({"error_code": code, "error_token": token, "message": message}, status)
-
-
-def _invalid(error: ValidationError) -> JSONResponse:
-    faults = [
-        {
-            "error_code": 1402 if fault["type"] == "missing" else 1403,
-            "error_token": "Required" if fault["type"] == "missing" else "InvalidFormat",
-            "message": f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}",
-        }
-        for fault in error.errors(include_input=False, include_url=False)
-    ]
-    body = {"error_code": 1400, "error_token": "InputValidationFailed", "message": "Input validation failed"}
-    return JSONResponse(body | {"errors": faults}, 422)
