@@ -51,6 +51,8 @@ class Bookmark(BaseModel):
     """No later observation of the account is stamped with this or an earlier instant."""
     gap: Gap | None = None
     """The latest interruption of a push account's stream."""
+    source: Literal["push", "poll"] | None = None
+    """What counted when this was written; `None` from versions that did not say so."""
     reading: Reading | None = None
     """Inside a list that is read page by page; `None` between lists."""
 

@@ -15,6 +15,7 @@ from connectors.publisher import Proceed
 from connectors.registry import Toolbox, callback_url
 from connectors.stream_coverage import StreamCoverage
 from connectors.values import EPOCH, utc_text
+from streams.errors import ConfigError
 
 SIMS_A_SECOND: Final = 4
 """Two requests for each keep below emnify's rate, and a portion below the interval between two looks."""
@@ -23,7 +24,8 @@ SIMS_A_SECOND: Final = 4
 class StreamWatch:
     """Looks at the stream's status again and again, and tells from it what is covered.
 
-    emnify keeps its records for us while we are away, so a restart of ours makes no gap.
+    emnify keeps its records for us while we are away, so a restart of ours makes no gap. Raises `ConfigError`
+    where polls counted until now and nothing says from when pushes do.
     """
 
     MISSING: ClassVar[str] = "no usage stream calls {url}: create one there, or set stream_id"
@@ -34,7 +36,14 @@ class StreamWatch:
         self._api = EmnifyApi(account, toolbox.http)
         settings = account.settings
         portion = int(settings.watch_interval_s * SIMS_A_SECOND)
-        since = settings.source_since
+        since, bookmark = settings.source_since, toolbox.bookmarks.get(account.name)
+        if since is None and bookmark is not None and bookmark.source == "poll":
+            raise ConfigError(
+                f"accounts.{account.name}.source_since",
+                "nothing",
+                "polls counted until now, and pushes would count their last day again: "
+                "name the midnight UTC from which pushes count",
+            )
         polled = Account(account.name, settings.model_copy(update={"source": "poll"}))
         self._polls = None if since is None else EmnifyPoll(polled, toolbox, self._api, until=since)
         self._polled_at = EPOCH

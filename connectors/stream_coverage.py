@@ -62,7 +62,7 @@ class StreamCoverage:
         gap = bookmark.gap if bookmark else None
         if gap is not None and gap.end is None:
             gap = Gap(start=gap.start, end=max(gap.start, micros(start)))
-        moved = Bookmark(covered_until=micros(end), last_observation=observed, gap=gap)
+        moved = Bookmark(covered_until=micros(end), last_observation=observed, gap=gap, source="push")
         await self._toolbox.bookmarks.put(self._account.name, moved, proceed)
         self._begun = self._from = None
 

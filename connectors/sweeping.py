@@ -77,7 +77,11 @@ class Sweeping(Generic[S]):
         """Return the observation time of `now`; the `spare` ones behind it are reserved with it."""
         alone, before = self._alone, self._toolbox.bookmarks.get(self.account)
         observation = next_observation(before, micros(now))
-        reserved = {"last_observation": observation + spare, "reading": reading}
+        reserved = {
+            "last_observation": observation + spare,
+            "reading": reading,
+            "source": self._account.settings.source,
+        }
         bookmark = self._bookmark.model_copy(update=reserved)
         await self._toolbox.bookmarks.put(self.account, bookmark, proceed)
         if alone:

@@ -241,7 +241,7 @@ def test_every_reason_is_described_and_no_other() -> None:
     "bookmark",
     [
         Bookmark(),
-        Bookmark(covered_until=1, last_observation=2, gap=Gap(start=3)),
+        Bookmark(covered_until=1, last_observation=2, gap=Gap(start=3), source="push"),
         Bookmark(reading=Reading(filter="time:2026-11-21", cursor="MDAy", began=3)),
     ],
 )

@@ -14,6 +14,7 @@ from connectors.batch import Batch
 from connectors.emnify import EmnifyCallback
 from connectors.http import HttpClient, ProviderError
 from connectors.values import micros, utc_text
+from streams.errors import ConfigError
 from tests.integration.connector_kit import served
 from tests.unit.connector_fakes import NOW, cdr, emnify_account
 from tests.unit.emnify_fakes import DAY_9, MB, Emnify, Watching, counted
@@ -111,3 +112,12 @@ def test_an_instant_of_change_comes_with_pushes() -> None:
         emnify_account(source="poll", source_since=DAY_9)
     with pytest.raises(ValidationError, match="midnight UTC"):
         emnify_account(source_since=NOW)
+
+
+async def test_a_change_without_an_instant_is_refused(watching: Watching) -> None:
+    """At the start, before a push is taken; once pushes have counted, the instant may go."""
+    with pytest.raises(ConfigError, match=r"accounts\.emnify-main\.source_since.*midnight UTC"):
+        watching.restart()
+    watching.restart(source_since=DAY_9)
+    await watching.look()
+    watching.restart()

@@ -99,6 +99,7 @@ async def test_the_bookmark_follows_the_coverage(watching: Watching) -> None:
     assert bookmark == Bookmark(
         covered_until=micros(NOW + timedelta(seconds=60)),
         last_observation=micros(NOW + timedelta(seconds=120)),
+        source="push",
     )
     assert watching.sender.sent[-1][0] == "connectors.bookmarks.v1"
 

@@ -81,7 +81,8 @@ async def test_coverage_follows_usage_and_the_bookmark_follows_both(sweeping: Sw
     assert len(sweeping.sender.totals) == 1
     (coverage,) = sweeping.sender.coverage
     assert (coverage.start, coverage.end) == (START, NOW)
-    assert sweeping.bookmark == Bookmark(covered_until=micros(NOW), last_observation=micros(NOW))
+    stamp = micros(NOW)
+    assert sweeping.bookmark == Bookmark(covered_until=stamp, last_observation=stamp, source="poll")
 
 
 async def test_a_clock_that_steps_back_does_not_take_observations_along(sweeping: Sweeping) -> None:
@@ -162,7 +163,7 @@ async def test_a_lost_lease_stops_the_sweep_before_it_publishes_more(sweeping: S
         await sweeping.sweep(proceed)
     topics = [topic for topic, _ in sweeping.sender.sent if topic != INVENTORY]
     assert topics == ["connectors.bookmarks.v1"]
-    assert sweeping.bookmark == Bookmark(covered_until=None, last_observation=micros(NOW))
+    assert sweeping.bookmark == Bookmark(last_observation=micros(NOW), source="poll")
 
 
 async def test_what_kafka_has_not_taken_is_published_by_the_next_sweep(sweeping: Sweeping) -> None:

@@ -70,7 +70,7 @@ async def test_coverage_follows_usage_chunk_by_chunk_and_the_bookmark_follows_bo
         assert ends == [datetime(2025, 5, 8, tzinfo=UTC), datetime(2025, 5, 9, tzinfo=UTC), covered]
         assert it.sender.coverage[0].start == datetime(2025, 5, 7, tzinfo=UTC)
         assert it.bookmarks.get("simsy-acme") == Bookmark(
-            covered_until=micros(covered), last_observation=micros(it.clock.now)
+            covered_until=micros(covered), last_observation=micros(it.clock.now), source="poll"
         )
 
 
@@ -184,4 +184,5 @@ async def test_a_lost_lease_stops_the_sweep_before_it_publishes_more() -> None:
         with pytest.raises(LeaseLostError):
             await it.job.sweep(proceed)
         assert [topic for topic, _ in it.sender.sent] == [BOOKMARKS]
-        assert it.bookmarks.get("simsy-acme") == Bookmark(last_observation=micros(NOW + timedelta(hours=1)))
+        stamp = micros(NOW + timedelta(hours=1))
+        assert it.bookmarks.get("simsy-acme") == Bookmark(last_observation=stamp, source="poll")
