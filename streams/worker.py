@@ -18,6 +18,7 @@ from streams.fetching import fetch_promptly
 from streams.folding import Folding
 from streams.listening import listen, url_of
 from streams.preflight import preflight
+from streams.producing import produce_idempotently
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
@@ -60,6 +61,8 @@ def make_app(settings: Settings, data: str) -> faust.App:
         table_cleanup_interval=60.0,
     )
     fetch_promptly(app)
+    if settings.kafka.idempotent_producer:
+        produce_idempotently(app)
     return app
 
 
