@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import threading
 from dataclasses import dataclass
@@ -40,10 +41,13 @@ class Look:
     committed: dict[int, int]
     recovering: bool
     recovered: int
+    joining: bool = False
 
     @property
     def waiting(self) -> str | None:
         """What the worker should be at, or `None` if there is nothing to do."""
+        if self.joining:
+            return "the group gives it no partitions, nor tells it that none is left"
         if self.recovering:
             return "a recovery does not get on"
         behind = {partition: lag for partition, lag in sorted(self.lag.items()) if lag > 0}
@@ -53,11 +57,20 @@ class Look:
 
 
 class Stall:
-    """Counts looks between which nothing moved although there was something to do."""
+    """Counts looks between which nothing moved although there was something to do.
 
-    def __init__(self) -> None:
+    A worker that joins waits for the others of its group, so it is given `joining_looks`.
+    """
+
+    def __init__(self, joining_looks: int = 3 * LOOKS) -> None:
+        self._joining_looks = joining_looks
         self._last: tuple[object, ...] | None = None
         self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Looks since something moved."""
+        return self._count
 
     @property
     def doubtful(self) -> bool:
@@ -69,10 +82,10 @@ class Stall:
         if look is None or look.waiting is None:
             self._last, self._count = None, 0
             return None
-        moving = (look.committed, look.recovering, look.recovered)
+        moving = (look.committed, look.recovering, look.recovered, look.joining)
         self._count = self._count + 1 if moving == self._last else 0
         self._last = moving
-        return look.waiting if self._count >= LOOKS else None
+        return look.waiting if self._count >= (self._joining_looks if look.joining else LOOKS) else None
 
 
 class Watchdog:
@@ -102,7 +115,8 @@ class Watchdog:
             await self._watch()
 
     async def _watch(self) -> None:
-        stall = Stall()
+        patience = self._settings.worker.stall_seconds + 3 * self._settings.worker.session_timeout_s
+        stall = Stall(joining_looks=math.ceil(patience / self._pause))
         while True:
             try:
                 async with AIOKafkaConsumer(
@@ -124,16 +138,16 @@ class Watchdog:
         reason = stall.judge(look)
         self._readiness.standing = Standing(self._unready(stall, look), look.lag)
         if reason is not None:
-            seconds = self._settings.worker.stall_seconds
+            seconds = stall.count * self._pause
             die(f"no progress for {seconds:g} s ({reason}); ending, so that a restart can recover")
 
-    def _unready(self, stall: Stall, look: Look) -> str | None:
+    @staticmethod
+    def _unready(stall: Stall, look: Look) -> str | None:
+        if look.joining:
+            return "joining"
         if look.recovering:
             return "recovering"
-        if stall.doubtful:
-            return f"no progress ({look.waiting})"
-        # A worker without partitions stands by, once it has been told that none is left for it.
-        return None if look.lag or self._app.unassigned else "joining"
+        return f"no progress ({look.waiting})" if stall.doubtful else None
 
     async def _look(self, kafka: AIOKafkaConsumer) -> Look:
         recovery = self._app.tables.recovery
@@ -158,4 +172,6 @@ class Watchdog:
             recovering=bool(partitions) and recovery.in_recovery,
             # A partition whose recovery has only begun has no offset yet.
             recovered=sum(offset or 0 for offset in list(recovery.active_offsets.values())),
+            # A worker without partitions stands by, once it has been told that none is left for it.
+            joining=not partitions and not self._app.unassigned,
         )

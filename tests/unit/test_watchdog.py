@@ -44,3 +44,15 @@ def test_a_recovery_that_stands_still_is_a_stall() -> None:
 def test_while_kafka_is_away_nobody_is_to_blame() -> None:
     """And its return is no stall either: the count begins anew."""
     assert verdict(*[look(lag=7)] * LOOKS, None, *[look(lag=7)] * LOOKS) is None
+
+
+def test_a_join_that_does_not_end_is_a_stall_though_a_patient_one() -> None:
+    """A rebalance that hangs leaves the worker without partitions, and so without lag that could be seen."""
+    joining = Look({}, {}, recovering=False, recovered=0, joining=True)
+    stall = Stall(joining_looks=2 * LOOKS)
+    assert [stall.judge(joining) for _ in range(2 * LOOKS)] == [None] * 2 * LOOKS
+    assert stall.judge(joining) == "the group gives it no partitions, nor tells it that none is left"
+
+
+def test_a_worker_that_stands_by_may_rest() -> None:
+    assert verdict(*[Look({}, {}, recovering=False, recovered=0)] * 5 * LOOKS) is None
