@@ -59,7 +59,6 @@ class Unsaved(NamedTuple):
 class PartitionState:
     """All state of the tenants of one partition; `writer` is a number that no other writer has.
 
-    Of two writers that succeed the same one, the one that `began` later is the owner (any clock will do).
     `keep` is how long aggregates are kept. An `audit` takes every record, because the dead letters say what
     did not count, and keeps the cells of sealed hours: it folds a topic afresh, for comparison.
     """
@@ -374,6 +373,8 @@ class PartitionState:
         """Take in what a predecessor wrote that did not know yet that it lost the partition: usage alone."""
         if str(self.writer) in re.split(r"[/.]", name) or value is None:
             return
+        if name.startswith(_VERSION) and self._versions.overheard(value):
+            raise RuntimeError(f"another worker has taken the partition meanwhile, and wrote {name}")
         if name.startswith(_CONTEXTS):
             self.contexts.load(name.removeprefix(_CONTEXTS), value)
         elif name[0].isdigit():

@@ -84,6 +84,7 @@ class _DirectTable(faust.Table[Any, Any]):
 
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, recovery_buffer_size=2, **kwargs)
+        self._generation = 0
 
     async def _send(self, partition: int, key: bytes, value: bytes | None) -> Future[Any]:
         producer = await self.app.maybe_start_producer()
@@ -103,10 +104,13 @@ class _DirectTable(faust.Table[Any, Any]):
         """Drop what was lost, together with Faust's memory of how far it was recovered.
 
         Faust forgets that memory only if no further rebalance interrupts this one; left behind, it would
-        make a partition that comes back recover from the middle of its changelog.
+        make a partition that comes back recover from the middle of its changelog. Of a worker that the group
+        has missed for a generation everything was lost: its partitions may come from another one's hands.
         """
         topic = self.changelog_topic_name
-        ours = {tp.partition for tp in assigned if tp.topic == topic}
+        seamless = generation_id == self._generation + 1
+        self._generation = generation_id
+        ours = {tp.partition for tp in assigned if tp.topic == topic} if seamless else set()
         for partition in set(self.held()) - ours:
             self.drop(partition)
             recovery: Any = self.app.tables.recovery  # type: ignore[attr-defined]

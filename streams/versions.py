@@ -18,17 +18,20 @@ _RECENT_TERMS: Final = 2
 
 
 class Version(NamedTuple):
-    """How far a writer had come. The latest one counts: by term, one more than that of whom it succeeds."""
+    """How far a writer had come. The latest one counts: by term, one more than that of whom it succeeds.
+
+    Of two that succeed the same one, whoever is further counts: the owner's offset is never beyond that.
+    """
 
     term: int
-    began: int
     version: int
+    began: int
     floor: int
     """Lowest version of a read model that a replay brings up to date by itself."""
     seals: dict[str, list[Any]]
 
 
-_NONE: Final = Version(0, 0, -1, -1, {})
+_NONE: Final = Version(0, -1, 0, -1, {})
 
 
 class Versions:
@@ -36,7 +39,7 @@ class Versions:
 
     def __init__(self, writer: int, began: int) -> None:
         self._name = f"{PREFIX}/{writer}"
-        self._own = Version(1, began, -1, NEVER, {})
+        self._own = Version(1, -1, began, NEVER, {})
         self._seals = b"{}"
         self._found: dict[str, Version] = {}
 
@@ -44,19 +47,22 @@ class Versions:
         """Take in a record during recovery; return the version that counts among all so far."""
         self._found.pop(name, None)
         if value is not None:
-            # The first release wrote neither seals nor a term.
-            version, floor, seals, term, began = [*orjson.loads(value), {}, 0, 0][:5]
-            self._found[name] = Version(term, began, version, floor, seals)
+            self._found[name] = _parsed(value)
         return max(self._found.values(), key=itemgetter(0, 1, 2), default=_NONE)
 
     def succeed(self, version: int) -> bool:
-        """Begin our own term at a version; return whether a predecessor was ahead of that.
+        """Begin our own term at a version; return whether a predecessor may have moved what no replay shows.
 
-        It had lost the partition, and what it moved does not show in a replay.
+        It had lost the partition: it was ahead of that version, or one of two that succeeded the same one.
         """
-        term = max((each.term for each in self._found.values()), default=0) + 1
-        self._own = self._own._replace(term=term)
-        return any(each.version > version for each in self._found.values())
+        terms = [each.term for each in self._found.values()]
+        last = max(terms, default=0)
+        self._own = self._own._replace(term=last + 1)
+        return terms.count(last) > 1 or any(each.version > version for each in self._found.values())
+
+    def overheard(self, value: bytes) -> bool:
+        """Whether a record that another wrote while this state was in use shows a further owner."""
+        return _parsed(value).term >= self._own.term
 
     def recent(self) -> set[str]:
         """Return the names of records that must stay: who is still about may write them again, to be seen."""
@@ -73,5 +79,11 @@ class Versions:
         return self._record()
 
     def _record(self) -> Write:
-        term, began, version, floor, _ = self._own
+        term, version, began, floor, _ = self._own
         return self._name, orjson.dumps([version, floor, orjson.Fragment(self._seals), term, began])
+
+
+def _parsed(value: bytes) -> Version:
+    # The first release wrote neither seals nor a term.
+    version, floor, seals, term, began = [*orjson.loads(value), {}, 0, 0][:5]
+    return Version(term, version, began, floor, seals)

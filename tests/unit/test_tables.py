@@ -11,9 +11,11 @@ from typing import Any
 import faust
 import pytest
 import zstandard
+from faust.types import TP
 
 from streams.batches import batched
-from streams.tables import CalendarWindow, WindowTable
+from streams.state import PartitionState
+from streams.tables import CalendarWindow, StateTable, WindowTable
 from streams.windows import Granularity
 from tests.unit.changelog_kit import changelog_record
 
@@ -121,3 +123,16 @@ def test_the_changelog_outlives_the_window(table: Recording) -> None:
     assert config is not None
     assert config["cleanup.policy"] == "compact,delete"
     assert int(config["retention.ms"]) >= (YEAR + timedelta(days=62)).total_seconds() * 1000
+
+
+@pytest.mark.parametrize(("generation", "kept"), [(8, True), (9, False)])
+async def test_a_worker_that_missed_a_generation_keeps_nothing(generation: int, kept: bool) -> None:
+    """Another one had its partitions meanwhile, maybe, and wrote what this one does not know."""
+    app = faust.App("tables-test", broker="kafka://127.0.0.1:1", store="memory://", web_enabled=False)
+    states = StateTable(app, name="state", new_state=lambda: PartitionState(horizon=YEAR, writer=1))
+    app.tables.add(states)
+    changelog = TP(states.changelog_topic_name, 0)
+    await states.on_rebalance({changelog}, set(), {changelog}, 7)
+    state = states.state_of(0)
+    await states.on_rebalance({changelog}, set(), set(), generation)
+    assert states.holds(0, state) is kept
