@@ -118,9 +118,10 @@ def worker(config: Config = None, log_json: LogJson = False) -> None:
     """
     configure_logging(json=log_json)
     settings = load_settings(config)
+    from connectors.abilities import abilities
     from streams import worker as role
 
-    role.run(settings)
+    role.run(settings, abilities(settings).settle)
 
 
 @app.command()

@@ -59,6 +59,7 @@ class Part:
     outputs: list[Output]
     compared: list[Message]
     """Comparisons with the providers' totals."""
+    restated: list[Message]
 
 
 @dataclass(slots=True)
@@ -119,7 +120,8 @@ class Flushing:
             places = list(state.reconciling.touched(grouped, fresh.places))
         outputs = list(zip(grouped.windows, aggregate_messages(grouped, batch.version), strict=True))
         compared = [each.message(batch.version) for each in places if each.stated]
-        return Part(state, unsaved, sealing, batch, outputs, compared)
+        restated = list(state.restating.messages(fresh.restated))
+        return Part(state, unsaved, sealing, batch, outputs, compared, restated)
 
     async def write(self, snapshot: Snapshot) -> None:
         """Take steps 2 to 5 of `Folding.flush`. The flush before must have ended."""
@@ -156,6 +158,7 @@ class Flushing:
             for partition, part in parts.items():
                 group.create_task(self._publish(partition, part.outputs))
                 group.create_task(self._tell(topics.RECONCILIATION, part.compared))
+                group.create_task(self._tell(topics.RESTATEMENTS, part.restated))
             taken = [
                 group.create_task(self._projection.write(part.batch, part.state)) for part in parts.values()
             ]

@@ -31,6 +31,7 @@ from streams.events import (
     decode_totals,
     header,
 )
+from streams.finality import Settle
 from streams.flushing import Flushing, Gathered, Snapshot
 from streams.history import History
 from streams.projection import Projection
@@ -52,7 +53,9 @@ BROKEN_AFTER_SECONDS = 120.0
 class Folding:
     """Folds events into partition states and flushes them."""
 
-    def __init__(self, settings: Settings, app: faust.App, model: ReadModel) -> None:
+    def __init__(
+        self, settings: Settings, app: faust.App, model: ReadModel, settle: Settle | None = None
+    ) -> None:
         self._settings = settings
         self._app = app
         self._tenants = frozenset(settings.tenants)
@@ -62,7 +65,11 @@ class Folding:
             app,
             name="state",
             new_state=lambda: PartitionState(
-                horizon=horizon, writer=secrets.randbits(32), began=time.time_ns(), keep=keep
+                horizon=horizon,
+                writer=secrets.randbits(32),
+                began=time.time_ns(),
+                keep=keep,
+                settle=settle,
             ),
         )
         self.windows: dict[Granularity, WindowTable] = {
@@ -212,7 +219,8 @@ class Folding:
         2. Dead letters, then the days that are sealed now, then the changelog of the state: wait until Kafka
            has acknowledged each. Letters first, because a state that is durable does not meet a conflict
            again when its event is replayed; days before the changelog that points at them.
-        3. Windowed tables, `usage.aggregates.v1` and `usage.reconciliation.v1`: wait likewise.
+        3. Windowed tables, `usage.aggregates.v1`, `usage.restatements.v1` and `usage.reconciliation.v1`: wait
+           likewise.
         4. Read model, at the same time: if Redis is away, remember what was touched and go on.
         5. Acknowledge the events in order; Faust commits their offsets.
 

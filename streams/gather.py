@@ -108,6 +108,15 @@ class _Events:
         """Return when each record may start at the earliest, in microseconds."""
         return np.repeat(np.array(self._oldest, np.int64), self._counts)
 
+    def numbers(self, positions: I64) -> I64:
+        """Return the numbers of the events of records."""
+        found: I64 = np.searchsorted(np.array(self._firsts, np.int64), positions, side="right") - 1
+        return found
+
+    def source(self, number: int) -> tuple[str, str | None]:
+        """Return where an event came from, and the backfill that it belongs to."""
+        return self._origins[number], self._events[number].run
+
     def find(self, position: int) -> tuple[WireEvent, WireRecord]:
         number = bisect_right(self._firsts, position) - 1
         event, value = self._events[number], self._values[number]
@@ -181,6 +190,15 @@ class Gather:
         table["context"] = self._contexts.intern(table["device"], table["place"])
         columns = {name: table[name].astype(kind, copy=False) for name, kind in STATEMENT.items()}
         return Batch(columns, sessions), rejections
+
+    def sources(self, positions: I64) -> tuple[I64, list[tuple[str, str | None]]]:
+        """Return for positions in the last batch the places of their events among those that are returned.
+
+        Of each event its origin, and the backfill that it belongs to. Ask before `settle`.
+        """
+        events = self._settling
+        numbers, places = np.unique(events.numbers(self._kept[positions]), return_inverse=True)
+        return places, [events.source(number) for number in numbers.tolist()]
 
     def settle(self, conflicts: list[Conflict]) -> list[Rejection]:
         """Return the losers of the last batch's conflicts as records with their events."""

@@ -14,6 +14,7 @@ from streams.decoding import WireEvent, WireRecord
 from streams.errors import DataError
 from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Batch, Gather, Rejection
+from streams.index import I64
 from streams.ledger import Conflict
 from streams.seals import PIN_HOURS, Seals
 from streams.staging import Replacement, Staging
@@ -72,6 +73,10 @@ class Intake:
     def lose(self, lost: list[Rejection]) -> None:
         """Have records that do not count returned with the next batch."""
         self._lost += lost
+
+    def sources(self, positions: I64) -> tuple[I64, list[tuple[str, str | None]]]:
+        """Return the events of statements of the last batch; see `Gather.sources`."""
+        return self._gather.sources(positions)
 
     def settle(self, conflicts: list[Conflict]) -> list[Rejection]:
         """Return the losers of the last batch's conflicts."""

@@ -49,7 +49,7 @@ async def ensure_topics(settings: Settings) -> str:
     except (KafkaError, OSError, ValueError) as error:
         raise unreachable(settings, error) from None
     try:
-        wanted = all_topics(settings.retention.statements)
+        wanted = all_topics(settings.retention.statements, settings.retention.aggregate_months)
         response = await admin.create_topics(
             [
                 NewTopic(

@@ -19,7 +19,7 @@ key                             type     content
                                          (`HOURS_BYTES`, a bit each)
 `su1:coming-active:{tenant}:{day}`  hash  likewise, of a sealed day while it is written anew
 `su1:moved:{tenant}`            zset     what moved last at which tick (score): numbers of hours (their
-                                         aggregates), `active:{day}`, `coverage`
+                                         aggregates), `active:{day}`, `coverage`, `restated`
 `su1:hours:{tenant}`            zset     hour numbers (score = member) that have cells
 `su1:minutes:{tenant}`          zset     minute numbers (score = member) that have usage
 `su1:minute:{tenant}:{minute}`  hash     canonical ICCID -> the SIM's usage (rows as of cells); lives 3 hours
@@ -27,6 +27,8 @@ key                             type     content
 `su1:coverage:{tenant}`         hash     account -> JSON `{"provider", "intervals": [[from, to], ...]}`
 `su1:reconciliation:{tenant}`   hash     `account|granularity|start` -> JSON
                                          (`streams.reconciliation.comparison`)
+`su1:restatements:{tenant}`     hash     `hour|revision|part|account` -> compressed JSON of a part of a
+                                         restatement (`streams.restatements`)
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
 `su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
 `su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
@@ -72,6 +74,7 @@ HOURS_BYTES = 4
 """The hours of a day in which a context has a cell, little-endian: hour 0 is the lowest bit."""
 
 MOVED_COVERAGE = "coverage"
+MOVED_RESTATED = "restated"
 
 COPY_COMPLETE = "complete"
 COPY_CURRENT_AT = "current_at"
@@ -160,6 +163,11 @@ def coverage_key(tenant: str) -> str:
 def reconciliation_key(tenant: str) -> str:
     """Usage of the tenant's accounts by day and month, held against the providers' totals."""
     return f"{PREFIX}:reconciliation:{tenant}"
+
+
+def restatements_key(tenant: str) -> str:
+    """Restatements of the tenant's hours, in parts."""
+    return f"{PREFIX}:restatements:{tenant}"
 
 
 def lease_key(account: str) -> str:

@@ -84,8 +84,10 @@ class Merge:
     """What changed in places that a replay of the same statements would not touch."""
     entering: Table
     """Statements that are new."""
+    positions: I64
+    """Where each of them stands in the batch."""
     leaving: Table
-    """Statements that they replace."""
+    """Statements that the last of them replace."""
     conflicts: list[Conflict]
 
 
@@ -94,6 +96,8 @@ class _Meeting:
     """Statements, one an identity, and the rows that they came upon."""
 
     table: Table
+    chosen: I64
+    """Where each of them stands in the batch."""
     rows: I64
     fresh: I64
     """Positions of those that are new."""
@@ -158,6 +162,7 @@ class Ledger:
             touched=np.concatenate((replayed, vacated)),
             vacated=vacated,
             entering=entering,
+            positions=met.chosen[np.concatenate((met.fresh, met.replacing))],
             leaving=leaving,
             conflicts=conflicts,
         )
@@ -193,7 +198,7 @@ class Ledger:
             joining = {
                 int(rows[at]): sessions[int(chosen[at])] for at in accepted if int(chosen[at]) in sessions
             }
-        return _Meeting(table, rows, fresh, replacing, joining)
+        return _Meeting(table, chosen, rows, fresh, replacing, joining)
 
     def _enter(self, met: _Meeting) -> Table:
         """Let the statements that count take their rows; return them."""

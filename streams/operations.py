@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
@@ -23,6 +23,8 @@ from streams.index import U64, distinct
 from streams.minutes import Minutes
 from streams.reconciliation import SPANS, Place
 from streams.reconciling import Compared
+from streams.restatements import Key
+from streams.restating import Restating
 from streams.rollups import Grouped, Rollups, split
 from streams.state import PartitionState
 from streams.sums import Matrix
@@ -212,6 +214,15 @@ def expiry_operations(expired: Mapping[str, int]) -> Iterator[Operation]:
             yield "before", key, f"|{span}|([^|]+)$", first.encode()
         yield "unlist", keys.hours_key(tenant), "", str(kept).encode()
         yield "unmove", keys.moved_key(tenant), keys.moved_day(kept // 24), str(kept).encode()
+
+
+def restatement_operations(restating: Restating, touched: Collection[Key]) -> Iterator[Operation]:
+    """Encode restatements; those that are no longer kept are removed."""
+    for key in sorted(touched):
+        place, packed = keys.restatements_key(key.tenant), restating.packed(key)
+        yield ("del", place, key.field, b"") if packed is None else ("set", place, key.field, packed)
+    for tenant in sorted({key.tenant for key in touched}):
+        yield "move", keys.moved_key(tenant), keys.MOVED_RESTATED, b""
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

@@ -34,6 +34,7 @@ from streams.operations import (
     minute_operations,
     of_sims,
     reconciliation_operations,
+    restatement_operations,
     window_operations,
 )
 from streams.reconciling import Compared
@@ -138,7 +139,8 @@ class ReadModel:
             touched.minutes = state.minutes.live()
         cells = of_sims(state.contexts, touched.cells)
         told = state.contexts.untold(distinct(split(np.concatenate((cells, touched.minutes)))[0]))
-        operations: list[Operation] = []
+        # Numbers move behind what is said of their move.
+        operations: list[Operation] = [*restatement_operations(state.restating, touched.restated)]
         operations += context_operations(state.contexts, told)
         operations += cell_operations(state.contexts, hour_level(state.rollups, self._keep), cells)
         operations += minute_operations(state, touched)
@@ -148,7 +150,7 @@ class ReadModel:
         compared = list(state.reconciling.touched(grouped, touched.places))
         operations += reconciliation_operations(compared)
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
-        tenants |= {place.tenant for place in touched.places}
+        tenants |= {place.tenant for place in touched.places} | {key.tenant for key in touched.restated}
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
@@ -216,6 +218,7 @@ class ReadModel:
             keys.contexts_key,
             keys.reconciliation_key,
             keys.moved_key,
+            keys.restatements_key,
         )
         return [
             *(keys.cells_key(tenant, int(hour)) for hour in hours),

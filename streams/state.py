@@ -23,6 +23,7 @@ from streams.coverage import Coverage, Covered
 from streams.decoding import WireEvent
 from streams.due import Due
 from streams.events import CoverageEvent, TotalsEvent
+from streams.finality import Settle
 from streams.gather import Rejection
 from streams.index import I64, distinct
 from streams.intake import Intake
@@ -31,6 +32,8 @@ from streams.loading import Loading
 from streams.minutes import Minutes
 from streams.reconciling import PREFIX as _TOTALS
 from streams.reconciling import Reconciling
+from streams.restating import PREFIX as _RESTATED
+from streams.restating import Restating
 from streams.rollups import Rollups, Window
 from streams.seals import PREFIX as _SEALED
 from streams.seals import Seals
@@ -59,8 +62,9 @@ class Unsaved(NamedTuple):
 class PartitionState:
     """All state of the tenants of one partition; `writer` is a number that no other writer has.
 
-    `keep` is how long aggregates are kept. An `audit` takes every record, because the dead letters say what
-    did not count, and keeps the cells of sealed hours: it folds a topic afresh, for comparison.
+    `keep` is how long aggregates are kept; without `settle` nothing becomes final here. An `audit` takes
+    every record, because the dead letters say what did not count, and keeps the cells of sealed hours: it
+    folds a topic afresh, for comparison.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class PartitionState:
         writer: int,
         began: int = 0,
         keep: timedelta = timedelta(days=18 * 31),
+        settle: Settle | None = None,
         audit: bool = False,
     ) -> None:
         self.contexts = Contexts(writer)
@@ -92,11 +97,13 @@ class PartitionState:
         self._waiting: list[tuple[str, bytes]] = []
         self.writer = writer
         self._versions = Versions(writer, began)
+        self.restating = Restating(self.contexts, self.rollups, self.seals, self._versions, writer, settle)
         self._others: set[str] = set()
         self._snapshots: dict[tuple[str, str], dict[int, bytes]] = {}
         self._replacements: list[Replacement] = []
         self._tombstones = Tombstones()
         self._live = False
+        self._begun = False
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -109,7 +116,9 @@ class PartitionState:
 
     def take(self, event: WireEvent, offset: int, origin: str, value: bytes | None = None) -> None:
         """Gather the event's records for the next merge; `value` is what the event was decoded from."""
-        self.recovered()
+        self._begin(offset)
+        if self.restating.is_late(event):
+            self._intake.lose(self.merge())
         self.version = max(self.version, offset)
         hours = self._intake.take(event, offset, origin, value, replayed=offset <= self.durable)
         self.due.hours(event.tenant, hours)
@@ -122,12 +131,13 @@ class PartitionState:
         batch, lost = self._intake.batch()
         if batch is not None:
             merge = self.ledger.merge(*batch)
-            frozen = self.due.frozen(merge.keys)
+            keys, differences = merge.keys, merge.differences
+            frozen = self.due.frozen(keys)
             if frozen.any():
                 # A session that goes on says again what it had in sealed hours.
-                self.rollups.add(merge.keys[~frozen], merge.differences[~frozen])
-            else:
-                self.rollups.add(merge.keys, merge.differences)
+                keys, differences = keys[~frozen], differences[~frozen]
+            self.restating.watch(keys, differences, merge, self._intake.sources)
+            self.rollups.add(keys, differences)
             self.minutes.leave(merge.leaving)
             self.minutes.enter(merge.entering)
             if len(merge.rows) > len(merge.entering["start"]):
@@ -136,6 +146,7 @@ class PartitionState:
             self._unsaved.append(merge.rows)
             self._vacated.add(merge.vacated)
             lost += self._intake.settle(merge.conflicts)
+        self.restating.settle()
         if self._audit:
             for replacement in self._replacements:
                 for keys in replace_at_hand(self.contexts, self.rollups, replacement):
@@ -145,12 +156,13 @@ class PartitionState:
 
     def fold_coverage(self, event: CoverageEvent, offset: int) -> None:
         """Add the event's interval to what its account covers; a backfill's replaces what is sealed there."""
-        self.recovered()
+        self._begin(offset)
         replayed = offset <= self.durable
         self.version = max(self.version, offset)
         start, end = math.ceil(event.start.timestamp()), math.floor(event.end.timestamp())
         account = (event.tenant, event.account)
         self._coverage.cover(account, event.provider, (start, end))
+        self.restating.cover(account, self._coverage.of(account))
         low, high = self._intake.sealed_hours(event, -(-start // 3600), end // 3600)
         if low < high and replayed:
             self.due.hours(event.tenant, set(range(low, high)))
@@ -162,7 +174,7 @@ class PartitionState:
 
         They are judged by what came before the event, so that a replay in other batches judges alike.
         """
-        self.recovered()
+        self._begin(offset)
         replayed = offset <= self.durable
         self.version = max(self.version, offset)
         places = self.reconciling.take(event)
@@ -172,11 +184,13 @@ class PartitionState:
         self._intake.lose(self.merge())
         # What was counted of a sealed day lies in the archive: here it would look like nothing.
         for place in self.reconciling.proven(sorted(each for each in places if not self.due.archived(each))):
-            self._coverage.cover((event.tenant, event.account), event.provider, (place.start, place.end))
+            account = (event.tenant, event.account)
+            self._coverage.cover(account, event.provider, (place.start, place.end))
+            self.restating.cover(account, self._coverage.of(account))
 
     def skip(self, offset: int) -> None:
         """Note an event that holds nothing to fold."""
-        self.recovered()
+        self._begin(offset)
         self.version = max(self.version, offset)
 
     def take_replacements(self) -> list[Replacement]:
@@ -193,9 +207,11 @@ class PartitionState:
 
         `sealing` gives for a version how the seals stand by then; what it has to say itself must be added.
         """
+        self._tombstones.add(self.restating.expire())
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes: list[Write] = [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
         writes += self._vacated.unsaved(self.version)
+        writes += self.restating.unsaved(self.version)
         if len(rows):
             writes += self.log.write(rows)
         writes += self.staging.unsaved()
@@ -260,6 +276,8 @@ class PartitionState:
                 self._coverage.load((tenant, account), provider, [(start, end) for start, end in intervals])
         elif name.startswith(_TOTALS):
             self.reconciling.load(value)
+        elif name.startswith(_RESTATED):
+            self.restating.load(name, value)
         elif name.startswith(_CONTEXTS):
             self.contexts.load(name.removeprefix(_CONTEXTS), value or b"[]")
             waiting, self._waiting = self._waiting, []
@@ -312,6 +330,12 @@ class PartitionState:
             self._tombstones.add(self.expire(tenant))
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
+        for account in self._coverage.accounts():
+            self.restating.cover(account, self._coverage.of(account))
+        self.restating.settle()
+        again, sorted_out = self.restating.recovered()
+        self.due.cells(again)
+        self._tombstones.add(sorted_out)
         stale = self._others - self._versions.recent()
         stale |= {
             f"{_SEALED}{tenant}/{stamp}/{number}"
@@ -325,6 +349,13 @@ class PartitionState:
         if len(self.ledger) > 0 or self.version >= 0:
             self.due.all_minutes()
         self._snapshots, self._others = {}, set()
+
+    def _begin(self, offset: int) -> None:
+        """Note that an event comes; with the first one it shows how much of the last flushes is replayed."""
+        self.recovered()
+        if not self._begun:
+            self._begun = True
+            self.due.cells(self.restating.begin(offset))
 
     def retire(self, tenant: str) -> list[Write]:
         """Drop the ledger's rows that only sealed hours depend on; return the tombstones of their blocks."""
@@ -388,18 +419,22 @@ class PartitionState:
             return
         merge = self.ledger.merge({**table, "context": numbers}, sessions)
         counted = ~self.due.frozen(merge.keys)
+        self.restating.watch(merge.keys[counted], merge.differences[counted], merge)
         self.rollups.add(merge.keys[counted], merge.differences[counted])
         self.log.loaded(name, merge.rows)
 
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew."""
         self.recovered()
-        return self.due.take()
+        touched = self.due.take()
+        touched.restated = self.restating.take_touched()
+        return touched
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
         self.recovered()
-        return self.due.everything()
+        yield from self.due.everything()
+        yield Touched(restated=self.restating.everything())
 
     def windows(self, touched: Touched) -> set[Window]:
         """Return the windows above what was touched."""

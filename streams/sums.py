@@ -81,6 +81,8 @@ class Sums:
 
     def measured(self, keys: U64) -> Matrix:
         """Return the measures of keys; of one that is not known, zeros."""
+        if not len(self):
+            return np.zeros((len(keys), WIDTH), np.int64)
         rows = self.find(keys)
         matrix = self.matrix(np.maximum(rows, 0))
         matrix[rows < 0] = 0

@@ -8,6 +8,7 @@ DAY_MS = 24 * 3600 * 1000
 
 USAGE_EVENTS = "usage.events.v1"
 AGGREGATES = "usage.aggregates.v1"
+RESTATEMENTS = "usage.restatements.v1"
 RECONCILIATION = "usage.reconciliation.v1"
 DEADLETTERS = "usage.deadletters.v1"
 HISTORY = "usage.history.v1"
@@ -26,13 +27,15 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def all_topics(retention_days: int) -> list[Topic]:
-    """Every topic that simusage creates; `retention_days` is what single statements are kept for."""
+def all_topics(retention_days: int, aggregate_months: int = 18) -> list[Topic]:
+    """Every topic that simusage creates; single statements and aggregates are kept for so long."""
     keep = {"cleanup.policy": "delete", "retention.ms": str(retention_days * DAY_MS)}
     compact = {"cleanup.policy": "compact", "retention.ms": "-1"}
+    months = {"cleanup.policy": "compact,delete", "retention.ms": str(31 * aggregate_months * DAY_MS)}
     return [
         Topic(USAGE_EVENTS, None, keep),
         Topic(AGGREGATES, None, compact),
+        Topic(RESTATEMENTS, None, months),
         Topic(HISTORY, None, compact),
         Topic(RECONCILIATION, None, compact),
         Topic(DEADLETTERS, 1, keep),

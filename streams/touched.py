@@ -8,6 +8,7 @@ import numpy as np
 
 from streams.index import U64
 from streams.reconciliation import Place
+from streams.restatements import Key
 
 NOTHING: U64 = np.zeros(0, np.uint64)
 
@@ -30,6 +31,8 @@ class Touched:
     """Of which the provider has stated totals."""
     expired: dict[str, int] = field(default_factory=dict)
     """By tenant the hour number from which on aggregates are kept, where that has moved."""
+    restated: set[Key] = field(default_factory=set)
+    """Restatements; those that have expired are removed."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
@@ -41,3 +44,4 @@ class Touched:
         self.days |= other.days
         self.places |= other.places
         self.expired |= other.expired
+        self.restated |= other.restated

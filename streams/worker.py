@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from streams import topics
 from streams.errors import ConfigError
 from streams.fetching import fetch_promptly
+from streams.finality import Settle
 from streams.folding import Folding
 from streams.listening import listen, url_of
 from streams.preflight import preflight
@@ -66,12 +67,12 @@ def make_app(settings: Settings, data: str) -> faust.App:
     return app
 
 
-def build(settings: Settings, data: str, cluster: str) -> faust.App:
+def build(settings: Settings, data: str, cluster: str, settle: Settle | None = None) -> faust.App:
     """Return the worker's application, ready to run."""
     app = make_app(settings, data)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
     model = ReadModel(redis, aggregate_months=settings.retention.aggregate_months)
-    folding = Folding(settings, app, model)
+    folding = Folding(settings, app, model, settle)
     source = app.topic(
         topics.USAGE_EVENTS,
         key_type=bytes,
@@ -97,8 +98,8 @@ def build(settings: Settings, data: str, cluster: str) -> faust.App:
     return app
 
 
-def run(settings: Settings) -> None:
-    """Run the worker until SIGTERM or SIGINT.
+def run(settings: Settings, settle: Settle | None = None) -> None:
+    """Run the worker until SIGTERM or SIGINT; `settle` says when an account's windows become final.
 
     Raises `ConfigError` when broker or Redis do not answer at start, Redis belongs to another broker, or the
     worker's address cannot be listened on.
@@ -115,7 +116,7 @@ def run(settings: Settings) -> None:
     for services in ("streams.tables", "streams.fetching"):
         logging.getLogger(services).setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="simusage-worker-") as data:
-        app = build(settings, data, cluster)
+        app = build(settings, data, cluster, settle)
         worker = faust.Worker(
             app, loglevel="WARN", override_logging=False, redirect_stdouts=False, quiet=True, daemon=True
         )

@@ -39,6 +39,10 @@ class Abilities:
         """Return what one account can."""
         return self.accounts.get(account) or self.providers.get(provider) or Ability()
 
+    def settle(self, account: str, provider: str) -> timedelta:
+        """Return how long after its end a covered window of an account may still change."""
+        return self.of(account, provider).settle
+
 
 UNKNOWN: Final = Abilities()
 """Nothing is known of any provider: each is taken to tell everything, within an hour."""

@@ -98,10 +98,12 @@ class UsageRow(_Answer):
             description=(
                 "open: the window is not over. settling: it is, but an account that can contribute is not"
                 " known to be complete over the whole window (`gaps`) and for its settle time behind the"
-                " window's end. final: all are"
+                " window's end. final: all are. restated: likewise, and numbers of the row changed after it"
+                " was final; /v1/restatements says how"
             )
         ),
     ]
+    revision: Annotated[int, Field(ge=0, description="How often the row changed after it was final")]
     gaps: Annotated[
         list[Gap],
         Field(

@@ -34,6 +34,8 @@ from streams.api.reconciliation_query import (
 )
 from streams.api.records import add_records
 from streams.api.records_docs import RECORDS_EXAMPLE
+from streams.api.restatements import add_restatements
+from streams.api.restatements_docs import RESTATEMENT_EXAMPLE
 from streams.api.service import Clock, Service, answer, configured_accounts, utc_now
 from streams.api.sims import add_sims
 from streams.api.stats import add_stats
@@ -90,6 +92,7 @@ def create_app(
             "/v1/usage/summary": SUMMARY_EXAMPLE,
             "/v1/usage/records": RECORDS_EXAMPLE,
             "/v1/explain": EXPLAIN_EXAMPLE,
+            "/v1/restatements": RESTATEMENT_EXAMPLE,
             **INVENTORY_EXAMPLES,
             **STATS_EXAMPLES,
         },
@@ -99,6 +102,7 @@ def create_app(
         add_summary,
         add_records,
         add_explain,
+        add_restatements,
         _add_reconciliation,
         add_health,
         add_ops,

@@ -49,7 +49,8 @@ async def _usage_rows(
     service: Service, query: UsageQuery, format_: Format, header: int
 ) -> AsyncIterator[Rows]:
     now = service.clock()
-    trusting = Trusting(query, await service.accounts(query.tenant), service.abilities, now)
+    accounts, restated = await service.accounts(query.tenant), await service.restatements(query)
+    trusting = Trusting(query, accounts, service.abilities, now, restated)
     if query.require == "final" and (moving := trusting.moving()) is not None:
         raise NotFinalError(moving.detail)
     for part in _parts(query):

@@ -47,6 +47,12 @@ def values_of(context: Context, dimension: Dimension) -> tuple[str | None, ...]:
     return (value,)
 
 
+def counted_values(context: Context, dimension: Dimension, filters: Filters) -> tuple[str | None, ...]:
+    """Return the values under which a context that passes the filters has rows of its own."""
+    values, wanted = values_of(context, dimension), filters.get(dimension)
+    return values if wanted is None else tuple(value for value in values if value in wanted)
+
+
 def matcher(filters: Filters) -> Callable[[Context], bool]:
     """Return the test whether a context passes the filters."""
     wanted = [(name, frozenset(values)) for name, values in filters.items()]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from streams.aggregate import ByKind
 from streams.api.catalogue import NONE, Catalogue, Numbers, Slice
-from streams.api.filters import Dimension, matcher, values_of
+from streams.api.filters import counted_values, matcher
 from streams.api.query import Group, Position, UsageQuery
 from streams.api.rows import Page, Row, filled, page
 from streams.api.zones import UTC_CALENDAR, window_second
@@ -161,17 +161,14 @@ class _Places:
             self._kinds[kind] = len(self._kind_list)
             self._kind_list.append(kind)
         found = []
-        for group in dict.fromkeys(product(*(self._values(context, name) for name in self._query.group_by))):
+        for group in dict.fromkeys(
+            product(*(counted_values(context, name, self._query.filters) for name in self._query.group_by))
+        ):
             if group not in self._groups:
                 self._groups[group] = len(self._group_list)
                 self._group_list.append(group)
             found.append(self._groups[group] << _KINDS | self._kinds[kind])
         return found
-
-    def _values(self, context: Context, dimension: Dimension) -> tuple[str | None, ...]:
-        values = values_of(context, dimension)
-        wanted = self._query.filters.get(dimension)
-        return values if wanted is None else tuple(value for value in values if value in wanted)
 
 
 def _summed(keys: Numbers, measures: npt.NDArray[np.int64]) -> tuple[Numbers, npt.NDArray[np.int64]]:

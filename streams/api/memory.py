@@ -21,6 +21,7 @@ from streams.api.catalogue import NONE, Catalogue, Numbers
 from streams.api.rows import AccountCoverage, Row
 from streams.cells import measures_from_json
 from streams.coverage import union
+from streams.restatements import Restatement
 
 Hours = npt.NDArray[np.uint32]
 """A bit for each hour of a day."""
@@ -141,6 +142,8 @@ class News:
     """Days, and ticks, at which it changed who was active."""
     coverage: Mapping[str, AccountCoverage] | None = None
     """The coverage of the tenant's accounts, if it moved."""
+    restated: bool = False
+    """Whether anything was restated."""
 
 
 @dataclass(eq=False)
@@ -157,6 +160,10 @@ class Known:
     coverage: Mapping[str, AccountCoverage] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     """What is known of single SIMs; what was asked for least recently comes first."""
+    restated: list[tuple[int, bytes]] | None = field(default_factory=list)
+    """Hours and names of the restatements' parts, in order; `None` where they must be asked for."""
+    parts: dict[bytes, Restatement] = field(default_factory=dict)
+    """Those that were asked for, by name: what was stated never changes."""
     _hours: dict[int, Hour] = field(default_factory=dict)
     _numbers: list[int] | None = None
     _stirred: dict[int, int] = field(default_factory=dict)
@@ -173,8 +180,10 @@ class Known:
         if news.tick <= self.tick:
             return
         self.tick = news.tick
-        if news.hours or news.days or news.coverage is not None:
+        if news.hours or news.days or news.coverage is not None or news.restated:
             self.state = object()
+        if news.restated:
+            self.restated = None
         for number, tick, window in news.hours:
             if number not in self._hours or not window:
                 self._numbers = None
@@ -215,6 +224,7 @@ class Known:
         """Begin anew with no days and no single SIMs."""
         self._days.clear()
         self.series.clear()
+        self.parts.clear()
 
 
 class Memory:

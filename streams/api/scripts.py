@@ -68,6 +68,9 @@ return answer(since, tick, more, table.concat(members, ' '), table.concat(ticks,
 much it wants at a time. Returns since which tick and until which, whether more follows, what moved and
 when, the aggregates of the hours among it, and the coverage if that moved."""
 
+NAMES: Final = f"{_MARKS} return answer(table.concat(redis.call('HKEYS', KEYS[1]), '\\n'))"
+"""KEYS: a hash. Returns the names of its fields."""
+
 ACTIVE: Final = f"""{_MARKS}
 local tick, left = redis.call('HGET', '{META}', 'tick') or '0', tonumber(ARGV[1])
 local sizes, parts = {{}}, {{}}

@@ -13,9 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streams.api.abilities import Abilities
+from streams.api.memory import Known
+from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import AccountCoverage
+from streams.restatements import Restatement
 from streams.settings import Settings
+from streams.windows import hour_number
 
 Clock = Callable[[], datetime]
 
@@ -46,6 +50,14 @@ class Service:
     async def accounts(self, tenant: str) -> dict[str, AccountCoverage]:
         """Return the tenant's accounts, with what each is known to be complete for."""
         return self.with_configured(tenant, await self.reader.coverage(tenant))
+
+    async def restatements(self, query: UsageQuery, known: Known | None = None) -> list[Restatement]:
+        """Return what was restated of the question's range; no minute is final before it is forgotten."""
+        if query.granularity == "minute":
+            return []
+        known = known or await self.reader.store.look(query.tenant)
+        hours = hour_number(query.start), hour_number(query.end)
+        return await self.reader.store.restatements(query.tenant, known, *hours)
 
     def with_configured(
         self, tenant: str, covered: Mapping[str, AccountCoverage]

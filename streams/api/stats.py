@@ -65,6 +65,7 @@ class PeriodStats(BaseModel):
         float, Field(ge=0, le=1, description="Share of the period until now that is known to be there")
     ]
     status: Finality
+    revision: Annotated[int, Field(ge=0)]
     gaps: list[Gap]
 
 
@@ -148,7 +149,8 @@ async def _stats(service: Service, seen: Visit, subject: Subject) -> dict[str, A
     months = replace(months, start=add_months(months.end, -2))
     rows = {}
     for query in (months, minutes):
-        trusting = Trusting(query, accounts, service.abilities, now)
+        restated = await service.restatements(query)
+        trusting = Trusting(query, accounts, service.abilities, now, restated)
         page = await read_page(service.reader, query, now)
         rows[query.granularity] = [_period(row, trusting) for row in page.rows]
     last, current = rows["month"]

@@ -55,6 +55,7 @@ def _period(start: str, end: str, status: str, rx: int, tx: int, messages: int) 
         },
         "coverage": 1.0,
         "status": status,
+        "revision": 0,
         "gaps": [],
     }
 

@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final, cast
 
 import numpy as np
+import zstandard
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -24,6 +25,7 @@ from streams.errors import RebuildingError, UnavailableError
 from streams.keys import (
     HOURS_BYTES,
     MOVED_COVERAGE,
+    MOVED_RESTATED,
     active_key,
     cells_key,
     contexts_key,
@@ -33,14 +35,19 @@ from streams.keys import (
     minutes_key,
     moved_day,
     moved_key,
+    restatements_key,
     windows_key,
 )
+from streams.restatements import Restatement, read_restatement
 
 FIELDS_A_CALL: Final = 20_000
 """Values that one call of a script gathers, about 4 MB and 10 ms of Redis; an hour is never cut."""
 
 NEWS_A_CALL: Final = 2000
 HOURS_A_CALL: Final = 5000
+
+PARTS_A_CALL: Final = 20
+"""Parts of restatements of one call, each of at most 512 KiB before compression."""
 
 _ACTIVE_ROW: Final = np.dtype([("id", f"V{ID_BYTES}"), ("hours", f"<u{HOURS_BYTES}")])
 _DAY: Final = moved_day(0)[:-1].encode()
@@ -56,6 +63,7 @@ class Store:
         self._redis = redis
         self._marks = redis.register_script(scripts.MARKS)
         self._news = redis.register_script(scripts.NEWS)
+        self._names = redis.register_script(scripts.NAMES)
         self._active = redis.register_script(scripts.ACTIVE)
         self._series = redis.register_script(scripts.SERIES)
         self._cells = redis.register_script(scripts.CELLS)
@@ -139,6 +147,29 @@ class Store:
         parts = [held.cells.get(hour.number, b"") for hour in wanted]
         numbers = [hour.number for hour in wanted]
         return await self._slice(tenant, known.catalogue, numbers, map(len, parts), b"".join(parts))
+
+    async def restatements(self, tenant: str, known: Known, first: int, end: int) -> list[Restatement]:
+        """Return the parts of the restatements of hours numbered in `[first, end)`, by hour."""
+        while known.restated is None:
+            tick = known.tick
+            filling, (names,) = await self._ask(self._names, [restatements_key(tenant)])
+            _same(filling, known.filling)
+            if known.tick == tick:
+                listed = names.split(b"\n") if names else []
+                known.restated = sorted((int(name.partition(b"|")[0]), name) for name in listed)
+        wanted = [name for hour, name in known.restated if first <= hour < end]
+        missing = [name for name in wanted if name not in known.parts]
+        for at in range(0, len(missing), PARTS_A_CALL):
+            part = missing[at : at + PARTS_A_CALL]
+            with unavailable():
+                values = await cast(
+                    "Awaitable[list[bytes | None]]", self._redis.hmget(restatements_key(tenant), part)
+                )
+            for name, value in zip(part, values, strict=True):
+                if value is None:
+                    raise RebuildingError("a restatement is not there yet")
+                known.parts[name] = read_restatement(zstandard.decompress(value))
+        return [known.parts[name] for name in wanted]
 
     def cells(
         self, tenant: str, known: Known, first: int, end: int, sims: Sequence[str] | None = None
@@ -234,6 +265,7 @@ def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: byt
         [(number, at, window) for (number, at), window in zip(hours, told, strict=True)],
         [(int(each.removeprefix(_DAY)), at) for each, at in moved.items() if each.startswith(_DAY)],
         dict(sorted(accounts.items())) if MOVED_COVERAGE.encode() in moved else None,
+        MOVED_RESTATED.encode() in moved,
     )
 
 

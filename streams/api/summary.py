@@ -59,6 +59,7 @@ class SummaryTotal(BaseModel):
     active_endpoints: Annotated[int, Field(ge=0, description="Distinct endpoints with usage")]
     coverage: Annotated[float, Field(ge=0, le=1, description="0 and no usage means no data, not zero")]
     status: Finality
+    revision: Annotated[int, Field(ge=0)]
     gaps: list[Gap]
 
 
@@ -99,7 +100,8 @@ def add_summary(app: FastAPI, service: Service) -> None:
             accounts = await service.accounts(tenant)
             rows = (await read_page(service.reader, query, now)).rows
             totals = (await read_page(service.reader, whole, now)).rows
-        trusting = Trusting(query, accounts, service.abilities, now)
+            restated = await service.restatements(query)
+        trusting = Trusting(query, accounts, service.abilities, now, restated)
         zone = query.calendar.zone
         body = {
             "tenant": tenant,

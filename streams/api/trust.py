@@ -2,16 +2,16 @@
 
 A row is `open` until its window is over, `settling` until every account that can contribute to it is known
 to be complete over the whole window and for as long behind its end as its statements may come late, and
-`final` then.
+`final` then; where that changed since, it is `restated`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import floor
 from typing import Final, Literal
@@ -21,10 +21,12 @@ import orjson
 from streams.api.abilities import Abilities, contributors, selected
 from streams.api.query import UsageQuery
 from streams.api.ranges import rfc3339
+from streams.api.restated import Restated
 from streams.api.rows import AccountCoverage, Row, second_text
 from streams.coverage import Interval, gaps, share, union, watermark
+from streams.restatements import Restatement
 
-Finality = Literal["open", "settling", "final"]
+Finality = Literal["open", "settling", "final", "restated"]
 
 MAX_GAPS: Final = 20
 
@@ -36,6 +38,8 @@ class Trust:
     coverage: float
     status: Finality
     gaps: tuple[Interval, ...]
+    revision: int = 0
+    """How often the row changed after it was final."""
 
     @cached_property
     def text(self) -> bytes:
@@ -45,7 +49,12 @@ class Trust:
     def described(self) -> dict[str, object]:
         """Return the fields of an answer."""
         spans = [{"start": second_text(low), "end": second_text(high)} for low, high in self.gaps]
-        return {"coverage": self.coverage, "status": self.status, "gaps": spans}
+        return {
+            "coverage": self.coverage,
+            "status": self.status,
+            "revision": self.revision,
+            "gaps": spans,
+        }
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class Moving:
 _COVERED: Final = {status: Trust(1.0, status, ()) for status in ("open", "settling", "final")}
 
 
+@lru_cache(maxsize=100)
+def _restated(revision: int) -> Trust:
+    return Trust(1.0, "restated", (), revision)
+
+
 class Trusting:
     """Judges the rows of one answer by the coverage of the accounts that can contribute to them."""
 
@@ -69,8 +83,10 @@ class Trusting:
         accounts: Mapping[str, AccountCoverage],
         abilities: Abilities,
         now: datetime,
+        restatements: Iterable[Restatement] = (),
     ) -> None:
         self._query = query
+        self._restated = Restated(query, restatements)
         self._accounts = accounts
         self._abilities = abilities
         self._now = int(now.timestamp())
@@ -85,6 +101,18 @@ class Trusting:
 
     def of(self, row: Row) -> Trust:
         """Return how far a row can be relied on."""
+        trust = self._covered(row)
+        if self._restated and trust.status == "final":
+            revision = self._restated.revision(row, self._names(row))
+            return _restated(revision) if revision else trust
+        return trust
+
+    def _names(self, row: Row) -> list[str]:
+        """Return the accounts that can contribute to a row."""
+        provider, account = (None if at is None else row.group[at] for at in self._told_apart)
+        return self._selected(provider, account)
+
+    def _covered(self, row: Row) -> Trust:
         if row.seconds[1] <= self._sound_until:
             return _COVERED["final"]
         place = tuple(None if at is None else row.group[at] for at in self._told_apart)
@@ -132,16 +160,19 @@ class Trusting:
         return gaps(meeting(intervals, start, end), start, end)
 
     def _judge(self, provider: str | None, account: str | None) -> _Judge:
-        filters = self._query.filters
-        names = selected(
-            self._accounts,
-            filters.get("provider") if provider is None else (provider,),
-            filters.get("account") if account is None else (account,),
-        )
+        names = self._selected(provider, account)
         settled = [_settled(self._accounts[name], self._settle(name)) for name in names]
         covered = [self._accounts[name].intervals for name in names]
         start, end = int(self._query.start.timestamp()), int(self._query.end.timestamp())
         return _Judge(covered, min(settled, default=0), start, min(end, self._now), self._now)
+
+    def _selected(self, provider: str | None, account: str | None) -> list[str]:
+        filters = self._query.filters
+        return selected(
+            self._accounts,
+            filters.get("provider") if provider is None else (provider,),
+            filters.get("account") if account is None else (account,),
+        )
 
     def _settle(self, account: str) -> timedelta:
         return self._abilities.of(account, self._accounts[account].provider).settle

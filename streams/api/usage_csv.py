@@ -37,6 +37,7 @@ def columns(query: UsageQuery) -> list[str]:
         "active_endpoints",
         "coverage",
         "status",
+        "revision",
         "gaps",
     ]
 
@@ -63,6 +64,7 @@ def usage_csv(query: UsageQuery, page: Page, trusting: Trusting) -> bytes:
                 row.active_endpoints,
                 trust["coverage"],
                 trust["status"],
+                trust["revision"],
                 "; ".join(f"{gap['start']}/{gap['end']}" for gap in trust["gaps"]),
             ]
         )

@@ -40,6 +40,7 @@ EXAMPLE_ROW: Final[Json] = {
     "active_endpoints": 7,
     "coverage": 0.958333,
     "status": "settling",
+    "revision": 0,
     "gaps": [{"start": "2026-11-01T03:00:00Z", "end": "2026-11-01T04:00:00Z"}],
 }
 
@@ -60,9 +61,9 @@ EXAMPLE_ANSWER: Final[Json] = {
 EXAMPLE_CSV: Final = """\
 start,end,country,records,rx_bytes,tx_bytes,undirected_bytes,total_bytes,billed_bytes,sms_rx_messages,\
 sms_tx_messages,sms_undirected_messages,sms_total_messages,cost,cost_status,active_sims,active_endpoints,\
-coverage,status,gaps
+coverage,status,revision,gaps
 2026-11-01T00:00:00Z,2026-11-02T00:00:00Z,DE,42,700000,300000,0,1000000,,2,1,0,3,0.1225 EUR,complete,7,7,\
-0.958333,settling,2026-11-01T03:00:00Z/2026-11-01T04:00:00Z
+0.958333,settling,0,2026-11-01T03:00:00Z/2026-11-01T04:00:00Z
 """
 
 _FILTERS: Final[dict[Dimension, str]] = {
@@ -77,6 +78,11 @@ _FILTERS: Final[dict[Dimension, str]] = {
     "rat": "Radio technology, as the provider calls it; empty for unknown",
     "service": "Data or SMS",
 }
+
+FILTER_PARAMETERS: Final[list[Json]] = [
+    filter_parameter(name, _FILTERS[name], f"^(?:{FORMS[name].pattern})$", FORMS[name].example)
+    for name in DIMENSIONS
+]
 
 USAGE_PARAMETERS: Final[list[Json]] = [
     *RANGE,
@@ -101,10 +107,7 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         explode=False,
         example=["country"],
     ),
-    *(
-        filter_parameter(name, _FILTERS[name], f"^(?:{FORMS[name].pattern})$", FORMS[name].example)
-        for name in DIMENSIONS
-    ),
+    *FILTER_PARAMETERS,
     parameter(
         "fill",
         "`none`: rows only where there is usage. `zero`: also windows without, up to now; not with group_by",
@@ -135,7 +138,7 @@ IF_NONE_MATCH: Final[Json] = {
     "description": "ETag of the answer that the client has",
     "schema": _TEXT,
 }
-_ETAG: Final = header("Changes with the answer; send it back as If-None-Match", _TEXT)
+ETAG: Final = header("Changes with the answer; send it back as If-None-Match", _TEXT)
 
 USAGE: Final[Json] = {
     "summary": "Usage over a range, by window and group",
@@ -152,12 +155,12 @@ USAGE: Final[Json] = {
             "content": {"text/csv": {"schema": _TEXT, "example": EXAMPLE_CSV}},
             "headers": {
                 "Link": header("The next page (rel=next), where there is one", _TEXT),
-                "ETag": _ETAG,
+                "ETag": ETAG,
                 "X-Usage-Range": header("Of CSV: the effective range, as an ISO 8601 interval", _TEXT),
                 "X-Usage-Unsupported-By": header("Of CSV: `unsupported_by`, where anything is", _TEXT),
             },
         },
-        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": _ETAG}},
+        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": ETAG}},
         401: UNAUTHENTICATED,
         409: problem_response(
             409,

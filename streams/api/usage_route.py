@@ -59,7 +59,7 @@ async def _usage(
     if (answer := kept.get(question, made_from)) is not None:
         return conditional(request, answer)
     accounts = service.with_configured(tenant, known.coverage)
-    trusting = Trusting(query, accounts, service.abilities, now)
+    trusting = Trusting(query, accounts, service.abilities, now, await service.restatements(query, known))
     if query.require == "final" and (moving := trusting.moving()) is not None:
         until = None if moving.until is None else rfc3339(moving.until)
         return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})

@@ -36,7 +36,9 @@ from streams.inventory import ITEM_TYPE, OWNERSHIP_TYPE, Assignment, Item, Owner
 from streams.inventory import decode as decode_inventory
 from streams.inventory import message as inventory_message
 from streams.reconciling import RECONCILIATION_TYPE
+from streams.restatements import RESTATEMENT_TYPE
 from streams.settings import KafkaSettings, RetentionSettings
+from streams.state import PartitionState
 from streams.tokens import SCOPES, TOKEN_TYPE, mint
 from streams.tokens import message as token_message
 from streams.topics import (
@@ -45,6 +47,7 @@ from streams.topics import (
     DEADLETTERS,
     INVENTORY,
     RECONCILIATION,
+    RESTATEMENTS,
     STATUS,
     TOKENS,
     USAGE_EVENTS,
@@ -219,6 +222,28 @@ def test_reconciliation_is_as_described() -> None:
     check_message(RECONCILIATION, "reconciliationUpdated", compared.message(8))
 
 
+def test_restatements_are_as_described() -> None:
+    """Of a cell with money and of one that came to be."""
+    state = PartitionState(horizon=timedelta(days=35), writer=1, settle=lambda *_: timedelta())
+    assert fold(state, usage_event(), offset=7) == []
+    state.fold_coverage(coverage_event().model_copy(update={"start": NOW - timedelta(hours=1)}), 8)
+    state.merge()
+    assert fold(state, usage_event().model_copy(update={"records": later()}), offset=9) == []
+    state.unsaved()
+    messages = list(state.restating.messages(state.take_touched().restated))
+    assert messages
+    for message in messages:
+        check_message(RESTATEMENTS, "usageRestated", message)
+
+
+def later() -> tuple[UsageRecord, ...]:
+    """Return the event's records as they are told once more, and one of another SIM."""
+    told = [
+        record.model_copy(update={"revision": 2, "total": 77, "rx": None}) for record in usage_event().records
+    ]
+    return (*told, told[0].model_copy(update={"identity": "cdr:late", "sim": "8988303000000000002"}))
+
+
 @pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("origin", ["callback:main", "poll:main", "backfill:main", "usage.events.v1/3/17"])
 @pytest.mark.parametrize(("tenant", "account"), [("acme", "main"), (None, "main"), (None, None)])
@@ -334,6 +359,7 @@ def test_the_names_are_the_types_of_the_events() -> None:
         DEADLETTER_TYPE,
         ITEM_TYPE,
         RECONCILIATION_TYPE,
+        RESTATEMENT_TYPE,
         OWNERSHIP_TYPE,
         TOKEN_TYPE,
     }

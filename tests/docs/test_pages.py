@@ -49,7 +49,9 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 
 def test_every_topic_is_listed() -> None:
     """With the cleanup that it is created with."""
-    rows = dict(re.findall(r"^\| `([\w.]+)` \|[^|]*\| (\w+) ", section(OPERATIONS, "Topics"), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `([\w.]+)` \|[^|]*\| ([\w,]+) ", section(OPERATIONS, "Topics"), re.MULTILINE)
+    )
     assert rows == {topic.name: topic.config["cleanup.policy"] for topic in all_topics(1)}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 import orjson
+import zstandard
 from fastapi import FastAPI
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -26,6 +27,7 @@ from streams.cells import (
     encode_cell,
     measures_to_json,
 )
+from streams.restatements import Key, Restatement
 from streams.settings import LimitSettings, RedisSettings, ServeSettings, Settings, TokenSettings
 from streams.windows import GRANULARITIES, hour_number, hour_start, window_start
 
@@ -182,6 +184,14 @@ class ReadModel:
         """Say that something of the tenant has moved."""
         tick = await self._redis.hincrby(keys.META, "tick", 1)
         await self._redis.zadd(keys.moved_key(tenant), {member: tick})
+
+    async def restate(self, restatement: Restatement) -> None:
+        """Write what was said of a change."""
+        tenant = restatement.tenant
+        for part, (body, _) in enumerate(restatement.parts(), 1):
+            key = Key(tenant, restatement.account, restatement.hour, restatement.revision, part)
+            await self._redis.hset(keys.restatements_key(tenant), key.field, zstandard.compress(body))
+        await self.move(tenant, keys.MOVED_RESTATED)
 
     async def put_minute(self, tenant: str, minute: int, used: Cell) -> None:
         """Write what a SIM used in one minute, by its number."""

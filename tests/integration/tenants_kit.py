@@ -11,12 +11,13 @@ import orjson
 from redis.asyncio import Redis
 
 from streams import keys
-from streams.cells import Cell, Context, Measures
+from streams.cells import ZERO, Cell, Context, Measures
 from streams.events import StatedTotal, TotalsEvent, UsageEvent
 from streams.inventory import Place as Whereabouts
 from streams.reconciliation import Place, Totals, comparison
+from streams.restatements import Cause, Changed, Restatement
 from streams.usage import COST_PLACES, UsageRecord
-from streams.windows import window_start
+from streams.windows import hour_number, window_start
 from tests.integration.api_kit import NOW, PARTITIONS, SIMS, TENANTS, ReadModel
 from tests.integration.inventory_kit import Copy, owner, thing
 from tests.integration.statement_kit import keep
@@ -75,6 +76,23 @@ def usage_of(tenant: str) -> Cell:
     return context, Measures(records=1, rx=total - total // 4, tx=total // 4, total=total, cost=5)
 
 
+def restatement_of(tenant: str, hour: datetime) -> Restatement:
+    """The tenant's usage of an hour, as it came to be after the hour was final."""
+    of, (context, new) = OF[tenant], usage_of(tenant)
+    return Restatement(
+        tenant,
+        of["account"],
+        of["provider"],
+        hour_number(hour),
+        revision=1,
+        version=7,
+        stated_at=int(NOW.timestamp()) * 1_000_000,
+        cause=Cause(("late",), (), ("usage.events.v1/0/7",)),
+        final={of["account"]: (hour_number(hour) * 3600, hour_number(hour) * 3600 + 3600)},
+        cells=[Changed(context, ZERO, new)],
+    )
+
+
 async def write_tenants(redis: Redis) -> None:
     """Write usage, coverage, reconciliation and inventory of both tenants."""
     model = ReadModel(redis)
@@ -90,6 +108,8 @@ async def write_tenants(redis: Redis) -> None:
             await model.put_minute(tenant, number, usage_of(tenant))
         covered = ("2026-11-01T00:00:00Z", "2026-11-21T08:00:00Z")
         await model.cover(tenant, of["account"], of["provider"], covered)
+        for day in (1, 20):
+            await model.restate(restatement_of(tenant, datetime(2026, 11, day, 7, tzinfo=UTC)))
         await _state_totals(redis, tenant)
     stated = [_statements_of(tenant, hours) for tenant in TENANTS]
     until = int(NOW.timestamp() * 1000)

@@ -87,6 +87,7 @@ async def test_one_answer_in_full(model: ReadModel, api: httpx.AsyncClient) -> N
                 "active_endpoints": 0,
                 "coverage": 1.0,
                 "status": "final",
+                "revision": 0,
                 "gaps": [],
             }
         ],

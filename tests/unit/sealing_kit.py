@@ -13,6 +13,8 @@ from streams.cells import Context, named
 from streams.days import SealedDay
 from streams.decoding import wire
 from streams.events import CoverageEvent, RejectedRecord, UsageEvent
+from streams.finality import Settle
+from streams.restatements import Key
 from streams.rollups import Grouped, Window, split
 from streams.sealing import Day, Sealing
 from streams.state import PartitionState
@@ -39,6 +41,9 @@ class Kept:
     archive: dict[int, bytes] = field(default_factory=dict)
     cells: dict[Place, Sums] = field(default_factory=dict)
     windows: dict[Window, Sums] = field(default_factory=dict)
+    restated: dict[Key, bytes] = field(default_factory=dict)
+    told: list[tuple[Key, bytes]] = field(default_factory=list)
+    """What went to the topic of restatements."""
     committed: int = -1
     writers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     offsets: Iterator[int] = field(default_factory=itertools.count)
@@ -48,11 +53,13 @@ class Kept:
 class Worker:
     """Folds events as the real one does; `kill` is after how many writes of a flush it dies."""
 
-    def __init__(self, kept: Kept, keep: timedelta = timedelta(days=600)) -> None:
+    def __init__(
+        self, kept: Kept, keep: timedelta = timedelta(days=600), settle: Settle | None = None
+    ) -> None:
         self.kept = kept
         self.rejected: list[RejectedRecord] = []
         writer = next(kept.writers)
-        self.state = PartitionState(horizon=HORIZON, writer=writer, began=writer, keep=keep)
+        self.state = PartitionState(horizon=HORIZON, writer=writer, began=writer, keep=keep, settle=settle)
         for name, value in kept.changelog.items():
             self.state.load(name, value)
         self.state.recovered()
@@ -94,6 +101,7 @@ class Worker:
             fresh.days |= sealing.touched()
         cells = self._cells(fresh)
         windows = _totals(state.rollups.grouped(sorted(state.windows(fresh))))
+        restated = self._restated(fresh)
         if sealing:
             offsets: dict[Day, list[int]] = {}
             for day, pieces in sealing.days({at: kept.archive[at] for at in sealing.wanted()}).items():
@@ -118,7 +126,12 @@ class Worker:
             for day, written, count in sealing.dropped:
                 for number in range(count):
                     kept.archive.pop(kept.places[day, written, number])
+        for key, body in restated.items():
+            self._step()
+            if body is not None:
+                kept.told.append((key, body))
         if self._whole:
+            self._restate(restated)
             self._publish(cells, windows)
             for tenant, start in sorted(fresh.days):
                 self._publish_day(tenant, start)
@@ -132,12 +145,23 @@ class Worker:
 
     def publish_all(self) -> None:
         """Fill an empty read model."""
-        self.kept.cells, self.kept.windows = {}, {}
+        self.kept.cells, self.kept.windows, self.kept.restated = {}, {}, {}
         for part in self.state.everything():
             windows = _totals(self.state.rollups.grouped(sorted(self.state.windows(part))))
+            self._restate(self._restated(part))
             self._publish(self._cells(part), windows)
             for tenant, start in part.days:
                 self._publish_day(tenant, start)
+
+    def _restated(self, touched: Touched) -> dict[Key, bytes | None]:
+        return {key: self.state.restating.packed(key) for key in sorted(touched.restated)}
+
+    def _restate(self, found: dict[Key, bytes | None]) -> None:
+        for key, body in found.items():
+            self._step()
+            self.kept.restated.pop(key, None)
+            if body is not None:
+                self.kept.restated[key] = body
 
     def _step(self) -> None:
         if self._left == 0:

@@ -1,0 +1,372 @@
+"""Restating: finds changes to hours that were final, and keeps what was said of them.
+
+A change shows only while it is merged: once the ledger holds it, a replay changes nothing. So what cells
+measured before goes to the changelog ahead of the ledger's blocks. If the flush comes to its end, that record
+is the restatement; if it was cut short, its successor compares once more, with what the ledger holds by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import orjson
+import zstandard
+
+from streams.blocks import Write
+from streams.cells import COLUMNS, COST_SCALE, Measures
+from streams.contexts import Contexts
+from streams.contributions import HOUR_US, RETRACTED
+from streams.coverage import Account, Covered, Interval
+from streams.decoding import WireEvent
+from streams.errors import DataError
+from streams.events import Message
+from streams.finality import Finality, Settle
+from streams.index import I64, U64
+from streams.ledger import Merge
+from streams.restatements import (
+    NO_CAUSE,
+    Cause,
+    Changed,
+    Key,
+    Kind,
+    Restatement,
+    read_restatement,
+    restatement_message,
+)
+from streams.rollups import Rollups, split
+from streams.seals import Seals
+from streams.sums import Matrix, measures, summed
+from streams.versions import Standing, Versions
+
+PREFIX: Final = "restated/"
+
+_RECORD_VERSION: Final = 1
+
+_NO_CELLS: U64 = np.zeros(0, np.uint64)
+
+_HOUR_BITS = np.uint64(32)
+
+Sources = Callable[[I64], tuple[I64, list[tuple[str, str | None]]]]
+"""Returns for positions in the last batch which event each came with, and of each event origin and run."""
+
+_KINDS: Final[tuple[Kind, ...]] = ("correction", "late", "retraction")
+
+_Place = tuple[str, str, int]
+"""Tenant, account and hour number."""
+
+
+class _Record(NamedTuple):
+    """What the changelog holds of one part of a restatement."""
+
+    key: Key
+    writer: int
+    term: int
+    version: int
+    names: list[int]
+    """The lasting name of each cell's context."""
+    packed: bytes
+
+
+class Restating:
+    """The restatements of one partition's tenants."""
+
+    def __init__(
+        self,
+        contexts: Contexts,
+        rollups: Rollups,
+        seals: Seals,
+        versions: Versions,
+        writer: int,
+        settle: Settle | None,
+    ) -> None:
+        self._contexts = contexts
+        self._rollups = rollups
+        self._seals = seals
+        self._versions = versions
+        self._writer = writer
+        self._finality = Finality(contexts, settle)
+        self._before: list[tuple[U64, Matrix]] = []
+        """Cells that changed since the last flush, and what they measured before."""
+        self._coming: dict[Account, Covered] = {}
+        self._causes: dict[_Place, Cause] = {}
+        self._held: dict[Key, bytes] = {}
+        self._names: dict[Key, str] = {}
+        self._revisions: dict[_Place, int] = {}
+        self._stated: dict[str, int] = {}
+        """Of each tenant when anything was restated last."""
+        self._oldest: dict[str, int] = {}
+        """Of each tenant the first hour that was restated."""
+        self._touched: set[Key] = set()
+        self._loaded: dict[str, _Record] = {}
+        self._recovered: list[tuple[int, Key, U64]] = []
+        self._sequence = 0
+
+    def cover(self, account: Account, covered: Covered) -> None:
+        """Note where an account is complete once what was gathered is merged: that came before."""
+        self._coming[account] = covered
+
+    def is_late(self, event: WireEvent) -> bool:
+        """Whether an event changes hours that coverage has made final since the last merge.
+
+        Then that has to be merged first. Finality in the order of the events makes a replay in other batches
+        judge alike.
+        """
+        account = (event.tenant, event.account)
+        if account not in self._coming:
+            return False
+        until = self._finality.until(account, self._coming[account])
+        return until is not None and any(
+            record.session is not None or record.start.timestamp() < until for record in event.records
+        )
+
+    def settle(self) -> None:
+        """Take hours as final that are covered by now; everything that was gathered is merged."""
+        coming, self._coming = self._coming, {}
+        for account, covered in coming.items():
+            self._finality.note(account, covered)
+
+    def final_around(self, tenant: str, hour: int) -> dict[str, Interval]:
+        """Return, by account of the tenant, the final interval that holds an hour number."""
+        return self._finality.around(tenant, hour)
+
+    def watch(self, keys: U64, differences: Matrix, merge: Merge, sources: Sources | None = None) -> None:
+        """Look for changes to final hours in a merge, before they are added to the cells."""
+        final = self._finality.holds(keys)
+        if not final.any():
+            return
+        changed, sums = summed(keys[final], differences[final])
+        changed = changed[sums.any(axis=1)]
+        if len(changed):
+            self._before.append((changed, self._rollups.measured(changed)))
+            if sources is not None:
+                self._explain(changed, merge, sources)
+
+    def unsaved(self, version: int) -> list[Write]:
+        """Return the changelog records of what changed since the last flush."""
+        writes: list[Write] = []
+        for restatement, names in self._stated_now(version):
+            at = 0
+            for part, (body, count) in enumerate(restatement.parts(), 1):
+                key = Key(
+                    restatement.tenant, restatement.account, restatement.hour, restatement.revision, part
+                )
+                self._sequence += 1
+                packed = zstandard.compress(body, 3)
+                name = f"{PREFIX}{self._writer}/{self._sequence}"
+                record = _Record(
+                    key, self._writer, self._versions.term, version, names[at : at + count], packed
+                )
+                writes.append((name, _dumps(record)))
+                self._hold(name, record)
+                self._touched.add(key)
+                at += count
+        return writes
+
+    def load(self, name: str, value: bytes | None) -> None:
+        """Take in a changelog record during recovery, in any order and any number of times."""
+        self._loaded.pop(name, None)
+        if value is not None:
+            self._loaded[name] = _loads(name, value)
+
+    def recovered(self) -> tuple[U64, list[Write]]:
+        """Sort out what was loaded; return the cells to compare again, and tombstones."""
+        loaded, self._loaded = self._loaded, {}
+        gone: list[Write] = []
+        pending: list[_Record] = []
+        for name, record in loaded.items():
+            standing = self._versions.standing(record.writer, record.term, record.version)
+            if standing is Standing.SETTLED:
+                self._hold(name, record)
+                self._recovered.append((record.version, record.key, self._keys(record)))
+                continue
+            gone.append((name, None))
+            if standing is Standing.OPEN:
+                pending.append(record)
+        pending.sort(key=lambda record: (record.term, record.version, record.key))
+        for record in pending:
+            self._compare_again(record)
+        return np.concatenate([_NO_CELLS, *(keys for keys, _ in self._before)]), gone
+
+    def begin(self, offset: int) -> U64:
+        """Say again what may not have been published yet; return the cells that it speaks of.
+
+        `offset` is that of the first event since the recovery: flushes that end before it were published.
+        """
+        recovered, self._recovered = self._recovered, []
+        again = [(key, cells) for version, key, cells in recovered if version >= offset]
+        self._touched.update(key for key, _ in again)
+        return np.concatenate([_NO_CELLS, *(cells for _, cells in again)])
+
+    def take_touched(self) -> set[Key]:
+        """Return what has to be published, and begin anew."""
+        found, self._touched = self._touched, set()
+        return found
+
+    def everything(self) -> set[Key]:
+        """Return all that was restated and is kept."""
+        return set(self._held)
+
+    def messages(self, keys: Iterable[Key]) -> Iterator[Message]:
+        """Encode for `usage.restatements.v1` those that are kept."""
+        for key in sorted(keys):
+            if (packed := self._held.get(key)) is not None:
+                yield restatement_message(key, zstandard.decompress(packed))
+
+    def packed(self, key: Key) -> bytes | None:
+        """Return one part as compressed JSON, `None` if it has expired."""
+        return self._held.get(key)
+
+    def expire(self) -> list[Write]:
+        """Forget the restatements of hours that are no longer kept; return their tombstones."""
+        kept = {tenant: self._seals.kept_from(tenant) for tenant in self._oldest}
+        if all(kept[tenant] <= oldest for tenant, oldest in self._oldest.items()):
+            return []
+        over = [key for key in self._held if key.hour < kept[key.tenant]]
+        for key in over:
+            del self._held[key]
+            self._revisions.pop((key.tenant, key.account, key.hour), None)
+            self._touched.add(key)
+        self._oldest = {}
+        for key in self._held:
+            self._note_hour(key)
+        return [(self._names.pop(key), None) for key in over]
+
+    def _stated_now(self, version: int) -> Iterator[tuple[Restatement, list[int]]]:
+        """Yield what is to be said of the changes since the last flush, and the names of the contexts."""
+        if not self._before:
+            return
+        keys = np.concatenate([keys for keys, _ in self._before])
+        # What a cell measured first is what was published.
+        keys, first = np.unique(keys, return_index=True)
+        old = _normal(np.concatenate([matrix for _, matrix in self._before])[first])
+        new = _normal(self._rollups.measured(keys))
+        causes, self._causes, self._before = self._causes, {}, []
+        changed = np.flatnonzero((old != new).any(axis=1))
+        places: dict[_Place, list[int]] = {}
+        for at, place in zip(changed.tolist(), self._places(keys[changed]), strict=True):
+            places.setdefault(place, []).append(at)
+        for place, rows in sorted(places.items()):
+            yield self._statement(
+                version, place, causes.get(place, NO_CAUSE), keys[rows], old[rows], new[rows]
+            )
+
+    def _statement(
+        self, version: int, place: _Place, cause: Cause, keys: U64, old: Matrix, new: Matrix
+    ) -> tuple[Restatement, list[int]]:
+        tenant, account, hour = place
+        numbers = split(keys)[0]
+        contexts = [self._contexts.context(number) for number in numbers.tolist()]
+        cells = [
+            Changed(context, measures(before), measures(after))
+            for context, before, after in zip(contexts, old, new, strict=True)
+        ]
+        stated = max(self._seals.of(tenant).newest, self._stated.get(tenant, 0))
+        restatement = Restatement(
+            tenant,
+            account,
+            contexts[0].provider,
+            hour,
+            self._revisions.get(place, 0) + 1,
+            version,
+            stated,
+            # What follows from a statement of another hour, as in a session, corrects this one.
+            cause if cause.kinds else cause._replace(kinds=("correction",)),
+            self._finality.around(tenant, hour),
+            cells,
+        )
+        return restatement, self._contexts.names(numbers).tolist()
+
+    def _hold(self, name: str, record: _Record) -> None:
+        key = record.key
+        place = (key.tenant, key.account, key.hour)
+        self._held[key], self._names[key] = record.packed, name
+        self._revisions[place] = max(key.revision, self._revisions.get(place, 0))
+        stated = self._seals.of(key.tenant).newest
+        self._stated[key.tenant] = max(stated, self._stated.get(key.tenant, 0))
+        self._note_hour(key)
+
+    def _note_hour(self, key: Key) -> None:
+        self._oldest[key.tenant] = min(key.hour, self._oldest.get(key.tenant, key.hour))
+
+    def _compare_again(self, record: _Record) -> None:
+        key, keys = record.key, self._keys(record)
+        if not len(keys):
+            return
+        restatement = read_restatement(zstandard.decompress(record.packed))
+        self._before.append((keys, _matrix(each.old for each in restatement.cells)))
+        self._add_cause((key.tenant, key.account, key.hour), restatement.cause)
+
+    def _keys(self, record: _Record) -> U64:
+        """Return the cells that a record speaks of, none where they cannot be told or lie in the archive."""
+        numbers = self._contexts.numbers(np.array(record.names, np.uint64))
+        if numbers is None or record.key.hour < self._seals.of(record.key.tenant).until:
+            return _NO_CELLS
+        return numbers.astype(np.uint64) << _HOUR_BITS | np.uint64(record.key.hour)
+
+    def _explain(self, changed: U64, merge: Merge, sources: Sources) -> None:
+        """Note why final hours change: which statements that the merge took in speak of them."""
+        wanted = np.unique(self._codes(*split(changed)))
+        entering, leaving = merge.entering, merge.leaving
+        entered = self._codes(entering["context"], entering["start"] // HOUR_US)
+        left = self._codes(leaving["context"], leaving["start"] // HOUR_US)
+        # What is replaced stands at the end of what enters.
+        fresh = len(entered) - len(left)
+        rows = np.concatenate(
+            (np.flatnonzero(np.isin(entered, wanted)), np.flatnonzero(np.isin(left, wanted)) + fresh)
+        )
+        codes = np.concatenate((entered[np.isin(entered, wanted)], left[np.isin(left, wanted)]))
+        kinds = np.where(entering["flags"][rows] & RETRACTED, 2, np.where(rows < fresh, 1, 0))
+        events, told = sources(merge.positions[rows])
+        found = np.unique(np.stack((codes.astype(np.int64), kinds, events), axis=1), axis=0)
+        for code, kind, number in found.tolist():
+            origin, run = told[number]
+            place = (*self._finality.account_of(code >> 32), code & 0xFFFFFFFF)
+            name: Kind = _KINDS[kind] if run is None else "backfill"
+            self._add_cause(place, Cause((name,), () if run is None else (run,), (origin,)))
+
+    def _add_cause(self, place: _Place, cause: Cause) -> None:
+        self._causes[place] = self._causes.get(place, NO_CAUSE).plus(cause)
+
+    def _codes(self, contexts: I64, hours: U64) -> U64:
+        """Return account and hour of each place in one number."""
+        return self._finality.accounts(contexts) << _HOUR_BITS | hours.astype(np.uint64)
+
+    def _places(self, keys: U64) -> Iterator[_Place]:
+        for code in self._codes(*split(keys)).tolist():
+            tenant, account = self._finality.account_of(code >> 32)
+            yield tenant, account, code & 0xFFFFFFFF
+
+
+def _dumps(record: _Record) -> bytes:
+    key, _, term, version, names, packed = record
+    head = zstandard.compress(orjson.dumps([_RECORD_VERSION, tuple(key), term, version, names]), 3)
+    return len(head).to_bytes(4, "big") + head + packed
+
+
+def _loads(name: str, value: bytes) -> _Record:
+    size = 4 + int.from_bytes(value[:4], "big")
+    schema, key, term, version, names = orjson.loads(zstandard.decompress(value[4:size]))
+    if schema != _RECORD_VERSION:
+        raise DataError("malformed", f"restatement of schema version {schema}; want {_RECORD_VERSION}")
+    writer = int(name.removeprefix(PREFIX).partition("/")[0])
+    return _Record(Key(*key), writer, term, version, names, value[size:])
+
+
+def _normal(matrix: Matrix) -> Matrix:
+    """Return measures with less than a whole unit in the parts of the cost, so that equal ones are alike."""
+    whole = matrix.copy()
+    units, parts = COLUMNS.index("cost_units"), COLUMNS.index("cost_parts")
+    more, whole[:, parts] = np.divmod(matrix[:, parts], COST_SCALE)
+    whole[:, units] += more
+    return whole
+
+
+def _matrix(cells: Iterable[Measures]) -> Matrix:
+    rows = []
+    for cell in cells:
+        values = cell._asdict()
+        values["cost_units"], values["cost_parts"] = divmod(cell.cost, COST_SCALE)
+        rows.append([values[name] for name in COLUMNS])
+    return np.array(rows, np.int64)
