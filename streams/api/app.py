@@ -22,11 +22,14 @@ from streams.api.exports import add_exports
 from streams.api.exports_docs import EXAMPLES as EXPORTS
 from streams.api.fleets import add_fleets
 from streams.api.health import add_health
+from streams.api.health_docs import HEALTH_EXAMPLES
 from streams.api.inventory_docs import INVENTORY_EXAMPLES
-from streams.api.openapi import EXAMPLES, RECONCILIATION, complete_openapi
+from streams.api.openapi import complete_openapi
 from streams.api.ops import add_ops
+from streams.api.ops_docs import OPS_EXAMPLES
 from streams.api.problems import install_handlers
 from streams.api.reader import Reader, connect_redis
+from streams.api.reconciliation_docs import EXAMPLE_RECONCILIATION, RECONCILIATION
 from streams.api.reconciliation_query import (
     ReconciliationAnswer,
     parse_reconciliation_query,
@@ -86,7 +89,9 @@ def create_app(
     complete_openapi(
         app,
         {
-            **EXAMPLES,
+            **HEALTH_EXAMPLES,
+            **OPS_EXAMPLES,
+            "/v1/reconciliation": EXAMPLE_RECONCILIATION,
             **EXPORTS,
             **USAGE_EXAMPLES,
             "/v1/usage/summary": SUMMARY_EXAMPLE,

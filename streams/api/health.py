@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from streams.api.answers import Alive, Health, Ready
 from streams.api.copies import copies
-from streams.api.openapi import ALIVE, HEALTH, READY
+from streams.api.health_docs import ALIVE, HEALTH, READY
 from streams.api.service import Service, answer
 from streams.errors import RebuildingError, UnavailableError
 

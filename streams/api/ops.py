@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from starlette.responses import Response
 
-from streams.api.openapi import CONNECTORS_ROUTE
+from streams.api.ops_docs import CONNECTORS_ROUTE
 from streams.api.service import Service, answer
 from streams.api.store import unavailable
 from streams.connector_status import ConnectorStatus

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from connectors import generated
 from streams.api.answers import Alive, Health, Ready, UsageAnswer
-from streams.api.openapi import EXAMPLES
+from streams.api.health_docs import HEALTH_EXAMPLES
 from streams.api.query import PARAMETERS
 from streams.api.usage_docs import EXAMPLE_ANSWER
 
@@ -40,7 +40,7 @@ def test_examples_fit_their_models(
     path: str, model: type[UsageAnswer] | type[Alive] | type[Ready] | type[Health]
 ) -> None:
     """An example that the endpoint could not give would mislead."""
-    assert model.model_validate({**EXAMPLES, "/v1/usage": EXAMPLE_ANSWER}[path])
+    assert model.model_validate({**HEALTH_EXAMPLES, "/v1/usage": EXAMPLE_ANSWER}[path])
 
 
 DOCUMENT = generated.openapi_document()
