@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,27 @@ async def test_two_workers_share_the_partitions_and_one_takes_over_when_the_othe
     stack.kill(first)
     await stack.publish(load(chance, 10))
     await wait_until(stack.exact, timeout=60, description="the second worker took over")
+
+
+async def test_a_worker_that_slept_while_another_counted_recovers_and_leaves_no_hole(stack: Stack) -> None:
+    """Its partitions come back from another one's hands: what it knew of them is no longer all."""
+    chance = random.Random(13)
+    sleeper = stack.worker()
+    await stack.publish(load(chance, 20))
+    await wait_until(stack.exact, timeout=60, description="folded")
+    sleeper.send_signal(signal.SIGSTOP)
+    rival = stack.worker()
+    await stack.publish(load(chance, 10))
+    await wait_until(stack.exact, timeout=60, description="the rival took over")
+    stack.kill(rival)
+    sleeper.send_signal(signal.SIGCONT)
+    await stack.publish(load(chance, 10))
+    await wait_until(stack.exact, timeout=60, description="the sleeper has them again")
+    stack.kill(sleeper)
+    successor = stack.worker()
+    await stack.publish(load(chance, 10))
+    await wait_until(stack.exact, timeout=60, description="its successor knows where to go on")
+    assert successor.poll() is None
 
 
 async def test_a_redis_that_was_emptied_is_filled_again(stack: Stack) -> None:
