@@ -5,14 +5,31 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from aiokafka.structs import ConsumerRecord
+from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from connectors.inventory_copy import InventoryContent
 from connectors.topic_copy import TopicCopy
 from streams import keys
+from streams.api.bundles import BundleInstancesAnswer, BundlesAnswer
+from streams.api.endpoints import EndpointsAnswer
+from streams.api.fleets import FleetsAnswer
+from streams.api.sims import SimsAnswer
 from streams.inventory import Assignment, Item, Kind, Ownership, Place, message
 from streams.topics import INVENTORY
+from tests.integration.api_kit import SIMS
+
+COLLECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
+    "/v1/sims": ("sims", SimsAnswer),
+    "/v1/endpoints": ("endpoints", EndpointsAnswer),
+    "/v1/fleets": ("fleets", FleetsAnswer),
+    "/v1/bundles": ("bundles", BundlesAnswer),
+    "/v1/bundle-instances": ("bundle_instances", BundleInstancesAnswer),
+}
+
+MINE, THEIRS, MOVED, OLD, NEW = SIMS[:5]
 
 
 def day(number: int) -> datetime:
@@ -62,3 +79,12 @@ class Copy:
 
 def _nothing() -> Any:
     raise AssertionError("nothing is read from Kafka")
+
+
+async def names(client: httpx.AsyncClient, path: str, **params: Any) -> list[str]:
+    """Return what a collection shows, by its ids."""
+    response = await client.get(path, params=params)
+    assert response.status_code == 200, response.text
+    noun, model = COLLECTIONS[path]
+    model.model_validate_json(response.content)
+    return [each.get("iccid") or each["id"] for each in response.json()[noun]]

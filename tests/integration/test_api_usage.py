@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -20,22 +19,6 @@ from streams.usage import UsageRecord
 from tests.integration.api_kit import ACCOUNTS, NOW, SIMS, ReadModel, app_of, bearer, cell, client_of, rows_of
 
 DAY = "from=2026-11-20&to=2026-11-21"
-
-
-@pytest.fixture
-async def model(redis: Redis) -> ReadModel:
-    """A complete, empty read model."""
-    model = ReadModel(redis)
-    await model.complete()
-    return model
-
-
-@pytest.fixture
-async def api(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that is the tenant acme."""
-    app = app_of(redis_url)
-    async with app.router.lifespan_context(app), client_of(app, bearer("acme")) as client:
-        yield client
 
 
 async def test_one_answer_in_full(model: ReadModel, api: httpx.AsyncClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -18,25 +17,9 @@ from streams.api.app import create_app
 from streams.cells import Cell
 from streams.keys import windows_key
 from streams.windows import hour_number
-from tests.integration.api_kit import NOW, SIMS, ReadModel, app_of, bearer, cell, client_of, rows_of, settings
+from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, cell, client_of, rows_of, settings
 
 DAY = "from=2026-11-20&to=2026-11-21"
-
-
-@pytest.fixture
-async def model(redis: Redis) -> ReadModel:
-    """A complete, empty read model."""
-    model = ReadModel(redis)
-    await model.complete()
-    return model
-
-
-@pytest.fixture
-async def api(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that is the tenant acme."""
-    app = app_of(redis_url)
-    async with app.router.lifespan_context(app), client_of(app, bearer("acme")) as client:
-        yield client
 
 
 def of(base: Cell, **dimensions: Any) -> Cell:
