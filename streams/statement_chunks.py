@@ -86,11 +86,11 @@ class Statements:
         return Statements(origins, origin.astype(np.int64), take(self.numbers, rows), texts)
 
 
-def of_records(records: Sequence[WireRecord], origin: Origin) -> Statements:
-    """Return an event's records; there must be one."""
+def of_records(records: Sequence[WireRecord], origins: Sequence[Origin], counts: Sequence[int]) -> Statements:
+    """Return the records of events one after the other, so many of each; there must be one."""
     fields = fields_of(records)
     texts = {name: np.fromiter(fields[name], np.object_, len(records)) for name in TEXTS}
-    return Statements((origin,), np.zeros(len(records), np.int64), raw(fields), texts)
+    return Statements(tuple(origins), np.repeat(np.arange(len(origins)), counts), raw(fields), texts)
 
 
 def joined(parts: Sequence[Statements]) -> Statements:
@@ -160,8 +160,10 @@ def _differences(numbers: Table, sign: int) -> Table:
 
 
 def _narrowed(column: I64) -> list[Any]:
-    """Encode integers at their least width, byte planes one after the other."""
+    """Encode integers at their least width, byte planes one after the other; none where all are alike."""
     low = column.min()
+    if low == column.max():
+        return [int(low), 0, b""]
     # Differences wrap around 64 bits, and back.
     shifted = column.view(np.uint64) - low.view(np.uint64)
     top = int(shifted.max())
@@ -172,6 +174,8 @@ def _narrowed(column: I64) -> list[Any]:
 
 def _widened(part: list[Any], count: int) -> I64:
     low, width, planes = part
+    if not width:
+        return np.full(count, low, np.int64)
     interleaved = np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(width, count).T)
     narrow = interleaved.view(f"u{width}").reshape(count)
     return narrow.astype(np.uint64).view(np.int64) + np.int64(low)
@@ -179,6 +183,8 @@ def _widened(part: list[Any], count: int) -> I64:
 
 def _coded(values: list[Any]) -> list[Any]:
     """Encode texts as a list, or where they repeat as the distinct ones and their numbers."""
+    if values.count(values[0]) == len(values):
+        return [values[:1]]
     numbers: dict[Any, int] = {}
     codes = [numbers.setdefault(value, len(numbers)) for value in values]
     if 2 * len(numbers) > len(values):
@@ -190,5 +196,7 @@ def _decoded(name: str, part: list[Any], count: int) -> Objects:
     distinct, *codes = part
     if name == "tags":
         distinct = [tuple(tags) for tags in distinct]
+    if len(distinct) == 1:
+        distinct = distinct * count
     found = np.fromiter(distinct, np.object_, len(distinct))
     return found[_widened(codes, count)] if codes else found

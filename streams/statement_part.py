@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from streams.decoding import decode
 from streams.errors import DataError
 from streams.events import COVERAGE_TYPE, USAGE_TYPE, decode_coverage, header
-from streams.statement_chunks import Statements, joined, pack
+from streams.statement_chunks import pack
 from streams.statement_intake import Replaced, StatementIntake
 from streams.statement_places import Links, Places, groups_of, places_of
 
@@ -54,8 +53,6 @@ class Part:
 
     def _begin(self) -> None:
         self._since = time.monotonic()
-        self._count = 0
-        self._waiting: defaultdict[str, list[Statements]] = defaultdict(list)
         self._replaced: set[Replaced] = set()
 
     def take(self, offset: int, written_at: int, headers: Sequence[tuple[str, bytes]], value: bytes) -> None:
@@ -78,15 +75,14 @@ class Part:
     def is_due(self) -> bool:
         """Whether what waits is enough, or waits for long enough."""
         return self.end > self.at and (
-            self._count >= FLUSH_STATEMENTS or time.monotonic() - self._since >= FLUSH_S
+            self.intake.count >= FLUSH_STATEMENTS or time.monotonic() - self._since >= FLUSH_S
         )
 
     def batch(self) -> Batch:
         """Return what waits, and begin anew."""
         batch = Batch(self.partition, self.end, self._read_at, self.end >= self._goal)
         batch.replaced, batch.newest = self._replaced, self.intake.newest()
-        for tenant, parts in self._waiting.items():
-            whole = joined(parts)
+        for tenant, whole in self.intake.take().items():
             if links := self.places.note(tenant, whole):
                 batch.links[tenant] = links
             for place, rows in groups_of(places_of(whole)):
@@ -96,7 +92,5 @@ class Part:
 
     def _usage(self, offset: int, id_: str, value: bytes) -> None:
         event, _ = decode(value)
-        found = None if event is None else self.intake.usage(event, offset, id_)
-        if event is not None and found is not None:
-            self._waiting[event.tenant].append(found)
-            self._count += len(found)
+        if event is not None:
+            self.intake.usage(event, offset, id_)

@@ -35,13 +35,9 @@ HORIZON = timedelta(days=35)
 def statements_of(*given: UsageEvent, tenant: str = "acme") -> Statements | None:
     """Return a tenant's statements of some events, as the archive takes them in."""
     intake = StatementIntake(TENANTS, HORIZON)
-    taken = [
+    for offset, each in enumerate(given):
         intake.usage(wire(each), offset, f"id-{each.message().headers[1][1].decode()}")
-        for offset, each in enumerate(given)
-        if each.tenant == tenant
-    ]
-    parts = [part for part in taken if part is not None]
-    return joined(parts) if parts else None
+    return intake.take().get(tenant)
 
 
 def rows_of(statements: Statements) -> list[tuple[Any, ...]]:
@@ -119,8 +115,8 @@ def test_an_event_that_came_twice_is_kept_once() -> None:
     """Its first delivery stays, so that an answer at an earlier offset does not lose it."""
     origin = Origin("same", 4, "acc", "emnify", "push", 0, None)
     records = wire(event(usage("a"), usage("b"))).records
-    parts = [of_records(records, origin._replace(offset=offset)) for offset in (9, 4)]
-    kept = without_repeats(joined(parts))
+    origins = [origin._replace(offset=offset) for offset in (9, 4)]
+    kept = without_repeats(of_records([*records, *records], origins, [2, 2]))
     assert [each.offset for each in kept.origins] == [4]
     assert len(kept) == 2
 
@@ -136,7 +132,8 @@ def test_what_does_not_count_is_not_taken() -> None:
     assert found is not None
     assert found.texts["identity"].tolist() == ["good"]
     intake = StatementIntake(["acme"], HORIZON)
-    assert intake.usage(wire(event(usage(), tenant="stranger")), 0, "x") is None
+    intake.usage(wire(event(usage(), tenant="stranger")), 0, "x")
+    assert intake.take() == {}
 
 
 def test_a_sealed_day_is_judged_by_the_newest_receipt_so_far() -> None:
@@ -147,12 +144,13 @@ def test_a_sealed_day_is_judged_by_the_newest_receipt_so_far() -> None:
         received_at=BASE + timedelta(days=60),
     )
     intake = StatementIntake(TENANTS, HORIZON)
-    assert intake.usage(wire(late), 0, "a") is not None
-    assert intake.usage(wire(newer), 1, "b") is not None
-    assert intake.usage(wire(late), 2, "c") is None
+    for offset, each in enumerate((late, newer, late)):
+        intake.usage(wire(each), offset, f"{offset}")
+    assert intake.take()["acme"].texts["identity"].tolist() == ["late", "new"]
     successor = StatementIntake(TENANTS, HORIZON)
     successor.load(intake.newest())
-    assert successor.usage(wire(late), 2, "c") is None
+    successor.usage(wire(late), 3, "c")
+    assert successor.take() == {}
 
 
 def test_a_backfill_of_sealed_hours_is_named() -> None:
