@@ -129,7 +129,7 @@ def worker(config: Config = None, log_json: LogJson = False) -> None:
 def archive(config: Config = None, log_json: LogJson = False) -> None:
     """Keep single statements, so that `/v1/usage/records` and `/v1/explain` can show them.
 
-    Needs Kafka and Redis ([kafka], [redis], [archive], [retention]), and memory of some 25 bytes a statement.
+    Needs Kafka and Redis ([kafka], [redis], [archive], [retention]), and memory of some 30 bytes a statement.
     Reads usage.events.v1 beside the worker, which neither waits for it nor knows it. How far it is lies in
     Redis: it may be killed at any time, and fills an emptied Redis anew. Start more of them to share the
     tenants out, up to the number of partitions.

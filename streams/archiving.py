@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -21,7 +22,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streams.errors import ConfigError
+from streams.listening import listen
 from streams.preflight import preflight
+from streams.readiness import Readiness, Standing
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.statement_intake import StatementIntake
@@ -46,6 +49,7 @@ async def run(settings: Settings) -> None:
     if not settings.archive.enabled:
         raise ConfigError("archive.enabled", False, "nothing is to be kept: set it to true, or do without me")
     cluster = await preflight(settings)
+    readiness = Readiness(settings.worker.stall_seconds)
     redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka.bootstrap,
@@ -59,20 +63,25 @@ async def run(settings: Settings) -> None:
     model = ReadModel(redis, aggregate_months=settings.retention.aggregate_months)
     store = StatementStore(redis, settings.retention.statements)
     archive = Archive(settings, consumer, store, partial(model.claim, cluster=cluster))
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(consumer.stop)
+        if settings.archive.port is not None:
+            listener = listen(settings.archive.host, settings.archive.port, "archive.host, archive.port")
+            await stack.enter_async_context(readiness.served(listener))
         await consumer.start()
         consumer.subscribe([USAGE_EVENTS], listener=archive)
         logger.info("single statements are kept", extra={"days": settings.retention.statements})
         while True:
             try:
                 await archive.step()
+                readiness.standing = archive.standing()
             except (RedisError, KafkaError, OSError) as error:
-                logger.warning("the archive waits: %s", error or type(error).__name__)
+                reason = f"waits: {error or type(error).__name__}"
+                logger.warning("the archive %s", reason)
+                readiness.standing = Standing(reason)
                 archive.reopen()
                 await asyncio.sleep(PAUSE_S)
-    finally:
-        await consumer.stop()
-        await redis.aclose()
 
 
 class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -90,6 +99,9 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer = consumer
         self._store = store
         self._parts: dict[TopicPartition, Part | None] = {}
+        self._joined = False
+        self._lag: dict[int, int] = {}
+        self._moved_at = time.monotonic()
         self._next_look = 0.0
         self._day = _today()
 
@@ -100,6 +112,7 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Read nothing of them before it is known where."""
+        self._joined = True
         self._parts = dict.fromkeys(assigned)
         self._consumer.pause(*self._parts)
 
@@ -108,11 +121,20 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
         self._parts = dict.fromkeys(self._parts)
         self._consumer.pause(*self._parts)
 
+    def standing(self) -> Standing:
+        """Return how far behind it is, and why it is not ready if it is not."""
+        if not self._joined:
+            return Standing("joining")
+        if None in self._parts.values():
+            return Standing("reading back what Redis holds", self._lag)
+        stalled = time.monotonic() - self._moved_at > self._settings.worker.stall_seconds
+        return Standing("no progress, though events wait" if stalled else None, self._lag)
+
     async def step(self) -> None:
         """Open, read, write and tell how far it is. Raises redis-py's errors when Redis does not answer."""
         for tp in [tp for tp, part in self._parts.items() if part is None]:
             await self._open(tp)
-        found = await self._consumer.getmany(timeout_ms=100, max_records=1000)
+        found = await self._consumer.getmany(timeout_ms=100, max_records=200)
         for tp, records in found.items():
             if (part := self._parts.get(tp)) is not None:
                 for record in records:
@@ -146,6 +168,7 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
         batch = part.batch()
         if await self._store.write(part.at, batch):
             part.at = batch.end
+            self._moved_at = time.monotonic()
         else:
             self._lost(tp)
 
@@ -153,10 +176,13 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
         """Say of partitions of which nothing more came that all of them is there, if it is."""
         await self._expire()
         asked_at = int(time.time() * 1000)
-        parts = {tp: part for tp, part in self._parts.items() if part is not None and tp in quiet}
+        parts = {tp: part for tp, part in self._parts.items() if part is not None}
         ends = await self._consumer.end_offsets(list(parts)) if parts else {}
+        self._lag = {tp.partition: max(0, ends[tp] - part.at) for tp, part in parts.items()}
+        if not any(self._lag.values()):
+            self._moved_at = time.monotonic()
         for tp, part in parts.items():
-            reached = part.end == part.at >= ends[tp]
+            reached = tp in quiet and part.end == part.at >= ends[tp]
             if reached and not await self._store.caught_up(part.partition, part.at, asked_at):
                 self._lost(tp)
 

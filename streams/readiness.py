@@ -1,4 +1,4 @@
-"""What a worker says of itself over HTTP: `/livez` and `/readyz` (promise P7).
+"""What a worker or an archive says of itself over HTTP: `/livez` and `/readyz` (promise P7).
 
 It is asked in the watchdog's thread, so that a worker which blocks its own event loop still says so.
 """

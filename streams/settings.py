@@ -155,6 +155,9 @@ class ArchiveSettings(_Table):
 
     enabled: bool = True
     """Whether they are kept in Redis, by `simusage archive`: some 10 to 40 bytes each."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where `/livez` and `/readyz` of this role answer; without it the role has no address."""
 
 
 class TokenSettings(_Table):

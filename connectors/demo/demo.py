@@ -95,7 +95,7 @@ def _children(
         Child("redis", redis.log, redis.launch, lambda: asyncio.to_thread(redis.answers)),
         role("simulate", layout.simulators_config, _SERVER_WAVE, layout.simulators_url),
         role("worker", layout.config, _SERVER_WAVE, layout.worker_url),
-        role("archive", layout.config, _SERVER_WAVE),
+        role("archive", layout.config, _SERVER_WAVE, layout.archive_url),
         role("serve", layout.config, _SERVER_WAVE, layout.query_url),
         role("connect", layout.config, _CONNECTOR_WAVE, layout.callbacks_url),
     ]

@@ -107,6 +107,7 @@ class Layout:
     simulators_port: int = field(default_factory=free_port)
     callbacks_port: int = field(default_factory=free_port)
     worker_port: int = field(default_factory=free_port)
+    archive_port: int = field(default_factory=free_port)
     query_port: int = field(default_factory=free_port)
     credentials: dict[str, Credential] = field(default_factory=_credentials, repr=False)
 
@@ -144,6 +145,11 @@ class Layout:
     def worker_url(self) -> str:
         """Base URL of what the worker says of itself."""
         return f"http://{HOST}:{self.worker_port}"
+
+    @property
+    def archive_url(self) -> str:
+        """Base URL of the archive's health."""
+        return f"http://{HOST}:{self.archive_port}"
 
     def log(self, name: str) -> Path:
         """Return the log file of one process."""
@@ -204,6 +210,7 @@ class Layout:
             f"[redis]\nurl = {_text(self.redis)}\n",
             "[worker]\n# The embedded broker lets a first join wait for half of it.\nsession_timeout_s = 6\n"
             f"host = {_text(HOST)}\nport = {self.worker_port}\n",
+            f"[archive]\nhost = {_text(HOST)}\nport = {self.archive_port}\n",
             f"[serve]\nhost = {_text(HOST)}\nport = {self.query_port}\n",
             "[serve.limits]\n# The screen asks with the tenants' tokens too.\nper_minute = 6000\n",
             *(

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from connectors.demo.embedded import spawn
+from connectors.demo.embedded import free_port, spawn
 from streams.api.app import create_app
 from streams.api.statement_reader import StatementReader
 from streams.errors import RebuildingError, UnavailableError
@@ -151,6 +152,32 @@ async def test_it_says_how_far_it_is_while_nothing_comes(stack: Stack, archive: 
 
     seen = set[object]()
     await wait_until(moves_on, description=f"{PARTITIONS} empty partitions that are known to be empty")
+
+
+async def test_it_says_whether_it_is_ready(stack: Stack, archive: Start) -> None:
+    """Not before it has its partitions, nor without Redis; ready again once that is back."""
+    port = free_port()
+    stack.config.write_text(stack.config.read_text(encoding="utf-8") + f"[archive]\nport = {port}\n")
+    archive()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+        async def says(status: int) -> bool:
+            try:
+                return (await client.get("/readyz")).status_code == status
+            except httpx.TransportError:
+                return False
+
+        await wait_until(lambda: says(503), description="the role that joins")
+        await wait_until(lambda: says(200), description="the role that is ready")
+        await stack.publish(load(random.Random(4), 3))
+        await stack.redis.config_set("maxclients", 1)
+        await stack.redis.client_kill_filter(_type="normal", skipme=True)
+        await wait_until(lambda: says(503), description="the role that waits for Redis")
+        assert "waits: " in (await client.get("/readyz")).json()["reason"]
+        await stack.redis.config_set("maxclients", 1000)
+        await wait_until(lambda: says(200), description="the role that is ready again")
+        lag = (await client.get("/readyz")).json()["lag"]
+        assert lag.keys() == {str(partition) for partition in range(PARTITIONS)}
 
 
 async def test_switched_off_it_does_not_start(stack: Stack) -> None:

@@ -46,7 +46,7 @@ def test_a_commented_key_shows_its_default(tmp_path: Path) -> None:
     everything.write_text(COMMENTED_KEY.sub("", EXAMPLE.read_text(encoding="utf-8")), encoding="utf-8")
     plain, full = load_settings(EXAMPLE), load_settings(everything)
     # These have no default: what stands there is an example.
-    beside: Any = {"accounts": True, "worker": {"port"}}
+    beside: Any = {"accounts": True, "worker": {"port"}, "archive": {"port"}}
     examples = {"stream_id", "source_since", "grain_since"}
     assert full.model_dump(exclude=beside) == plain.model_dump(exclude=beside)
     for name, account in accounts(full).items():
