@@ -74,7 +74,7 @@ def spread_name(day: int) -> str:
 
 
 class Places:
-    """What lies where, at 29 bytes a statement, so that what moves to another day or SIM is noticed."""
+    """What lies where, at 32 bytes a statement, so that what moves to another day or SIM is noticed."""
 
     def __init__(self) -> None:
         self._index = Index()
