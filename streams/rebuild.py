@@ -9,8 +9,9 @@ import time
 from redis.exceptions import RedisError
 
 from streams import keys
-from streams.api.reader import Reader, connect_redis
 from streams.errors import UnavailableError
+from streams.model_status import StatusReader
+from streams.redis_access import check_redis, connect_redis
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ async def rebuild(settings: Settings, *, timeout_s: float) -> float:
     `UnfinishedError` after `timeout_s` seconds.
     """
     redis = connect_redis(settings.redis_url)
-    reader = Reader(redis)
+    reader = StatusReader(redis)
     try:
-        await reader.check_start(settings.redis_url)
+        await check_redis(redis, settings.redis_url)
         started = time.monotonic()
         partitions = (await reader.status()).partitions
         try:

@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streams import keys
-from streams.api.reader import Reader, connect_redis, redis_place
 from streams.comparison import Difference
 from streams.contexts import Contexts
 from streams.errors import ConfigError, UnavailableError
 from streams.kafka import ensure_topics
 from streams.lastwords import LastWords, judge
 from streams.partition_check import NotComparableError, Outcome, PartitionCheck
+from streams.redis_access import check_redis, connect_redis, redis_place
 from streams.refold import Aside, Refold, topic_reader
 from streams.rollups import Rollups
 from streams.settings import Settings
@@ -37,7 +37,7 @@ async def verify(settings: Settings, *, patience_s: float, say: Callable[[str], 
     async with AsyncExitStack() as stack:
         redis = connect_redis(settings.redis_url)
         stack.push_async_callback(redis.aclose)
-        await Reader(redis).check_start(settings.redis_url)
+        await check_redis(redis, settings.redis_url)
         await _check_owner(settings, redis, cluster)
         count = settings.kafka.partitions
         letters = await stack.enter_async_context(topic_reader(settings, DEADLETTERS, 1))

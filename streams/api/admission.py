@@ -15,10 +15,10 @@ from starlette.types import Scope as Asgi
 from streams.api.addresses import origin
 from streams.api.limits import COST, Limiter, Quota
 from streams.api.problems import ForbiddenError, TooManyRequestsError, limit_headers, unauthenticated
-from streams.api.store import unavailable
 from streams.api.tokens import Credential, Holder, Tokens, agreed, credentials_of
 from streams.errors import ConfigError, RebuildingError, SimusageError, UnavailableError
 from streams.keys import TOKENS, TOKENS_COPY
+from streams.redis_access import unavailable
 from streams.settings import Settings
 from streams.tokens import Scope, decode
 

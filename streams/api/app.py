@@ -28,7 +28,7 @@ from streams.api.openapi import complete_openapi
 from streams.api.ops import add_ops
 from streams.api.ops_docs import OPS_EXAMPLES
 from streams.api.problems import install_handlers
-from streams.api.reader import Reader, connect_redis
+from streams.api.reader import Reader
 from streams.api.reconciliation_docs import EXAMPLE_RECONCILIATION, RECONCILIATION
 from streams.api.reconciliation_query import (
     ReconciliationAnswer,
@@ -47,6 +47,7 @@ from streams.api.summary import add_summary
 from streams.api.summary_docs import SUMMARY_EXAMPLE
 from streams.api.usage_docs import USAGE_EXAMPLES
 from streams.api.usage_route import add_usage
+from streams.redis_access import connect_redis
 from streams.settings import Settings
 
 

@@ -18,9 +18,9 @@ import orjson
 from redis.asyncio import Redis
 
 from streams.api.export_files import Format
-from streams.api.store import unavailable
 from streams.errors import SimusageError, UnavailableError
 from streams.keys import EXPORT_QUEUE, EXPORT_SECRET, export_file_key, export_key, exports_key
+from streams.redis_access import unavailable
 
 Kind = Literal["usage", "bundles", "instances", "endpoints"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)

@@ -31,10 +31,11 @@ from streams.api.export_jobs import (
 from streams.api.export_kinds import READERS, Read
 from streams.api.export_reading import NotFinalError
 from streams.api.ranges import InvalidQuestionError, rfc3339
-from streams.api.reader import Reader, connect_redis
+from streams.api.reader import Reader
 from streams.api.service import Service
 from streams.coverage import watermark
 from streams.errors import SimusageError, UnavailableError
+from streams.redis_access import connect_redis
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ import orjson
 from redis.asyncio import Redis
 
 from streams.api.inventory_views import Held
-from streams.api.store import unavailable
 from streams.api.tenure import tenure_of
 from streams.errors import DataError, RebuildingError
 from streams.iccid import canonical_iccid
 from streams.inventory import OWNERSHIP, Item, Kind, Ownership, decode
 from streams.keys import INVENTORY, ids_key, inventory_key, names_key, owned_key, parts_key
+from streams.redis_access import unavailable
 
 CHUNK: Final = 1000
 """SIMs that are read at once."""

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from streams.api.store import unavailable
 from streams.keys import TOKENS, TOKENS_COPY, requests_key
+from streams.redis_access import unavailable
 
 WINDOW_S: Final = 60
 

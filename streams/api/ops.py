@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from streams.api.ops_docs import CONNECTORS_ROUTE
 from streams.api.service import Service, answer
-from streams.api.store import unavailable
 from streams.connector_status import ConnectorStatus
 from streams.keys import CALLBACKS, CONNECTORS
+from streams.redis_access import unavailable
 from streams.usage import Instant
 
 

@@ -13,8 +13,8 @@ import uvicorn
 
 from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.app import create_app
-from streams.api.reader import Reader, connect_redis
 from streams.listening import listen, url_of
+from streams.redis_access import check_redis, connect_redis
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
     """
     async with connect_redis(settings.redis_url) as redis:
         app = create_app(settings, redis, abilities=abilities)
-        await Reader(redis).check_start(settings.redis_url)
+        await check_redis(redis, settings.redis_url)
         # A full collection that walks all modules' objects again would hold up every question for 50 ms.
         gc.collect()
         gc.freeze()

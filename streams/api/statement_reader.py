@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 from redis.asyncio import Redis
 
-from streams.api.store import unavailable
 from streams.errors import RebuildingError
 from streams.index import U64
 from streams.keys import (
@@ -24,6 +23,7 @@ from streams.keys import (
     statement_links_key,
     statements_key,
 )
+from streams.redis_access import unavailable
 from streams.statement_chunks import Statements, joined, unpack, without_repeats
 from streams.statement_places import keys_of, link_name, session_keys_of, spread_name
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Final, cast
@@ -15,13 +14,12 @@ from typing import Any, Final, cast
 import numpy as np
 import zstandard
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from streams.api import scripts
 from streams.api.catalogue import Catalogue, Slice, measures_of, public_ids
 from streams.api.memory import Day, Known, Memory, News, Series, covered
 from streams.cells import CELL_BYTES, ID_BYTES
-from streams.errors import RebuildingError, UnavailableError
+from streams.errors import RebuildingError
 from streams.keys import (
     HOURS_BYTES,
     MOVED_COVERAGE,
@@ -38,6 +36,7 @@ from streams.keys import (
     restatements_key,
     windows_key,
 )
+from streams.redis_access import unavailable
 from streams.restatements import Restatement, read_restatement
 
 FIELDS_A_CALL: Final = 20_000
@@ -243,15 +242,6 @@ class Store:
 
     def _lock(self, tenant: str) -> asyncio.Lock:
         return self._reading.setdefault(tenant, asyncio.Lock())
-
-
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Make what redis-py raises while Redis is away an `UnavailableError`."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
 
 
 def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: bytes) -> News:
