@@ -17,6 +17,7 @@ from streams.errors import ConfigError
 from streams.fetching import fetch_promptly
 from streams.finality import Settle
 from streams.folding import Folding
+from streams.heap import TRIM_SECONDS, trim
 from streams.listening import listen, url_of
 from streams.preflight import preflight
 from streams.producing import produce_idempotently
@@ -93,8 +94,14 @@ def build(settings: Settings, data: str, cluster: str, settle: Settle | None = N
     async def mind_read_model() -> None:
         await folding.projection.mind(cluster, settings.kafka.partitions)
 
+    async def give_memory_back() -> None:
+        while not app.should_stop:
+            await asyncio.sleep(TRIM_SECONDS)
+            trim()
+
     app.task(folding.run)
     app.task(mind_read_model)
+    app.task(give_memory_back)
     return app
 
 
