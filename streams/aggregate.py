@@ -33,6 +33,10 @@ _DATA: Final = ("rx", "tx", "undirected", "total", "billed", "billed_records")
 _SMS: Final = ("rx", "tx", "undirected", "total")
 """What is told of both services together and of each."""
 
+_both_of: Final = attrgetter(*_BOTH)
+_data_of: Final = attrgetter(*_DATA)
+_sms_of: Final = attrgetter(*_SMS)
+
 
 def read_model_values(grouped: Grouped, version: int) -> list[bytes | None]:
     """Encode windows for Redis: totals by kind (see `streams.keys`), `None` for a window without any."""
@@ -73,19 +77,18 @@ def describe(kinds: Mapping[str, Measures]) -> dict[str, Any]:
 
     `billed_bytes` and `cost_status` are null where nothing is known: that is not zero.
     """
-    data = _service(kinds, "data")
-    sms = _service(kinds, "sms")
-    both = data.plus(sms)
+    data = sms = ZERO
     amounts: dict[str, int] = {}
     for kind, measures in kinds.items():
-        if currency := kind.partition("|")[2]:
+        service, _, currency = kind.partition("|")
+        if service == "data":
+            data = measures if data is ZERO else data.plus(measures)
+        elif service == "sms":
+            sms = measures if sms is ZERO else sms.plus(measures)
+        if currency:
             amounts[currency] = amounts.get(currency, 0) + measures.cost
-    told = [
-        *(getattr(both, name) for name in _BOTH),
-        *(getattr(data, name) for name in _DATA),
-        *(getattr(sms, name) for name in _SMS),
-    ]
-    return _description(told, amounts)
+    both = data if sms is ZERO else sms if data is ZERO else data.plus(sms)
+    return _description((*_both_of(both), *_data_of(data), *_sms_of(sms)), amounts)
 
 
 def money(scaled: int) -> str:
@@ -191,14 +194,6 @@ def _sums(
 
 def _columns(matrix: Matrix, names: Sequence[str]) -> Matrix:
     return matrix[:, [COLUMNS.index(name) for name in names]]
-
-
-def _service(kinds: Mapping[str, Measures], service: str) -> Measures:
-    total = ZERO
-    for kind, measures in kinds.items():
-        if kind.partition("|")[0] == service:
-            total = total.plus(measures)
-    return total
 
 
 def _kind(group: Group) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import orjson
 
@@ -42,8 +42,7 @@ class Row:
     @cached_property
     def span(self) -> bytes:
         """The window as members of a JSON object, without its braces."""
-        start, end = (second_text(each).encode() for each in self.seconds)
-        return b'"start":"%b","end":"%b"' % (start, end)
+        return _span(*self.seconds)
 
     @cached_property
     def text(self) -> bytes:
@@ -72,6 +71,12 @@ class AccountCoverage:
     intervals: tuple[Interval, ...]
 
 
+@lru_cache(maxsize=10_000)
+def _span(start: int, end: int) -> bytes:
+    return f'"start":"{second_text(start)}","end":"{second_text(end)}"'.encode()
+
+
+@lru_cache(maxsize=10_000)
 def second_text(second: int) -> str:
     """Write epoch seconds in RFC 3339."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -77,6 +77,8 @@ class Calendar:
 
     def whole_hours(self, start: datetime, end: datetime) -> bool:
         """Whether the zone is whole hours off UTC on every day of the range."""
+        if self == UTC_CALENDAR:
+            return True
         at = start
         while True:
             offset = at.astimezone(self.zone).utcoffset()
