@@ -195,7 +195,7 @@ class Archive(ConsumerRebalanceListener):  # type: ignore[misc]
             if part is not None:
                 part.places.forget(self._first_day())
                 for tenant in part.intake.newest():
-                    await self._store.forget_links(tenant, self._first_day())
+                    await self._store.forget(tenant, self._first_day())
 
     def _lost(self, tp: TopicPartition) -> None:
         logger.warning(

@@ -110,12 +110,16 @@ class StatementStore:
         """Say that nothing lies behind this offset at that time (ms); returns whether Redis was there."""
         return bool(await self._told(keys=[archive_key(partition)], args=[at, read_at]))
 
-    async def forget_links(self, tenant: str, day: int) -> None:
-        """Forget the links that lead to days before this one alone."""
+    async def forget(self, tenant: str, day: int) -> None:
+        """Forget links that lead to days before this one alone, and what was replaced there."""
         links = await self._links(tenant)
         gone = [name for name, places in links.items() if all(day_of(place) < day for place in places)]
         for at in range(0, len(gone), 1000):
             await self._redis.hdel(statement_links_key(tenant), *gone[at : at + 1000])
+        replaced: Any = await self._redis.smembers(replaced_key(tenant))
+        over = [each for each in replaced if int(each.rpartition(b"|")[2]) <= day * 24]
+        if over:
+            await self._redis.srem(replaced_key(tenant), *over)
 
     async def _links(self, tenant: str) -> Links:
         """Return the tenant's links."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -118,6 +119,24 @@ async def test_many_small_flushes_become_few_chunks(redis: Redis) -> None:
     found = await StatementReader(redis).load("acme", [place_of(DAY, SIMS[0])], count)
     assert found is not None
     assert sorted(found.numbers["total"].tolist()) == list(range(count))
+
+
+async def test_what_is_over_is_forgotten(redis: Redis) -> None:
+    """Links that lead to days that are over alone, and what a backfill replaced there."""
+    night: dict[str, Any] = {"semantics": "session_total", "session": "s"}
+    later: dict[str, Any] = {"start": BASE + timedelta(days=1), "end": BASE + timedelta(days=1)}
+    events = event(usage("a", **night)), event(usage("b", **night, **later))
+    await keep(redis, *events, tenants=TENANTS, until=0)
+    for end in (DAY * 24, DAY * 24 + 1):
+        await redis.sadd(keys.replaced_key("acme"), f"acc|{DAY * 24 - 9}|{end}")
+    store, link = Keeper(redis, TENANTS).store, keys.statement_links_key("acme")
+    await store.forget("acme", DAY)
+    assert await redis.hlen(link) == 1
+    assert await redis.smembers(keys.replaced_key("acme")) == {f"acc|{DAY * 24 - 9}|{DAY * 24 + 1}".encode()}
+    await store.forget("acme", DAY + 1)
+    assert await redis.hlen(link) == 1
+    await store.forget("acme", DAY + 2)
+    assert await redis.hlen(link) == await redis.scard(keys.replaced_key("acme")) == 0
 
 
 async def test_a_tenant_reads_its_own(redis: Redis) -> None:
