@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 import zstandard
 
+from streams.changelog import Write
 from streams.contributions import Table
 from streams.errors import DataError
 from streams.events import MAX_BYTES
@@ -35,9 +36,6 @@ ROWS_A_BLOCK = 16_000
 
 ROWS_OF_A_FINAL = 4_000
 """Rows from which on a block is final at once: to write it again would cost as much and save few blocks."""
-
-Write = tuple[str, bytes | None]
-"""A changelog record: name and value, or name and `None` for a tombstone."""
 
 _DIGESTS = ("low", "high")
 _NARROW: tuple[type[np.unsignedinteger[Any]], ...] = (np.uint8, np.uint16, np.uint32, np.uint64)

@@ -19,7 +19,7 @@ from faust.types import EventT
 
 from streams import topics
 from streams.aggregate import aggregate_messages
-from streams.blocks import Write
+from streams.changelog import Write
 from streams.days import SealedDay
 from streams.events import Message, header
 from streams.history import History

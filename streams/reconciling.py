@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
-from streams.blocks import Write
 from streams.cells import COLUMNS
+from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.events import SCHEMA_VERSION, Headers, Message, TotalsEvent
 from streams.reconciliation import SPANS, Place, Span, Totals, comparison, covered

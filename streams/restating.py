@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 import zstandard
 
-from streams.blocks import Write
 from streams.cells import COLUMNS, COST_SCALE, Measures
+from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.contributions import HOUR_US, RETRACTED
 from streams.coverage import Account, Covered, Interval

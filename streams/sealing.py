@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from streams.archive import Archived, pack, unpack
-from streams.blocks import Write
+from streams.changelog import Write
 from streams.index import U64
 from streams.rollups import split
 from streams.seals import Seal, Stale, day_of, month_of, names_of

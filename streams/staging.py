@@ -13,7 +13,8 @@ from urllib.parse import quote
 import numpy as np
 
 from streams import blocks
-from streams.blocks import BlockLog, Write
+from streams.blocks import BlockLog
+from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.contributions import HOUR_US, Contributions, Table, of_session, of_statements
 from streams.decoding import WireEvent

@@ -16,7 +16,8 @@ import numpy as np
 import orjson
 
 from streams import blocks
-from streams.blocks import BlockLog, Write
+from streams.blocks import BlockLog
+from streams.changelog import Write
 from streams.contexts import Contexts, Group
 from streams.contributions import Table
 from streams.coverage import Coverage, Covered

@@ -23,7 +23,7 @@ from faust.types.windows import WindowRange, WindowT
 from mode import Seconds, want_seconds
 
 from streams.batches import records_of
-from streams.blocks import Write
+from streams.changelog import Write
 from streams.state import PartitionState
 from streams.topics import DAY_MS
 from streams.windows import Granularity, window_end, window_start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from streams.blocks import Write
+from streams.changelog import Write
 
 
 class Tombstones:

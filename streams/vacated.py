@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-from streams.blocks import Write
+from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.index import U64, distinct
 from streams.rollups import split

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from streams.blocks import Write
+from streams.changelog import Write
 
 PREFIX: Final = "version"
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final, Literal, get_args
 
 from streams.api.query import UsageQuery
-from streams.api.rows import AccountCoverage
+from streams.coverage import Covered
 
 Lack = Literal["endpoint", "fleet", "tag", "country", "network", "rat", "sms", "minute"]
 """A dimension whose value is never told; messages; or statements short enough to belong to a minute."""
@@ -49,7 +49,7 @@ UNKNOWN: Final = Abilities()
 
 
 def unsupported_by(
-    query: UsageQuery, accounts: Mapping[str, AccountCoverage], abilities: Abilities
+    query: UsageQuery, accounts: Mapping[str, Covered], abilities: Abilities
 ) -> dict[str, list[str]]:
     """Return, by what the question needs, the providers of the tenant's accounts that cannot tell it."""
     contributing = {name: accounts[name] for name in contributors(query, accounts)}
@@ -65,13 +65,13 @@ def unsupported_by(
     return found
 
 
-def contributors(query: UsageQuery, accounts: Mapping[str, AccountCoverage]) -> list[str]:
+def contributors(query: UsageQuery, accounts: Mapping[str, Covered]) -> list[str]:
     """Return the names of the accounts that the question's filters leave."""
     return selected(accounts, query.filters.get("provider"), query.filters.get("account"))
 
 
 def selected(
-    accounts: Mapping[str, AccountCoverage],
+    accounts: Mapping[str, Covered],
     providers: Collection[str | None] | None,
     names: Collection[str | None] | None,
 ) -> list[str]:

@@ -14,9 +14,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from streams.api.filters import Dimension
 from streams.api.query import UsageQuery
 from streams.api.ranges import QueryGranularity, rfc3339
-from streams.api.rows import AccountCoverage, Page, Row, second_text
+from streams.api.rows import Page, Row, second_text
 from streams.api.trust import MAX_GAPS, Finality, Trusting
-from streams.coverage import watermark
+from streams.coverage import Covered, watermark
 from streams.usage import CostStatus
 
 Count = Annotated[int, Field(ge=0)]
@@ -201,7 +201,7 @@ class Health(_Answer):
 def usage_answer(
     query: UsageQuery,
     page: Page,
-    accounts: Mapping[str, AccountCoverage],
+    accounts: Mapping[str, Covered],
     trusting: Trusting,
     unsupported_by: Mapping[str, list[str]],
 ) -> bytes:

@@ -15,11 +15,12 @@ from starlette.responses import Response
 from streams.aggregate import ByKind, describe
 from streams.api.answers import CostAmount, Count, DataVolumes, SmsVolumes
 from streams.api.explain_docs import EXPLAIN
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.filters import Dimension, matcher
 from streams.api.next_link import next_link
 from streams.api.pages import read_page
 from streams.api.query import UsageQuery
-from streams.api.ranges import Fault, InvalidQuestionError, rfc3339
+from streams.api.ranges import rfc3339
 from streams.api.records import places_asked, require_archive
 from streams.api.service import Service, answer
 from streams.api.statement_query import ExplainQuery, Position, check_replaced, parse_explain_query

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.api.export_files import Rows
-from streams.api.rows import AccountCoverage
+from streams.coverage import Covered
 from streams.errors import SimusageError
 
 Items = Sequence[tuple[str, str]]
-Accounts = Mapping[str, AccountCoverage]
+Accounts = Mapping[str, Covered]
 
 
 class NotFinalError(SimusageError):

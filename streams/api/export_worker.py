@@ -30,7 +30,8 @@ from streams.api.export_jobs import (
 )
 from streams.api.export_kinds import READERS, Read
 from streams.api.export_reading import NotFinalError
-from streams.api.ranges import InvalidQuestionError, rfc3339
+from streams.api.faults import InvalidQuestionError
+from streams.api.ranges import rfc3339
 from streams.api.reader import Reader
 from streams.api.service import Service
 from streams.coverage import watermark

@@ -17,9 +17,10 @@ from streams.api.export_jobs import Job, Jobs, Kind, Order, State, UnreadableErr
 from streams.api.export_kinds import READERS
 from streams.api.export_links import file_link, is_genuine
 from streams.api.exports_docs import CREATE, FILE, JOB
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.problems import problem
-from streams.api.ranges import Fault, InvalidQuestionError, rfc3339, shown
+from streams.api.ranges import rfc3339
 from streams.api.service import Service, answer
 
 MAX_BODY: Final = 256 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from streams.api.ranges import Fault, shown
+from streams.api.faults import Fault, shown
 from streams.cells import Context
 from streams.errors import DataError
 from streams.iccid import canonical_iccid

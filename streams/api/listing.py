@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import orjson
 
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.parameters import gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT
-from streams.api.ranges import Fault, InvalidQuestionError, parse_instant, rfc3339, shown
+from streams.api.ranges import parse_instant, rfc3339
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
 

@@ -18,9 +18,9 @@ import orjson
 
 from streams.aggregate import ByKind
 from streams.api.catalogue import NONE, Catalogue, Numbers
-from streams.api.rows import AccountCoverage, Row
+from streams.api.rows import Row
 from streams.cells import measures_from_json
-from streams.coverage import union
+from streams.coverage import Covered, union
 from streams.restatements import Restatement
 
 Hours = npt.NDArray[np.uint32]
@@ -140,7 +140,7 @@ class News:
     """Number, tick and aggregate, which is empty where there is none any more."""
     days: Sequence[tuple[int, int]] = ()
     """Days, and ticks, at which it changed who was active."""
-    coverage: Mapping[str, AccountCoverage] | None = None
+    coverage: Mapping[str, Covered] | None = None
     """The coverage of the tenant's accounts, if it moved."""
     restated: bool = False
     """Whether anything was restated."""
@@ -157,7 +157,7 @@ class Known:
     """Whether it ever was up to date."""
     state: object = field(default_factory=object)
     """Another one whenever anything has moved."""
-    coverage: Mapping[str, AccountCoverage] = field(default_factory=dict)
+    coverage: Mapping[str, Covered] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     """What is known of single SIMs; what was asked for least recently comes first."""
     restated: list[tuple[int, bytes]] | None = field(default_factory=list)
@@ -260,10 +260,10 @@ class Memory:
                 last.forget_days()
 
 
-def covered(value: bytes) -> AccountCoverage:
+def covered(value: bytes) -> Covered:
     """Return an account's coverage as Redis has it."""
     body = orjson.loads(value)
-    return AccountCoverage(body["provider"], union((low, high) for low, high in body["intervals"]))
+    return Covered(body["provider"], union((low, high) for low, high in body["intervals"]))
 
 
 _NOTHING: Final = Users(np.zeros(0, np.int64), np.zeros(0, np.uint32))

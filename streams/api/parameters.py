@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from streams.api.ranges import Fault, shown
+from streams.api.faults import Fault, shown
 
 T = TypeVar("T", bound=str)
 

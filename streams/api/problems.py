@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.limits import Standing
-from streams.api.ranges import Fault, InvalidQuestionError
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.errors import RebuildingError, SimusageError, UnavailableError
 

@@ -12,17 +12,15 @@ from typing import Final, Literal, cast, get_args
 
 import orjson
 
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Dimension, Filters, parse_filter
 from streams.api.parameters import Given, choice, gathered, page_limit, unexpected
 from streams.api.ranges import (
     QUERY_GRANULARITIES,
-    Fault,
-    InvalidQuestionError,
     QueryGranularity,
     check_range,
     resolve_range,
     rfc3339,
-    shown,
     window_of,
 )
 from streams.api.zones import UTC_CALENDAR, Calendar, zone_names

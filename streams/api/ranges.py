@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.zones import UTC_CALENDAR, Calendar, Window
-from streams.errors import SimusageError
 
 QueryGranularity = Literal["minute", "hour", "day", "month", "year", "all"]
 QUERY_GRANULARITIES: Final[tuple[QueryGranularity, ...]] = get_args(QueryGranularity)
@@ -34,25 +33,6 @@ _INSTANT: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with a question: which parameter, by which rule, what came, and what would do."""
-
-    parameter: str
-    code: str
-    rule: str
-    got: str
-    remedy: str
-
-
-class InvalidQuestionError(SimusageError):
-    """The question breaks rules; `faults` names every one that was found."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{f.parameter}: {f.rule}, got {f.got}" for f in faults))
-        self.faults = tuple(faults)
-
-
 def window_of(granularity: QueryGranularity) -> Window:
     """Return the calendar window on whose boundaries a range lies (`all` lies on hours)."""
     return "hour" if granularity == "all" else granularity
@@ -68,11 +48,6 @@ def add_months(at: datetime, months: int) -> datetime:
 def rfc3339(at: datetime) -> str:
     """Write an instant in UTC, to the second where it lies on one."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def shown(text: str) -> str:
-    """Return what came in a length that an error may repeat."""
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse_instant(text: str, calendar: Calendar = UTC_CALENDAR) -> datetime:

@@ -14,8 +14,8 @@ import orjson
 from redis.asyncio import Redis
 
 from streams.api.memory import covered
-from streams.api.rows import AccountCoverage
 from streams.api.store import Store
+from streams.coverage import Covered
 from streams.errors import RebuildingError
 from streams.keys import coverage_key, reconciliation_key
 from streams.model_status import ModelStatus, StatusReader
@@ -51,7 +51,7 @@ class Reader:
         if await self.store.filling() != before:
             raise RebuildingError("the read model was filled anew meanwhile")
 
-    async def coverage(self, tenant: str) -> dict[str, AccountCoverage]:
+    async def coverage(self, tenant: str) -> dict[str, Covered]:
         """Return the coverage of the tenant's accounts, by account."""
         with unavailable():
             found = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(coverage_key(tenant)))

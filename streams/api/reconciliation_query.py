@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.parameters import choice, gathered, unexpected
-from streams.api.ranges import Fault, InvalidQuestionError, resolve_range, rfc3339, shown
+from streams.api.ranges import resolve_range, rfc3339
 from streams.events import Source
 from streams.reconciliation import SPANS, Place, Span, Verdict, comparison
 from streams.windows import windows_between

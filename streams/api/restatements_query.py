@@ -17,10 +17,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from streams.aggregate import describe
 from streams.api.answers import CostAmount, Count, DataVolumes, Gap, SmsVolumes
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Dimension, Filters, matcher, parse_filter
 from streams.api.parameters import gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT
-from streams.api.ranges import Fault, InvalidQuestionError, resolve_range, rfc3339, shown
+from streams.api.ranges import resolve_range, rfc3339
 from streams.api.rows import second_text
 from streams.restatements import Kind, Restatement, difference, instant_text
 from streams.usage import CostStatus

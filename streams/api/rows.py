@@ -63,14 +63,6 @@ class Page:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AccountCoverage:
-    """What an account is known to be complete for: sorted disjoint intervals of epoch seconds."""
-
-    provider: str
-    intervals: tuple[Interval, ...]
-
-
 @lru_cache(maxsize=10_000)
 def _span(start: int, end: int) -> bytes:
     return f'"start":"{second_text(start)}","end":"{second_text(end)}"'.encode()

@@ -16,7 +16,7 @@ from streams.api.abilities import Abilities
 from streams.api.memory import Known
 from streams.api.query import UsageQuery
 from streams.api.reader import Reader
-from streams.api.rows import AccountCoverage
+from streams.coverage import Covered
 from streams.restatements import Restatement
 from streams.settings import Settings
 from streams.windows import hour_number
@@ -37,7 +37,7 @@ class Service:
     redis: Redis
     reader: Reader
     clock: Clock
-    configured: Mapping[str, Mapping[str, AccountCoverage]]
+    configured: Mapping[str, Mapping[str, Covered]]
     """Accounts that may bring usage, by tenant."""
     abilities: Abilities
     """What the accounts' providers can tell, and when it settles."""
@@ -47,7 +47,7 @@ class Service:
         tenant: str = request.state.tenant
         return tenant
 
-    async def accounts(self, tenant: str) -> dict[str, AccountCoverage]:
+    async def accounts(self, tenant: str) -> dict[str, Covered]:
         """Return the tenant's accounts, with what each is known to be complete for."""
         return self.with_configured(tenant, await self.reader.coverage(tenant))
 
@@ -59,25 +59,23 @@ class Service:
         hours = hour_number(query.start), hour_number(query.end)
         return await self.reader.store.restatements(query.tenant, known, *hours)
 
-    def with_configured(
-        self, tenant: str, covered: Mapping[str, AccountCoverage]
-    ) -> dict[str, AccountCoverage]:
+    def with_configured(self, tenant: str, covered: Mapping[str, Covered]) -> dict[str, Covered]:
         """Return the tenant's accounts, those that have never reported too."""
         return {**self.configured.get(tenant, {}), **covered}
 
 
-def configured_accounts(settings: Settings) -> dict[str, dict[str, AccountCoverage]]:
+def configured_accounts(settings: Settings) -> dict[str, dict[str, Covered]]:
     """Return the accounts that may bring usage, by tenant, as not covered at all.
 
     One that has never reported is unknown to the read model, and must not look like one that has nothing to
     report. The tables are the provider modules' to check, so here they are read with indulgence.
     """
-    accounts: dict[str, dict[str, AccountCoverage]] = {}
+    accounts: dict[str, dict[str, Covered]] = {}
     for name, table in settings.accounts.items():
         rules = table.get("assign", ())
         owners = [table, *(rule for rule in rules if isinstance(rule, dict))]
         for tenant in {owner["tenant"] for owner in owners if isinstance(owner.get("tenant"), str)}:
-            accounts.setdefault(tenant, {})[name] = AccountCoverage(str(table.get("provider", "")), ())
+            accounts.setdefault(tenant, {})[name] = Covered(str(table.get("provider", "")), ())
     return accounts
 
 

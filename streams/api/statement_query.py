@@ -12,17 +12,11 @@ from typing import Any, Final
 
 import orjson
 
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Filters, parse_filter
 from streams.api.parameters import Given, gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT, UsageQuery, parse_usage_query
-from streams.api.ranges import (
-    DEFAULT_RANGE,
-    Fault,
-    InvalidQuestionError,
-    parse_instant,
-    rfc3339,
-    shown,
-)
+from streams.api.ranges import DEFAULT_RANGE, parse_instant, rfc3339
 from streams.api.statement_reader import Replaced
 from streams.windows import hour_number, hour_start, window_end, window_start
 

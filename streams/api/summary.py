@@ -19,11 +19,12 @@ from streams.aggregate import describe
 from streams.api.abilities import unsupported_by
 from streams.api.answers import CostAmount, DataVolumes, Gap, SmsVolumes
 from streams.api.conditional import Finished, conditional
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.filters import DIMENSIONS, Dimension
 from streams.api.pages import read_page
 from streams.api.parameters import choice, gathered, unexpected
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import Fault, InvalidQuestionError, rfc3339
+from streams.api.ranges import rfc3339
 from streams.api.rows import Row, second_text
 from streams.api.service import Service
 from streams.api.summary_docs import SUMMARY

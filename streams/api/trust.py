@@ -22,8 +22,8 @@ from streams.api.abilities import Abilities, contributors, selected
 from streams.api.query import UsageQuery
 from streams.api.ranges import rfc3339
 from streams.api.restated import Restated
-from streams.api.rows import AccountCoverage, Row, second_text
-from streams.coverage import Interval, gaps, share, union, watermark
+from streams.api.rows import Row, second_text
+from streams.coverage import Covered, Interval, gaps, share, union, watermark
 from streams.restatements import Restatement
 
 Finality = Literal["open", "settling", "final", "restated"]
@@ -80,7 +80,7 @@ class Trusting:
     def __init__(
         self,
         query: UsageQuery,
-        accounts: Mapping[str, AccountCoverage],
+        accounts: Mapping[str, Covered],
         abilities: Abilities,
         now: datetime,
         restatements: Iterable[Restatement] = (),
@@ -229,7 +229,7 @@ def meeting(intervals: tuple[Interval, ...], start: int, end: int) -> tuple[Inte
     return intervals[first:last]
 
 
-def _settled(account: AccountCoverage, settle: timedelta) -> int:
+def _settled(account: Covered, settle: timedelta) -> int:
     """Return up to when windows of an account are final, in epoch seconds."""
     latest = watermark(account.intervals)
     return 0 if latest is None else latest - int(settle.total_seconds())

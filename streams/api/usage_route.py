@@ -9,13 +9,14 @@ from starlette.responses import Response
 from streams.api.abilities import unsupported_by
 from streams.api.answers import UsageAnswer, next_cursor, usage_answer
 from streams.api.conditional import Finished, conditional
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import Dimension
 from streams.api.kept import KeptAnswers
 from streams.api.next_link import next_link
 from streams.api.pages import page_of
 from streams.api.problems import problem
 from streams.api.query import parse_usage_query
-from streams.api.ranges import Fault, InvalidQuestionError, rfc3339, shown
+from streams.api.ranges import rfc3339
 from streams.api.service import Service
 from streams.api.trust import Trusting
 from streams.api.usage_csv import MEDIA_TYPE, usage_csv, wants_csv

@@ -9,13 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.inventory_reader import InventoryReader
 from streams.api.inventory_views import Held
 from streams.api.listing import Listing
 from streams.api.next_link import next_link
 from streams.api.parameters import gathered, unexpected
 from streams.api.problems import AmbiguousError, UnknownError
-from streams.api.ranges import Fault, InvalidQuestionError
 from streams.api.service import Service, answer
 from streams.inventory import Item
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.blocks import Write
 from streams.cells import ZERO, Context, Measures
+from streams.changelog import Write
 from streams.events import UsageEvent
 from streams.state import PartitionState
 from streams.sums import measures

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.query import MAX_LIMIT, PARAMETERS, Position, UsageQuery, parse_usage_query
-from streams.api.ranges import Fault, InvalidQuestionError, window_of
+from streams.api.ranges import window_of
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, tzinfo=UTC)
 

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from streams.api.faults import InvalidQuestionError
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import InvalidQuestionError, add_months, rfc3339
+from streams.api.ranges import add_months, rfc3339
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, 500_000, UTC)
 

@@ -14,9 +14,9 @@ from connectors.abilities import abilities
 from connectors.registry import find_provider, provider_names
 from streams.api.abilities import Abilities, Ability, unsupported_by
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.rows import AccountCoverage, Row
+from streams.api.rows import Row
 from streams.api.trust import Trusting, bounded
-from streams.coverage import Interval, union
+from streams.coverage import Covered, Interval, union
 from streams.events import Source
 from streams.settings import Settings
 
@@ -35,12 +35,11 @@ def seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-def covered(**accounts: str) -> dict[str, AccountCoverage]:
+def covered(**accounts: str) -> dict[str, Covered]:
     """Accounts that are covered from 1 October up to an instant."""
     begin = seconds("2026-10-01")
     return {
-        name: AccountCoverage(name, ((begin, seconds(until)),) if until else ())
-        for name, until in accounts.items()
+        name: Covered(name, ((begin, seconds(until)),) if until else ()) for name, until in accounts.items()
     }
 
 
@@ -131,7 +130,7 @@ def test_nobody_knows_when_a_gap_ends(accounts: dict[str, tuple[Interval, ...]],
     """
     begin = seconds("2026-11-01")
     known = {
-        name: AccountCoverage(name, tuple((begin + low * 3600, begin + high * 3600) for low, high in each))
+        name: Covered(name, tuple((begin + low * 3600, begin + high * 3600) for low, high in each))
         for name, each in accounts.items()
     }
     trusting = Trusting(ask(("from", "2026-11-01"), ("to", "2026-11-15")), known, ABILITIES, NOW)
@@ -151,7 +150,7 @@ def test_gaps_are_merged_over_accounts_and_end_now() -> None:
         "live": ((start - hour, start + 2 * hour), (start + 3 * hour, start + 8 * hour)),
         "late": ((start, start + hour * 5 // 2), (start + 4 * hour, start + 9 * hour)),
     }
-    accounts = {name: AccountCoverage(name, each) for name, each in intervals.items()}
+    accounts = {name: Covered(name, each) for name, each in intervals.items()}
     trust = Trusting(ask(), accounts, ABILITIES, NOW).of(row(start=DAY + timedelta(days=1)))
     assert trust.gaps == ((start + 2 * hour, start + 4 * hour), (start + 8 * hour, start + int(8.5 * hour)))
     assert trust.described()["gaps"] == [
@@ -192,7 +191,7 @@ def test_a_final_row_has_no_gap(live: tuple[Interval, ...], late: tuple[Interval
     begin = seconds("2026-11-01")
     spans = {"live": (live, 1), "late": (late, 24)}
     accounts = {
-        name: AccountCoverage(name, tuple((begin + a * 3600, begin + b * 3600) for a, b in each))
+        name: Covered(name, tuple((begin + a * 3600, begin + b * 3600) for a, b in each))
         for name, (each, _) in spans.items()
     }
     trust = Trusting(ask(("from", "2026-11-01")), accounts, ABILITIES, NOW).of(
@@ -213,7 +212,7 @@ LACKING = Abilities(
         "simsy-1": Ability(frozenset({"fleet", "tag"})),
     }
 )
-ACCOUNTS = {"kore-1": AccountCoverage("kore", ()), "simsy-1": AccountCoverage("simsy", ())}
+ACCOUNTS = {"kore-1": Covered("kore", ()), "simsy-1": Covered("simsy", ())}
 
 
 @pytest.mark.parametrize(
