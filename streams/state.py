@@ -208,7 +208,7 @@ class PartitionState:
 
         `sealing` gives for a version how the seals stand by then; what it has to say itself must be added.
         """
-        self._tombstones.add(self.restating.expire())
+        self._tombstones.add(self.restating.expire(), self.version)
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes: list[Write] = [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
         writes += self._vacated.unsaved(self.version)
@@ -240,7 +240,7 @@ class PartitionState:
     def saved(self, version: int) -> None:
         """Note that the changelog holds everything up to this version."""
         self.durable = version
-        self._tombstones.saved()
+        self._tombstones.saved(version)
 
     def published(self, version: int, *, whole: bool) -> None:
         """Note whether the read model took everything that was made durable up to this version."""
@@ -327,8 +327,8 @@ class PartitionState:
                 seal.loads(pieces[number] for number in range(seal.pieces))
             months = ((month, Group(*group), row) for (month, group), row in seal.months.items())
             self.rollups.restore_months(tenant, months)
-            self._tombstones.add(self.retire(tenant))
-            self._tombstones.add(self.expire(tenant))
+            self._tombstones.add(self.retire(tenant), self.version)
+            self._tombstones.add(self.expire(tenant), self.version)
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
         for account in self._coverage.accounts():
@@ -336,7 +336,7 @@ class PartitionState:
         self.restating.settle()
         again, sorted_out = self.restating.recovered()
         self.due.cells(again)
-        self._tombstones.add(sorted_out)
+        self._tombstones.add(sorted_out, self.version)
         stale = self._others - self._versions.recent()
         stale |= {
             f"{_SEALED}{tenant}/{stamp}/{number}"
@@ -344,8 +344,8 @@ class PartitionState:
             for number in pieces
             if stamp != self.seals.of(tenant).snapshot
         }
-        self._tombstones.add((name, None) for name in sorted(stale))
-        self._tombstones.add(self.staging.recovered(under_way))
+        self._tombstones.add(((name, None) for name in sorted(stale)), self.version)
+        self._tombstones.add(self.staging.recovered(under_way), self.version)
         self.minutes.restore(self._recent())
         if len(self.ledger) > 0 or self.version >= 0:
             self.due.all_minutes()
@@ -382,7 +382,7 @@ class PartitionState:
 
     def superseded(self, tombstones: Iterable[Write]) -> None:
         """Note what the changelog needs no more once it holds the next version."""
-        self._tombstones.add(tombstones)
+        self._tombstones.add(tombstones, self.version)
 
     def last_hours(self, rows: I64) -> dict[int, int]:
         """Return for each tenant, by its number, the last hour that rows concern."""

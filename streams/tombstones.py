@@ -16,16 +16,17 @@ class Tombstones:
 
     def __init__(self) -> None:
         self._ready: list[Write] = []
-        self._after_version: list[Write] = []
+        self._waiting: list[tuple[int, list[Write]]] = []
 
-    def add(self, tombstones: Iterable[Write]) -> None:
-        """Add those of records whose place the next version takes."""
-        self._after_version += tombstones
+    def add(self, tombstones: Iterable[Write], version: int) -> None:
+        """Add those of records that are needed until this version is durable."""
+        self._waiting.append((version, list(tombstones)))
 
-    def saved(self) -> None:
+    def saved(self, version: int) -> None:
         """Note that a version is durable."""
-        self._ready += self._after_version
-        self._after_version = []
+        for _, tombstones in (each for each in self._waiting if each[0] <= version):
+            self._ready += tombstones
+        self._waiting = [each for each in self._waiting if each[0] > version]
 
     def take(self, *, in_step: bool) -> list[Write]:
         """Return those that may be written now."""
