@@ -223,7 +223,7 @@ SIGNS = {
 def test_each_role_runs_apart(demo: Demo, tmp_path: Path, line: str, sign: str) -> None:
     """Beside the run's own, on its broker and its Redis; asked to end it ends with 0."""
     log = tmp_path / "role.log"
-    own = {f"SIMUSAGE_{name}__PORT": "0" for name in ("SERVE", "CALLBACKS", "WORKER")}
+    own = {f"SIMUSAGE_{name}__PORT": "0" for name in ("SERVE", "CALLBACKS", "WORKER", "ARCHIVE")}
     if " worker " in line:
         # A group and a database of its own, so that it counts everything from the beginning.
         own |= {
