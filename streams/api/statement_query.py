@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -17,7 +17,6 @@ from streams.api.filters import DIMENSIONS, Filters, parse_filter
 from streams.api.parameters import Given, gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT, UsageQuery, parse_usage_query
 from streams.api.ranges import DEFAULT_RANGE, parse_instant, rfc3339
-from streams.api.statement_reader import Replaced
 from streams.windows import hour_number, hour_start, window_end, window_start
 
 RECORDS_PARAMETERS: Final = ("from", "to", *DIMENSIONS, "limit", "cursor")
@@ -25,6 +24,14 @@ EXPLAIN_PARAMETERS: Final = ("from", "to", "tz", *DIMENSIONS, "limit", "cursor")
 
 Position = tuple[int | str, ...]
 """A statement's place in the order of an answer."""
+
+
+class Replaced(NamedTuple):
+    """Hours `[start, end)` of an account, by number, of which no statement counts by itself any more."""
+
+    account: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -33,14 +33,6 @@ _LINKS_A_CALL: Final = 10_000
 
 class TooManyError(Exception):
     """More statements than one answer may stand on."""
-
-
-class Replaced(NamedTuple):
-    """Hours `[start, end)` of an account, by number, of which no statement counts by itself any more."""
-
-    account: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
