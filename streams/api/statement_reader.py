@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from redis.asyncio import Redis
 
+from streams.api.statement_query import Replaced
 from streams.errors import RebuildingError
 from streams.index import U64
 from streams.keys import (
