@@ -49,15 +49,26 @@ class Finality:
         if self._settle is None:
             return
         tenant, name = account
-        self._parts.setdefault(tenant, {})[name] = self._parts_of(account, covered)
+        self._parts.setdefault(tenant, {})[name] = self.parts(account, covered)
         self._learn()
         self._until[self._groups.get(account, [])] = self._bound(account)
         self._latest = max(self._latest, self._bound(account))
 
+    def of(self, account: Account) -> tuple[Interval, ...]:
+        """Return what is final of an account."""
+        tenant, name = account
+        return self._parts.get(tenant, {}).get(name, ())
+
+    def parts(self, account: Account, covered: Covered) -> tuple[Interval, ...]:
+        """Return what would be final of an account if this were covered."""
+        if self._settle is None:
+            return ()
+        return final_parts(covered.intervals, self._settle(account[1], covered.provider))
+
     def until(self, account: Account, covered: Covered) -> int | None:
         """Return before when hours would be final if this were covered, `None` if no more than there are."""
         tenant, name = account
-        parts = self._parts_of(account, covered)
+        parts = self.parts(account, covered)
         if _hours(parts) == _hours(self._parts.get(tenant, {}).get(name, ())):
             return None
         return parts[-1][1]
@@ -67,7 +78,7 @@ class Finality:
         found = {}
         for account, parts in sorted(self._parts.get(tenant, {}).items()):
             for part in parts:
-                if _holds(part, hour):
+                if holds(part, hour):
                     found[account] = part
         return found
 
@@ -101,14 +112,9 @@ class Finality:
         tenant, kind = self._contexts.group_list[number]
         return tenant, kind.account
 
-    def _parts_of(self, account: Account, covered: Covered) -> tuple[Interval, ...]:
-        if self._settle is None:
-            return ()
-        return final_parts(covered.intervals, self._settle(account[1], covered.provider))
-
     def _is_final(self, group: int, hour: int) -> bool:
         tenant, account = self.account_of(group)
-        return any(_holds(part, hour) for part in self._parts[tenant][account])
+        return any(holds(part, hour) for part in self._parts[tenant][account])
 
     def _learn(self) -> None:
         first, count = len(self._until), len(self._contexts.group_list)
@@ -134,5 +140,6 @@ def _hours(parts: Iterable[Interval]) -> list[Interval]:
     return [(low, high) for low, high in hours if low < high]
 
 
-def _holds(part: Interval, hour: int) -> bool:
+def holds(part: Interval, hour: int) -> bool:
+    """Whether an interval of epoch seconds holds a whole hour."""
     return part[0] <= hour * 3600 and (hour + 1) * 3600 <= part[1]

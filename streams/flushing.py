@@ -135,6 +135,9 @@ class Flushing:
                 pieces = await self._history.read(partition, sealing.wanted())
                 offsets = await self._history.write(partition, sealing.stamp, sealing.days(pieces))
                 part.unsaved.writes.extend(sealing.finish(offsets))
+                restated = part.state.restating.take_touched()
+                part.restated += part.state.restating.messages(restated)
+                self._projection.restate(part.batch, part.state, restated)
         changelog = {partition: part.state.changelog(part.unsaved) for partition, part in parts.items()}
         # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its
         # last batch plus one, and a recovery that trusts it would miss the rest of a batch.

@@ -20,7 +20,9 @@ from streams import topics
 from streams.days import SealedDay
 from streams.errors import ConfigError, UnavailableError
 from streams.history import History
+from streams.operations import restatement_operations
 from streams.readmodel import Batch, ReadModel
+from streams.restatements import Key
 from streams.state import PartitionState
 from streams.tables import StateTable, die
 from streams.touched import Touched
@@ -83,6 +85,11 @@ class Projection:
             left.update(fresh)
             touched = state.due.settled(left)
         return self._model.batch(partition, state, touched, state.version)
+
+    def restate(self, batch: Batch, state: PartitionState, restated: set[Key]) -> None:
+        """Add to a snapshot what was said of sealed hours since."""
+        batch.touched.restated |= restated
+        batch.operations[:0] = restatement_operations(state.restating, restated)
 
     async def complete(self, batch: Batch, state: PartitionState) -> list[SealedDay]:
         """Add to a snapshot the sealed days that it speaks of, and return them."""

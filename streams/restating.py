@@ -7,7 +7,7 @@ is the restatement; if it was cut short, its successor compares once more, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,13 +17,13 @@ import zstandard
 from streams.cells import COLUMNS, COST_SCALE, Measures
 from streams.changelog import Write
 from streams.contexts import Contexts
-from streams.contributions import HOUR_US, RETRACTED
-from streams.coverage import Account, Covered, Interval
+from streams.contributions import HOUR_US, RETRACTED, Contributions
+from streams.coverage import Account, Covered, Interval, union
 from streams.decoding import WireEvent
 from streams.errors import DataError
 from streams.events import Message
-from streams.finality import Finality, Settle
-from streams.index import I64, U64
+from streams.finality import Finality, Settle, holds
+from streams.index import I64, U64, distinct
 from streams.ledger import Merge
 from streams.restatements import (
     NO_CAUSE,
@@ -37,7 +37,8 @@ from streams.restatements import (
 )
 from streams.rollups import Rollups, split
 from streams.seals import Seals
-from streams.sums import Matrix, measures, summed
+from streams.staging import Replacement
+from streams.sums import WIDTH, Matrix, measures, summed
 from streams.versions import Standing, Versions
 
 PREFIX: Final = "restated/"
@@ -89,6 +90,9 @@ class Restating:
         self._finality = Finality(contexts, settle)
         self._before: list[tuple[U64, Matrix]] = []
         """Cells that changed since the last flush, and what they measured before."""
+        self._replaced: list[tuple[Replacement, U64, Matrix, Matrix]] = []
+        self._covered: dict[Account, tuple[Interval, ...]] = {}
+        self._loaded_coverage: list[tuple[Account, str, Iterable[Interval], int, Iterable[Interval]]] = []
         self._coming: dict[Account, Covered] = {}
         self._causes: dict[_Place, Cause] = {}
         self._held: dict[Key, bytes] = {}
@@ -143,10 +147,73 @@ class Restating:
             if sources is not None:
                 self._explain(changed, merge, sources)
 
+    def final(self, account: Account) -> tuple[Interval, ...]:
+        """Return what is final of an account by all coverage so far."""
+        if account in self._coming:
+            return self._finality.parts(account, self._coming[account])
+        return self._finality.of(account)
+
+    def save_coverage(self, account: Account, covered: Covered) -> tuple[Interval, ...]:
+        """Return what was covered when an account's coverage was saved last; now it is saved anew.
+
+        Coverage is saved ahead of the version that it belongs to: whoever recovers it without that has to
+        judge by what was covered before.
+        """
+        before = self._covered.get(account, ())
+        self._covered[account] = covered.intervals
+        return before
+
+    def load_coverage(
+        self,
+        account: Account,
+        provider: str,
+        intervals: Iterable[Interval],
+        version: int,
+        before: Iterable[Interval],
+    ) -> None:
+        """Take in what was saved of an account's coverage on the way to a version, and what before."""
+        self._loaded_coverage.append((account, provider, intervals, version, before))
+
+    def replace(self, replacement: Replacement, old: Contributions, new: Contributions) -> None:
+        """Note what a backfill puts in the place of what sealed hours had, as far as they were final."""
+        keys = distinct(np.concatenate((old.keys, new.keys)))
+        hours = split(keys)[1]
+        final = [part for part in replacement.final if part[0] < replacement.end * 3600]
+        within = np.zeros(len(keys), np.bool_)
+        for low, high in final:
+            within |= (hours * 3600 >= low) & ((hours + 1) * 3600 <= high)
+        keys = keys[within]
+        self._replaced.append((replacement, keys, _placed(old, keys), _placed(new, keys)))
+
+    def unsaved_replaced(self, version: int) -> list[Write]:
+        """Return the changelog records of what was replaced in sealed hours; the archive has it by then.
+
+        A kill before the version has the replacement repeated, so these need not come before anything.
+        """
+        replaced, self._replaced = self._replaced, []
+        writes: list[Write] = []
+        for replacement, keys, old, new in replaced:
+            cause = Cause(("backfill",), (replacement.run,), ())
+            causes = dict.fromkeys(self._places(keys), cause)
+            finals = {(replacement.tenant, replacement.account): replacement.final}
+            writes += self._writes(version, self._statements(version, keys, old, new, causes, finals))
+        return writes
+
     def unsaved(self, version: int) -> list[Write]:
         """Return the changelog records of what changed since the last flush."""
+        if not self._before:
+            return []
+        keys = np.concatenate([keys for keys, _ in self._before])
+        # What a cell measured first is what was published.
+        keys, first = np.unique(keys, return_index=True)
+        old = np.concatenate([matrix for _, matrix in self._before])[first]
+        causes, self._causes, self._before = self._causes, {}, []
+        measured = self._rollups.measured(keys)
+        return self._writes(version, self._statements(version, keys, old, measured, causes))
+
+    def _writes(self, version: int, statements: Iterable[tuple[Restatement, list[int]]]) -> list[Write]:
         writes: list[Write] = []
-        for restatement, names in self._stated_now(version):
+        for restatement, names in statements:
             at = 0
             for part, (body, count) in enumerate(restatement.parts(), 1):
                 key = Key(
@@ -170,8 +237,14 @@ class Restating:
         if value is not None:
             self._loaded[name] = _loads(name, value)
 
-    def recovered(self) -> tuple[U64, list[Write]]:
+    def recovered(self, durable: int) -> tuple[U64, list[Write]]:
         """Sort out what was loaded; return the cells to compare again, and tombstones."""
+        for account, provider, intervals, version, before in self._loaded_coverage:
+            known = self._covered.get(account, ())
+            told = intervals if version <= durable else before
+            self._covered[account] = union([*known, *((low, high) for low, high in told)])
+            self._finality.note(account, Covered(provider, self._covered[account]))
+        self._loaded_coverage = []
         loaded, self._loaded = self._loaded, {}
         gone: list[Write] = []
         pending: list[_Record] = []
@@ -233,27 +306,42 @@ class Restating:
             self._note_hour(key)
         return [(self._names.pop(key), None) for key in over]
 
-    def _stated_now(self, version: int) -> Iterator[tuple[Restatement, list[int]]]:
-        """Yield what is to be said of the changes since the last flush, and the names of the contexts."""
-        if not self._before:
-            return
-        keys = np.concatenate([keys for keys, _ in self._before])
-        # What a cell measured first is what was published.
-        keys, first = np.unique(keys, return_index=True)
-        old = _normal(np.concatenate([matrix for _, matrix in self._before])[first])
-        new = _normal(self._rollups.measured(keys))
-        causes, self._causes, self._before = self._causes, {}, []
+    def _statements(
+        self,
+        version: int,
+        keys: U64,
+        old: Matrix,
+        new: Matrix,
+        causes: Mapping[_Place, Cause],
+        finals: Mapping[Account, Sequence[Interval]] | None = None,
+    ) -> Iterator[tuple[Restatement, list[int]]]:
+        """Yield what is to be said of changed cells, and the names of their contexts.
+
+        `finals` are what was final of accounts whose coverage has changed since.
+        """
+        old, new = _normal(old), _normal(new)
         changed = np.flatnonzero((old != new).any(axis=1))
         places: dict[_Place, list[int]] = {}
         for at, place in zip(changed.tolist(), self._places(keys[changed]), strict=True):
             places.setdefault(place, []).append(at)
         for place, rows in sorted(places.items()):
-            yield self._statement(
-                version, place, causes.get(place, NO_CAUSE), keys[rows], old[rows], new[rows]
-            )
+            tenant, account, hour = place
+            final = self._finality.around(tenant, hour)
+            for part in (finals or {}).get((tenant, account), ()):
+                if holds(part, hour):
+                    final[account] = part
+            cause = causes.get(place, NO_CAUSE)
+            yield self._statement(version, place, cause, final, keys[rows], old[rows], new[rows])
 
     def _statement(
-        self, version: int, place: _Place, cause: Cause, keys: U64, old: Matrix, new: Matrix
+        self,
+        version: int,
+        place: _Place,
+        cause: Cause,
+        final: Mapping[str, Interval],
+        keys: U64,
+        old: Matrix,
+        new: Matrix,
     ) -> tuple[Restatement, list[int]]:
         tenant, account, hour = place
         numbers = split(keys)[0]
@@ -273,7 +361,7 @@ class Restating:
             stated,
             # What follows from a statement of another hour, as in a session, corrects this one.
             cause if cause.kinds else cause._replace(kinds=("correction",)),
-            self._finality.around(tenant, hour),
+            final,
             cells,
         )
         return restatement, self._contexts.names(numbers).tolist()
@@ -352,6 +440,15 @@ def _loads(name: str, value: bytes) -> _Record:
         raise DataError("malformed", f"restatement of schema version {schema}; want {_RECORD_VERSION}")
     writer = int(name.removeprefix(PREFIX).partition("/")[0])
     return _Record(Key(*key), writer, term, version, names, value[size:])
+
+
+def _placed(given: Contributions, keys: U64) -> Matrix:
+    """Return the measures of sorted cells out of those given; of others zeros."""
+    found, sums = summed(given.keys, given.measures)
+    matrix = np.zeros((len(keys), WIDTH), np.int64)
+    wanted = np.isin(found, keys)
+    matrix[np.searchsorted(keys, found[wanted])] = sums[wanted]
+    return matrix
 
 
 def _normal(matrix: Matrix) -> Matrix:

@@ -13,6 +13,7 @@ import numpy as np
 
 from streams.archive import Archived, pack, unpack
 from streams.changelog import Write
+from streams.contributions import Contributions
 from streams.index import U64
 from streams.rollups import split
 from streams.seals import Seal, Stale, day_of, month_of, names_of
@@ -106,7 +107,7 @@ class Sealing:
             state.superseded(state.expire(tenant))
         for replacement in self._replacements:
             state.superseded(replacement.superseded)
-        return writes
+        return writes + state.restating.unsaved_replaced(state.version)
 
     def touched(self) -> set[tuple[str, int]]:
         """Return the days of tenants whose published numbers a replacement may have changed."""
@@ -137,6 +138,11 @@ class Sealing:
             if known is None:
                 raise RuntimeError(f"the archive of {day} names contexts that the state does not know")
             gone = known.astype(np.uint64) << np.uint64(32) | old.hours[leaving]
+            state.restating.replace(
+                replacement,
+                Contributions(gone, old.measures[leaving]),
+                Contributions(keys[at], measured[at]),
+            )
             for cells, change in ((gone, -old.measures[leaving]), (keys[at], measured[at])):
                 self._count(day.tenant, cells, change)
                 state.rollups.add_to_months(cells, change)

@@ -17,6 +17,7 @@ from streams.blocks import BlockLog
 from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.contributions import HOUR_US, Contributions, Table, of_session, of_statements
+from streams.coverage import Interval
 from streams.decoding import WireEvent
 from streams.gather import Gather, Rejection
 from streams.index import I64, U64, distinct
@@ -40,6 +41,9 @@ class Replacement:
     cells: Contributions
     superseded: list[Write]
     """Tombstones of the statements, once the replacement is durable."""
+    run: str = ""
+    final: tuple[Interval, ...] = ()
+    """What was final of the account before the run's interval was covered."""
 
 
 def replace_at_hand(contexts: Contexts, rollups: Rollups, replacement: Replacement) -> list[U64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -162,13 +163,15 @@ class PartitionState:
         self.version = max(self.version, offset)
         start, end = math.ceil(event.start.timestamp()), math.floor(event.end.timestamp())
         account = (event.tenant, event.account)
+        final = self.restating.final(account)
         self._coverage.cover(account, event.provider, (start, end))
         self.restating.cover(account, self._coverage.of(account))
         low, high = self._intake.sealed_hours(event, -(-start // 3600), end // 3600)
         if low < high and replayed:
             self.due.hours(event.tenant, set(range(low, high)))
         elif low < high:
-            self._replacements.append(self._intake.replacement(event, low, high))
+            replacement = self._intake.replacement(event, low, high)
+            self._replacements.append(replace(replacement, run=event.run or "", final=final))
 
     def fold_totals(self, event: TotalsEvent, offset: int) -> None:
         """Note what the provider says in total, and cover the windows of which that proves that all is there.
@@ -218,7 +221,8 @@ class PartitionState:
         writes += self.staging.unsaved()
         for account in self._coverage.take_unsaved():
             covered = self._coverage.of(account)
-            body = [*account, covered.provider, covered.intervals]
+            before = self.restating.save_coverage(account, covered)
+            body = [*account, covered.provider, covered.intervals, self.version, before]
             writes.append((f"{_COVERAGE}{self.writer}/{'/'.join(account)}", orjson.dumps(body)))
         writes += self.reconciling.unsaved()
         self._unsaved = []
@@ -273,8 +277,11 @@ class PartitionState:
             self.seals.loads(found.seals)
         elif name.startswith(_COVERAGE):
             if value is not None:
-                tenant, account, provider, intervals = orjson.loads(value)
+                # The first releases wrote neither a version nor what was covered before it.
+                tenant, account, provider, *told = orjson.loads(value)
+                intervals, version, before = [*told, -1, ()][:3]
                 self._coverage.load((tenant, account), provider, [(start, end) for start, end in intervals])
+                self.restating.load_coverage((tenant, account), provider, intervals, version, before)
         elif name.startswith(_TOTALS):
             self.reconciling.load(value)
         elif name.startswith(_RESTATED):
@@ -331,10 +338,7 @@ class PartitionState:
             self._tombstones.add(self.expire(tenant), self.version)
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
-        for account in self._coverage.accounts():
-            self.restating.cover(account, self._coverage.of(account))
-        self.restating.settle()
-        again, sorted_out = self.restating.recovered()
+        again, sorted_out = self.restating.recovered(self.durable)
         self.due.cells(again)
         self._tombstones.add(sorted_out, self.version)
         stale = self._others - self._versions.recent()

@@ -112,6 +112,7 @@ class Worker:
                     kept.archive[at] = piece
                     offsets[day].append(at)
             unsaved.writes.extend(sealing.finish(offsets))
+            restated |= self._restated(Touched(restated=state.restating.take_touched()))
         for name, value in state.changelog(unsaved):
             self._step()
             # Compaction removes a tombstone together with what it speaks of.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,63 @@ def test_what_is_no_longer_kept_is_forgotten() -> None:
         flushed(worker, told(usage(identity, start=later, end=later), received_at=later))
     assert not kept.restated
     assert not Worker(kept, settle=settle, keep=timedelta(days=20)).state.restating.everything()
+
+
+def sealed(kept: Kept) -> Worker:
+    """Return a worker that has sealed the first day, which was final but for its third hour."""
+    worker = Worker(kept, settle=settle)
+    later = NOW + timedelta(days=4)
+    flushed(worker, told(usage(total=100)), covered(2), covered(40, start=3))
+    flushed(worker, told(usage("cdr:2", start=later, end=later), received_at=later))
+    return worker
+
+
+def backfill(*recorded: Any) -> list[Event]:
+    """Return a backfill of the first day."""
+    return [
+        told(*recorded, run="run-1", source="backfill", received_at=NOW + timedelta(days=4)),
+        covered(24).model_copy(update={"run": "run-1", "source": "backfill"}),
+    ]
+
+
+@pytest.mark.parametrize("kill", [*range(14), None])
+def test_a_backfill_of_sealed_hours_says_what_it_replaces(kill: int | None) -> None:
+    kept = Kept()
+    worker = sealed(kept)
+    hour = timedelta(hours=1)
+    gap = usage("cdr:3", start=BASE + 2 * hour, end=BASE + 2 * hour)
+    events = backfill(usage(total=70), usage("cdr:4", total=5, start=BASE + hour, end=BASE + hour), gap)
+    for offset, each in enumerate(events, worker.next):
+        worker.fold(offset, each)
+    begin = worker.next
+    try:
+        worker.flush(kill)
+    except KilledError:
+        worker = Worker(kept, settle=settle)
+        for offset, each in enumerate(events, begin):
+            if offset >= worker.next:
+                worker.fold(offset, each)
+        worker.flush()
+    first, second = restated(kept)
+    assert [(each.hour - int(BASE.timestamp()) // 3600, each.revision) for each in (first, second)] == [
+        (0, 1),
+        (1, 1),
+    ]
+    assert (first.cause.kinds, first.cause.runs) == (("backfill",), ("run-1",))
+    assert [(cell.old.total, cell.new.total) for each in (first, second) for cell in each.cells] == [
+        (100, 70),
+        (0, 5),
+    ]
+    assert first.final["acc"] == (BASE.timestamp(), (BASE + 2 * hour).timestamp())
+    assert dict(kept.told) == kept.restated
+
+
+def test_the_same_backfill_again_says_nothing() -> None:
+    kept = Kept()
+    worker = sealed(kept)
+    for _ in range(2):
+        flushed(worker, *backfill(usage(total=70)))
+    assert len(restated(kept)) == 1
 
 
 @st.composite
