@@ -90,12 +90,19 @@ class Folding:
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
         async for event in stream:
-            if event.message.offset > self.states.state_of(event.message.partition).version + 1:
-                await self._explain_hole(event.message)
+            message = event.message
+            if message.offset > self.states.state_of(message.partition).version + 1:
+                if not self._is_ours(message):
+                    continue
+                await self._explain_hole(message)
             self._fold_event(event)
             self._wake.set()
             if self._gathered.records >= 2 * self._settings.worker.flush_records:
                 await self._begin()
+
+    def _is_ours(self, message: Any) -> bool:
+        """Whether the partition is still ours; who has it now takes the event, which is not acknowledged."""
+        return TP(message.topic, message.partition) in self._app.consumer.assignment()
 
     async def _explain_hole(self, message: Any) -> None:
         """End the process if events were skipped that Kafka still has; the restart reads them.
@@ -104,8 +111,6 @@ class Folding:
         consumer's position has moved on; the next acknowledgement would let the offset pass what it held.
         """
         tp = TP(message.topic, message.partition)
-        if tp not in self._app.consumer.assignment():
-            return
         due = self.states.state_of(tp.partition).version + 1
         earliest = (await self._app.consumer.earliest_offsets(tp))[tp]
         if message.offset > max(due, earliest):

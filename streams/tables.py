@@ -105,12 +105,13 @@ class _DirectTable(faust.Table[Any, Any]):
 
         Faust forgets that memory only if no further rebalance interrupts this one; left behind, it would
         make a partition that comes back recover from the middle of its changelog. Of a worker that the group
-        has missed for a generation everything was lost: its partitions may come from another one's hands.
+        has missed for a generation everything was lost: its partitions may come from another one's hands. And
+        what is held of a partition that comes only now was made by an event that it had lost by then.
         """
         topic = self.changelog_topic_name
-        seamless = generation_id == self._generation + 1
+        kept = assigned - newly_assigned if generation_id == self._generation + 1 else set()
         self._generation = generation_id
-        ours = {tp.partition for tp in assigned if tp.topic == topic} if seamless else set()
+        ours = {tp.partition for tp in kept if tp.topic == topic}
         for partition in set(self.held()) - ours:
             self.drop(partition)
             recovery: Any = self.app.tables.recovery  # type: ignore[attr-defined]
