@@ -124,7 +124,9 @@ async def test_unauthenticated(redis_url: str, redis: Redis, headers: dict[str, 
 
 async def test_a_fault_of_ours_is_a_problem_too(api: httpx.AsyncClient, redis: Redis) -> None:
     """What cannot be read in the read model is a 500 that tells nothing of the inside."""
-    await redis.hset(keys.coverage_key("acme"), "account", "not json")
+    model = ReadModel(redis)
+    await model.cover("acme", "own", "kore", ("2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z"))
+    await redis.hset(keys.coverage_key("acme"), "own", "not json")
     problem = problem_of(await api.get("/v1/usage"), 500)
     assert problem.type == "urn:simusage:problem:internal-error"
     assert "json" not in problem.detail.lower()
