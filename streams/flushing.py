@@ -120,7 +120,7 @@ class Flushing:
             places = list(state.reconciling.touched(grouped, fresh.places))
         outputs = list(zip(grouped.windows, aggregate_messages(grouped, batch.version), strict=True))
         compared = [each.message(batch.version) for each in places if each.stated]
-        restated = list(state.restating.messages(fresh.restated))
+        restated = list(state.restating.said.messages(fresh.restated))
         return Part(state, unsaved, sealing, batch, outputs, compared, restated)
 
     async def write(self, snapshot: Snapshot) -> None:
@@ -135,8 +135,8 @@ class Flushing:
                 pieces = await self._history.read(partition, sealing.wanted())
                 offsets = await self._history.write(partition, sealing.stamp, sealing.days(pieces))
                 part.unsaved.writes.extend(sealing.finish(offsets))
-                restated = part.state.restating.take_touched()
-                part.restated += part.state.restating.messages(restated)
+                restated = part.state.restating.said.take_touched()
+                part.restated += part.state.restating.said.messages(restated)
                 self._projection.restate(part.batch, part.state, restated)
         changelog = {partition: part.state.changelog(part.unsaved) for partition, part in parts.items()}
         # The version goes alone and last: the embedded broker gives as a topic's end the first offset of its

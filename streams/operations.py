@@ -24,8 +24,8 @@ from streams.minutes import Minutes
 from streams.reconciliation import SPANS, Place
 from streams.reconciling import Compared
 from streams.restatements import Key
-from streams.restating import Restating
 from streams.rollups import Grouped, Rollups, split
+from streams.said import Said
 from streams.state import PartitionState
 from streams.sums import Matrix
 from streams.touched import Touched
@@ -216,10 +216,10 @@ def expiry_operations(expired: Mapping[str, int]) -> Iterator[Operation]:
         yield "unmove", keys.moved_key(tenant), keys.moved_day(kept // 24), str(kept).encode()
 
 
-def restatement_operations(restating: Restating, touched: Collection[Key]) -> Iterator[Operation]:
+def restatement_operations(said: Said, touched: Collection[Key]) -> Iterator[Operation]:
     """Encode restatements; those that are no longer kept are removed."""
     for key in sorted(touched):
-        place, packed = keys.restatements_key(key.tenant), restating.packed(key)
+        place, packed = keys.restatements_key(key.tenant), said.packed(key)
         yield ("del", place, key.field, b"") if packed is None else ("set", place, key.field, packed)
     for tenant in sorted({key.tenant for key in touched}):
         yield "move", keys.moved_key(tenant), keys.MOVED_RESTATED, b""

@@ -89,7 +89,7 @@ class Projection:
     def restate(self, batch: Batch, state: PartitionState, restated: set[Key]) -> None:
         """Add to a snapshot what was said of sealed hours since."""
         batch.touched.restated |= restated
-        batch.operations[:0] = restatement_operations(state.restating, restated)
+        batch.operations[:0] = restatement_operations(state.restating.said, restated)
 
     async def complete(self, batch: Batch, state: PartitionState) -> list[SealedDay]:
         """Add to a snapshot the sealed days that it speaks of, and return them."""

@@ -140,7 +140,7 @@ class ReadModel:
         cells = of_sims(state.contexts, touched.cells)
         told = state.contexts.untold(distinct(split(np.concatenate((cells, touched.minutes)))[0]))
         # Numbers move behind what is said of their move.
-        operations: list[Operation] = [*restatement_operations(state.restating, touched.restated)]
+        operations: list[Operation] = [*restatement_operations(state.restating.said, touched.restated)]
         operations += context_operations(state.contexts, told)
         operations += cell_operations(state.contexts, hour_level(state.rollups, self._keep), cells)
         operations += minute_operations(state, touched)

@@ -1,4 +1,4 @@
-"""Restating: finds changes to hours that were final, and keeps what was said of them.
+"""Restating: finds changes to hours that were final.
 
 A change shows only while it is merged: once the ledger holds it, a replay changes nothing. So what cells
 measured before goes to the changelog ahead of the ledger's blocks. If the flush comes to its end, that record
@@ -8,11 +8,9 @@ is the restatement; if it was cut short, its successor compares once more, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import orjson
-import zstandard
 
 from streams.cells import COLUMNS, COST_SCALE, Measures
 from streams.changelog import Write
@@ -20,8 +18,6 @@ from streams.contexts import Contexts
 from streams.contributions import HOUR_US, RETRACTED, Contributions
 from streams.coverage import Account, Covered, Interval, union
 from streams.decoding import WireEvent
-from streams.errors import DataError
-from streams.events import Message
 from streams.finality import Finality, Settle, holds
 from streams.index import I64, U64, distinct
 from streams.ledger import Merge
@@ -33,17 +29,13 @@ from streams.restatements import (
     Kind,
     Restatement,
     read_restatement,
-    restatement_message,
 )
 from streams.rollups import Rollups, split
+from streams.said import Place, Record, Said, loads
 from streams.seals import Seals
 from streams.staging import Replacement
 from streams.sums import WIDTH, Matrix, measures, summed
 from streams.versions import Standing, Versions
-
-PREFIX: Final = "restated/"
-
-_RECORD_VERSION: Final = 1
 
 _NO_CELLS: U64 = np.zeros(0, np.uint64)
 
@@ -53,21 +45,6 @@ Sources = Callable[[I64], tuple[I64, list[tuple[str, str | None]]]]
 """Returns for positions in the last batch which event each came with, and of each event origin and run."""
 
 _KINDS: Final[tuple[Kind, ...]] = ("correction", "late", "retraction")
-
-_Place = tuple[str, str, int]
-"""Tenant, account and hour number."""
-
-
-class _Record(NamedTuple):
-    """What the changelog holds of one part of a restatement."""
-
-    key: Key
-    writer: int
-    term: int
-    version: int
-    names: list[int]
-    """The lasting name of each cell's context."""
-    packed: bytes
 
 
 class Restating:
@@ -86,7 +63,7 @@ class Restating:
         self._rollups = rollups
         self._seals = seals
         self._versions = versions
-        self._writer = writer
+        self.said = Said(versions, writer, lambda tenant: seals.of(tenant).newest)
         self._finality = Finality(contexts, settle)
         self._before: list[tuple[U64, Matrix]] = []
         """Cells that changed since the last flush, and what they measured before."""
@@ -94,18 +71,9 @@ class Restating:
         self._covered: dict[Account, tuple[Interval, ...]] = {}
         self._loaded_coverage: list[tuple[Account, str, Iterable[Interval], int, Iterable[Interval]]] = []
         self._coming: dict[Account, Covered] = {}
-        self._causes: dict[_Place, Cause] = {}
-        self._held: dict[Key, bytes] = {}
-        self._names: dict[Key, str] = {}
-        self._revisions: dict[_Place, int] = {}
-        self._stated: dict[str, int] = {}
-        """Of each tenant when anything was restated last."""
-        self._oldest: dict[str, int] = {}
-        """Of each tenant the first hour that was restated."""
-        self._touched: set[Key] = set()
-        self._loaded: dict[str, _Record] = {}
+        self._causes: dict[Place, Cause] = {}
+        self._loaded: dict[str, Record] = {}
         self._recovered: list[tuple[int, Key, U64]] = []
-        self._sequence = 0
 
     def cover(self, account: Account, covered: Covered) -> None:
         """Note where an account is complete once what was gathered is merged: that came before."""
@@ -212,30 +180,13 @@ class Restating:
         return self._writes(version, self._statements(version, keys, old, measured, causes))
 
     def _writes(self, version: int, statements: Iterable[tuple[Restatement, list[int]]]) -> list[Write]:
-        writes: list[Write] = []
-        for restatement, names in statements:
-            at = 0
-            for part, (body, count) in enumerate(restatement.parts(), 1):
-                key = Key(
-                    restatement.tenant, restatement.account, restatement.hour, restatement.revision, part
-                )
-                self._sequence += 1
-                packed = zstandard.compress(body, 3)
-                name = f"{PREFIX}{self._writer}/{self._sequence}"
-                record = _Record(
-                    key, self._writer, self._versions.term, version, names[at : at + count], packed
-                )
-                writes.append((name, _dumps(record)))
-                self._hold(name, record)
-                self._touched.add(key)
-                at += count
-        return writes
+        return [write for said, names in statements for write in self.said.say(version, said, names)]
 
     def load(self, name: str, value: bytes | None) -> None:
         """Take in a changelog record during recovery, in any order and any number of times."""
         self._loaded.pop(name, None)
         if value is not None:
-            self._loaded[name] = _loads(name, value)
+            self._loaded[name] = loads(name, value)
 
     def recovered(self, durable: int) -> tuple[U64, list[Write]]:
         """Sort out what was loaded; return the cells to compare again, and tombstones."""
@@ -247,11 +198,11 @@ class Restating:
         self._loaded_coverage = []
         loaded, self._loaded = self._loaded, {}
         gone: list[Write] = []
-        pending: list[_Record] = []
+        pending: list[Record] = []
         for name, record in loaded.items():
             standing = self._versions.standing(record.writer, record.term, record.version)
             if standing is Standing.SETTLED:
-                self._hold(name, record)
+                self.said.hold(name, record)
                 self._recovered.append((record.version, record.key, self._keys(record)))
                 continue
             gone.append((name, None))
@@ -269,42 +220,8 @@ class Restating:
         """
         recovered, self._recovered = self._recovered, []
         again = [(key, cells) for version, key, cells in recovered if version >= offset]
-        self._touched.update(key for key, _ in again)
+        self.said.touch(key for key, _ in again)
         return np.concatenate([_NO_CELLS, *(cells for _, cells in again)])
-
-    def take_touched(self) -> set[Key]:
-        """Return what has to be published, and begin anew."""
-        found, self._touched = self._touched, set()
-        return found
-
-    def everything(self) -> set[Key]:
-        """Return all that was restated and is kept."""
-        return set(self._held)
-
-    def messages(self, keys: Iterable[Key]) -> Iterator[Message]:
-        """Encode for `usage.restatements.v1` those that are kept."""
-        for key in sorted(keys):
-            if (packed := self._held.get(key)) is not None:
-                yield restatement_message(key, zstandard.decompress(packed))
-
-    def packed(self, key: Key) -> bytes | None:
-        """Return one part as compressed JSON, `None` if it has expired."""
-        return self._held.get(key)
-
-    def expire(self) -> list[Write]:
-        """Forget the restatements of hours that are no longer kept; return their tombstones."""
-        kept = {tenant: self._seals.kept_from(tenant) for tenant in self._oldest}
-        if all(kept[tenant] <= oldest for tenant, oldest in self._oldest.items()):
-            return []
-        over = [key for key in self._held if key.hour < kept[key.tenant]]
-        for key in over:
-            del self._held[key]
-            self._revisions.pop((key.tenant, key.account, key.hour), None)
-            self._touched.add(key)
-        self._oldest = {}
-        for key in self._held:
-            self._note_hour(key)
-        return [(self._names.pop(key), None) for key in over]
 
     def _statements(
         self,
@@ -312,7 +229,7 @@ class Restating:
         keys: U64,
         old: Matrix,
         new: Matrix,
-        causes: Mapping[_Place, Cause],
+        causes: Mapping[Place, Cause],
         finals: Mapping[Account, Sequence[Interval]] | None = None,
     ) -> Iterator[tuple[Restatement, list[int]]]:
         """Yield what is to be said of changed cells, and the names of their contexts.
@@ -321,7 +238,7 @@ class Restating:
         """
         old, new = _normal(old), _normal(new)
         changed = np.flatnonzero((old != new).any(axis=1))
-        places: dict[_Place, list[int]] = {}
+        places: dict[Place, list[int]] = {}
         for at, place in zip(changed.tolist(), self._places(keys[changed]), strict=True):
             places.setdefault(place, []).append(at)
         for place, rows in sorted(places.items()):
@@ -336,7 +253,7 @@ class Restating:
     def _statement(
         self,
         version: int,
-        place: _Place,
+        place: Place,
         cause: Cause,
         final: Mapping[str, Interval],
         keys: U64,
@@ -350,15 +267,14 @@ class Restating:
             Changed(context, measures(before), measures(after))
             for context, before, after in zip(contexts, old, new, strict=True)
         ]
-        stated = max(self._seals.of(tenant).newest, self._stated.get(tenant, 0))
         restatement = Restatement(
             tenant,
             account,
             contexts[0].provider,
             hour,
-            self._revisions.get(place, 0) + 1,
+            self.said.next_revision(place),
             version,
-            stated,
+            self.said.stated(tenant),
             # What follows from a statement of another hour, as in a session, corrects this one.
             cause if cause.kinds else cause._replace(kinds=("correction",)),
             final,
@@ -366,27 +282,15 @@ class Restating:
         )
         return restatement, self._contexts.names(numbers).tolist()
 
-    def _hold(self, name: str, record: _Record) -> None:
-        key = record.key
-        place = (key.tenant, key.account, key.hour)
-        self._held[key], self._names[key] = record.packed, name
-        self._revisions[place] = max(key.revision, self._revisions.get(place, 0))
-        stated = self._seals.of(key.tenant).newest
-        self._stated[key.tenant] = max(stated, self._stated.get(key.tenant, 0))
-        self._note_hour(key)
-
-    def _note_hour(self, key: Key) -> None:
-        self._oldest[key.tenant] = min(key.hour, self._oldest.get(key.tenant, key.hour))
-
-    def _compare_again(self, record: _Record) -> None:
+    def _compare_again(self, record: Record) -> None:
         key, keys = record.key, self._keys(record)
         if not len(keys):
             return
-        restatement = read_restatement(zstandard.decompress(record.packed))
+        restatement = read_restatement(record.restatement())
         self._before.append((keys, _matrix(each.old for each in restatement.cells)))
         self._add_cause((key.tenant, key.account, key.hour), restatement.cause)
 
-    def _keys(self, record: _Record) -> U64:
+    def _keys(self, record: Record) -> U64:
         """Return the cells that a record speaks of, none where they cannot be told or lie in the archive."""
         numbers = self._contexts.numbers(np.array(record.names, np.uint64))
         if numbers is None or record.key.hour < self._seals.of(record.key.tenant).until:
@@ -414,32 +318,17 @@ class Restating:
             name: Kind = _KINDS[kind] if run is None else "backfill"
             self._add_cause(place, Cause((name,), () if run is None else (run,), (origin,)))
 
-    def _add_cause(self, place: _Place, cause: Cause) -> None:
+    def _add_cause(self, place: Place, cause: Cause) -> None:
         self._causes[place] = self._causes.get(place, NO_CAUSE).plus(cause)
 
     def _codes(self, contexts: I64, hours: U64) -> U64:
         """Return account and hour of each place in one number."""
         return self._finality.accounts(contexts) << _HOUR_BITS | hours.astype(np.uint64)
 
-    def _places(self, keys: U64) -> Iterator[_Place]:
+    def _places(self, keys: U64) -> Iterator[Place]:
         for code in self._codes(*split(keys)).tolist():
             tenant, account = self._finality.account_of(code >> 32)
             yield tenant, account, code & 0xFFFFFFFF
-
-
-def _dumps(record: _Record) -> bytes:
-    key, _, term, version, names, packed = record
-    head = zstandard.compress(orjson.dumps([_RECORD_VERSION, tuple(key), term, version, names]), 3)
-    return len(head).to_bytes(4, "big") + head + packed
-
-
-def _loads(name: str, value: bytes) -> _Record:
-    size = 4 + int.from_bytes(value[:4], "big")
-    schema, key, term, version, names = orjson.loads(zstandard.decompress(value[4:size]))
-    if schema != _RECORD_VERSION:
-        raise DataError("malformed", f"restatement of schema version {schema}; want {_RECORD_VERSION}")
-    writer = int(name.removeprefix(PREFIX).partition("/")[0])
-    return _Record(Key(*key), writer, term, version, names, value[size:])
 
 
 def _placed(given: Contributions, keys: U64) -> Matrix:

@@ -34,9 +34,9 @@ from streams.loading import Loading
 from streams.minutes import Minutes
 from streams.reconciling import PREFIX as _TOTALS
 from streams.reconciling import Reconciling
-from streams.restating import PREFIX as _RESTATED
 from streams.restating import Restating
 from streams.rollups import Rollups, Window
+from streams.said import PREFIX as _RESTATED
 from streams.seals import PREFIX as _SEALED
 from streams.seals import Seals
 from streams.staging import PREFIX as _STAGED
@@ -211,7 +211,7 @@ class PartitionState:
 
         `sealing` gives for a version how the seals stand by then; what it has to say itself must be added.
         """
-        self._tombstones.add(self.restating.expire(), self.version)
+        self._tombstones.add(self.restating.said.expire(self.seals.kept_from), self.version)
         rows = distinct(np.concatenate(self._unsaved)) if self._unsaved else np.zeros(0, np.int64)
         writes: list[Write] = [(_CONTEXTS + name, value) for name, value in self.contexts.unsaved()]
         writes += self._vacated.unsaved(self.version)
@@ -432,14 +432,14 @@ class PartitionState:
         """Return what must be published, and begin anew."""
         self.recovered()
         touched = self.due.take()
-        touched.restated = self.restating.take_touched()
+        touched.restated = self.restating.said.take_touched()
         return touched
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
         self.recovered()
         yield from self.due.everything()
-        yield Touched(restated=self.restating.everything())
+        yield Touched(restated=self.restating.said.everything())
 
     def windows(self, touched: Touched) -> set[Window]:
         """Return the windows above what was touched."""

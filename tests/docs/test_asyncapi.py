@@ -230,7 +230,7 @@ def test_restatements_are_as_described() -> None:
     state.merge()
     assert fold(state, usage_event().model_copy(update={"records": later()}), offset=9) == []
     state.unsaved()
-    messages = list(state.restating.messages(state.take_touched().restated))
+    messages = list(state.restating.said.messages(state.take_touched().restated))
     assert messages
     for message in messages:
         check_message(RESTATEMENTS, "usageRestated", message)

@@ -112,7 +112,7 @@ class Worker:
                     kept.archive[at] = piece
                     offsets[day].append(at)
             unsaved.writes.extend(sealing.finish(offsets))
-            restated |= self._restated(Touched(restated=state.restating.take_touched()))
+            restated |= self._restated(Touched(restated=state.restating.said.take_touched()))
         for name, value in state.changelog(unsaved):
             self._step()
             # Compaction removes a tombstone together with what it speaks of.
@@ -155,7 +155,7 @@ class Worker:
                 self._publish_day(tenant, start)
 
     def _restated(self, touched: Touched) -> dict[Key, bytes | None]:
-        return {key: self.state.restating.packed(key) for key in sorted(touched.restated)}
+        return {key: self.state.restating.said.packed(key) for key in sorted(touched.restated)}
 
     def _restate(self, found: dict[Key, bytes | None]) -> None:
         for key, body in found.items():

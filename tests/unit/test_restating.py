@@ -142,7 +142,7 @@ def test_what_is_no_longer_kept_is_forgotten() -> None:
     for identity in ("cdr:2", "cdr:3"):
         flushed(worker, told(usage(identity, start=later, end=later), received_at=later))
     assert not kept.restated
-    assert not Worker(kept, settle=settle, keep=timedelta(days=20)).state.restating.everything()
+    assert not Worker(kept, settle=settle, keep=timedelta(days=20)).state.restating.said.everything()
 
 
 def sealed(kept: Kept) -> Worker:
