@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from streams.errors import ConfigError, UnavailableError
+from streams.producer import Producer
 from streams.settings import Settings
 from streams.topics import all_topics
 
@@ -22,9 +22,9 @@ _DESCRIBE_ATTEMPTS = 50
 logger = logging.getLogger(__name__)
 
 
-def make_producer(settings: Settings) -> AIOKafkaProducer:
+def make_producer(settings: Settings) -> Producer:
     """Return an unstarted producer: `acks=all`, idempotent where the broker can (see the setting)."""
-    return AIOKafkaProducer(
+    return Producer(
         bootstrap_servers=settings.kafka.bootstrap,
         client_id="simusage",
         acks="all",

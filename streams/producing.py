@@ -6,18 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import faust
-from faust.transport.drivers.aiokafka import Producer
+from faust.transport.drivers import aiokafka
+
+from streams.producer import Producer
 
 
-class _Producer(Producer):
+class _Producer(aiokafka.Producer):
+    @property
+    def _producer_type(self) -> type[Producer]:
+        return Producer
+
+
+class _IdempotentProducer(_Producer):
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "enable_idempotence": True}
 
 
-def produce_idempotently(app: faust.App) -> None:
-    """Have the broker drop what a retry sends twice; call it before the application starts.
+def produce_safely(app: faust.App, *, idempotent: bool) -> None:
+    """Have the application send with our producer; call it before it starts.
 
-    A repeated batch that arrives behind its successor would leave an older total as a key's last word.
+    An idempotent one has the broker drop what a retry sends twice: a repeated batch that arrives behind its
+    successor would leave an older total as a key's last word.
     """
     transport: Any = app.transport
-    transport.Producer = _Producer
+    transport.Producer = _IdempotentProducer if idempotent else _Producer

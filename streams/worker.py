@@ -20,7 +20,7 @@ from streams.folding import Folding
 from streams.heap import TRIM_SECONDS, trim
 from streams.listening import listen, url_of
 from streams.preflight import preflight
-from streams.producing import produce_idempotently
+from streams.producing import produce_safely
 from streams.readmodel import ReadModel
 from streams.settings import Settings
 from streams.tables import die
@@ -64,8 +64,7 @@ def make_app(settings: Settings, data: str) -> faust.App:
         table_cleanup_interval=60.0,
     )
     fetch_promptly(app)
-    if settings.kafka.idempotent_producer:
-        produce_idempotently(app)
+    produce_safely(app, idempotent=settings.kafka.idempotent_producer)
     return app
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faust.transport.drivers.aiokafka import Producer
 
+from streams import producing
 from streams.settings import KafkaSettings, Settings
 from streams.worker import make_app
 
@@ -16,7 +16,7 @@ from streams.worker import make_app
 async def test_the_workers_producer_is_what_the_setting_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idempotent: bool
 ) -> None:
-    monkeypatch.setattr(Producer, "_producer_type", property(lambda _: dict))
+    monkeypatch.setattr(producing, "Producer", dict)
     settings = Settings(tenants=("acme",), kafka=KafkaSettings(idempotent_producer=idempotent))
     app: Any = make_app(settings, str(tmp_path))
     made = app.transport.create_producer()._new_producer()
