@@ -293,7 +293,7 @@ async def bench(names: Sequence[str], sizes: Sizes, kafka: str | None, folder: P
         if not what.wanted & set(owned):
             continue
         say(f"== {name}")
-        cores = first | rest if scenario is fresh else rest
+        cores = first | rest if scenario in {fresh, asked} else rest
         with machine.pinned(cores):
             found = await scenario(what)
         results += found
