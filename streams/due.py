@@ -80,12 +80,12 @@ class Due:
             own = self._contexts.owners(numbers) == self._contexts.owner(tenant)
             self._cells.append(keys[own & np.isin(at, np.array(still, np.uint64))])
 
-    def take(self) -> Touched:
-        """Return what was touched, and begin anew."""
+    def take(self, *, coverage: bool) -> Touched:
+        """Return what was touched, and begin anew; with `coverage` not yet due, that stays touched."""
         all_minutes = self._all_minutes and not self._not_yet
         touched = Touched(
             distinct(np.concatenate(self._cells)) if self._cells else NOTHING,
-            self._coverage.take_touched(),
+            self._coverage.take_touched() if coverage else set(),
             self._days,
             self._minutes.take_touched(),
             self._minutes.expire(),

@@ -106,6 +106,8 @@ class PartitionState:
         self._tombstones = Tombstones()
         self._live = False
         self._begun = False
+        self._at = self._replays_to = -1
+        """Offsets of the last event and of the last one that is a replay."""
         self.version = -1
         """Source offset up to which everything is folded in."""
         self.durable = -1
@@ -338,6 +340,7 @@ class PartitionState:
             self._tombstones.add(self.expire(tenant), self.version)
         under_way = {run for tenant in self.seals.tenants() for run in self.seals.of(tenant).pins}
         self._coverage.save_all()
+        self._replays_to = self.durable
         again, sorted_out = self.restating.recovered(self.durable)
         self.due.cells(again)
         self._tombstones.add(sorted_out, self.version)
@@ -358,6 +361,7 @@ class PartitionState:
     def _begin(self, offset: int) -> None:
         """Note that an event comes; with the first one it shows how much of the last flushes is replayed."""
         self.recovered()
+        self._at = offset
         if not self._begun:
             self._begun = True
             self.due.cells(self.restating.begin(offset))
@@ -429,9 +433,12 @@ class PartitionState:
         self.log.loaded(name, merge.rows)
 
     def take_touched(self) -> Touched:
-        """Return what must be published, and begin anew."""
+        """Return what must be published, and begin anew.
+
+        Of a replay coverage comes last: an account's is whole again already, what it speaks of may be to come.
+        """
         self.recovered()
-        touched = self.due.take()
+        touched = self.due.take(coverage=self._at >= self._replays_to)
         touched.restated = self.restating.said.take_touched()
         return touched
 

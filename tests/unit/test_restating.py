@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -200,6 +202,34 @@ def test_the_same_backfill_again_says_nothing() -> None:
     for _ in range(2):
         flushed(worker, *backfill(usage(total=70)))
     assert len(restated(kept)) == 1
+
+
+def test_a_replay_tells_of_coverage_behind_what_it_speaks_of() -> None:
+    """Killed behind its changelog, a worker knows all of an account's coverage before it has published usage."""
+    kept = Kept()
+    worker = Worker(kept, settle=settle)
+    events = [covered(1), told(usage(total=100)), covered(9)]
+    worker.fold_some(events, len(events))
+    kill = next(count for count in itertools.count() if durable_after(kept, events, count) == 2)
+    with pytest.raises(KilledError):
+        worker.flush(kill)
+    successor = Worker(kept, settle=settle)
+    successor.fold_some(events, 1)
+    successor.state.merge()
+    assert not successor.state.take_touched().accounts
+    successor.fold_some(events, 2)
+    successor.state.merge()
+    assert successor.state.take_touched().accounts == {("acme", "acc")}
+
+
+def durable_after(kept: Kept, events: Sequence[Event], count: int) -> int:
+    """Return how far a changelog reaches that a worker leaves which dies after so many writes."""
+    tried = copy.deepcopy(kept)
+    worker = Worker(tried, settle=settle)
+    worker.fold_some(events, len(events))
+    with pytest.raises(KilledError):
+        worker.flush(count)
+    return Worker(tried, settle=settle).state.durable
 
 
 @st.composite
