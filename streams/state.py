@@ -435,7 +435,7 @@ class PartitionState:
     def take_touched(self) -> Touched:
         """Return what must be published, and begin anew.
 
-        Of a replay coverage comes last: an account's is whole again already, what it speaks of may be to come.
+        Of a replay coverage comes last: an account's is whole by then, what it speaks of may be to come.
         """
         self.recovered()
         touched = self.due.take(coverage=self._at >= self._replays_to)

@@ -205,7 +205,7 @@ def test_the_same_backfill_again_says_nothing() -> None:
 
 
 def test_a_replay_tells_of_coverage_behind_what_it_speaks_of() -> None:
-    """Killed behind its changelog, a worker knows all of an account's coverage before it has published usage."""
+    """Killed behind its changelog, a worker knows all of an account's coverage, not yet published usage."""
     kept = Kept()
     worker = Worker(kept, settle=settle)
     events = [covered(1), told(usage(total=100)), covered(9)]
