@@ -86,6 +86,14 @@ def parse_query(params: QueryParams, account: KoreAccount, now: datetime) -> Usa
     return UsageQuery(start, end, granularity, group, sim, fleet, network, country)
 
 
+def billed_at(usage: Usage, delay: timedelta) -> datetime:
+    """Return when a usage's money is told: `delay` after its end, which counts to the end of its hour at most.
+
+    Usage is filed under the hour of its start, and a period's money is whole a day after its end (seed).
+    """
+    return min(usage.end, round_down(usage.start, HOUR) + HOUR) + delay
+
+
 def usage_rows(
     query: UsageQuery,
     account: KoreAccount,
@@ -112,7 +120,7 @@ def usage_rows(
         row = rows.setdefault((start, group), UsageRow(start, end, group))
         row.upload += usage.tx
         row.download += usage.rx
-        if usage.end + billing_delay <= as_of:
+        if billed_at(usage, billing_delay) <= as_of:
             row.billed = (row.billed or Decimal(0)) + usage.cost
             row.unit = usage.currency
     by_group = sorted(rows.values(), key=lambda row: row.group)

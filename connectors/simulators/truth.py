@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.simulators.kore_accounts import make_sid
+from connectors.simulators.kore_usage import billed_at
 from connectors.simulators.simsy_usage import charged_volume
 from connectors.simulators.usage import Usage, UsageHistory
 
@@ -46,7 +47,7 @@ def ground_truth(history: UsageHistory, kore_billing_delay: timedelta) -> dict[s
             cell.billed = (cell.billed or 0) + charged_volume(usage)
         cell.rx += usage.rx
         cell.tx += usage.tx
-        if usage.sim.provider == "kore" and usage.end + kore_billing_delay > as_of:
+        if usage.sim.provider == "kore" and billed_at(usage, kore_billing_delay) > as_of:
             cell.cost_status = "pending"
         else:
             cell.cost = (cell.cost or Decimal(0)) + usage.cost

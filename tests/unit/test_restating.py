@@ -208,7 +208,7 @@ def test_a_replay_tells_of_coverage_behind_what_it_speaks_of() -> None:
     """Killed behind its changelog, a worker knows all of an account's coverage, not yet published usage."""
     kept = Kept()
     worker = Worker(kept, settle=settle)
-    events = [covered(1), told(usage(total=100)), covered(9)]
+    events: list[Event] = [covered(1), told(usage(total=100)), covered(9)]
     worker.fold_some(events, len(events))
     kill = next(count for count in itertools.count() if durable_after(kept, events, count) == 2)
     with pytest.raises(KilledError):

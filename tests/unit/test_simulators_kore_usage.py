@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from connectors.simulators import Simulators
+from connectors.simulators.truth import ground_truth
+from connectors.simulators.usage import utc_text
 from tests.unit.simulator_harness import SetClock, all_pages, client_of, kore_client, settings_with
 
 USAGE = "/kore/v1/UsageRecords"
@@ -184,3 +186,29 @@ async def test_money_follows_a_day_after_the_bytes() -> None:
     assert pending["data_total"] == billed["data_total"] > 0
     assert (pending["data_total_billed"], pending["billed_unit"]) == ("0", None)
     assert (Decimal(billed["data_total_billed"]), billed["billed_unit"]) == (cost, "USD")
+
+
+async def test_a_period_s_money_is_whole_a_day_after_its_end_also_of_usage_that_outlasts_it() -> None:
+    settings, clock = settings_with(), SetClock()
+    simulators = Simulators(settings, clock)
+    history = simulators.history
+    clock.forward(hours=3)
+    crossing = next(
+        record for record in history.of_account("kore-acme") if record.start.hour < record.end.hour
+    )
+    end = crossing.start.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    clock.now = end + settings.kore.billing_delay
+    hour = {"StartTime": utc_text(end - timedelta(hours=1)), "EndTime": utc_text(end)}
+    async with client_of(simulators) as client:
+        await kore_client(client, settings)
+        [billed] = await all_pages(client, USAGE, "usage_records", **hour)
+    cost = sum(
+        record.cost
+        for record in history.of_account("kore-acme")
+        if end - timedelta(hours=1) <= record.start < end
+    )
+    assert Decimal(billed["data_total_billed"]) == cost
+    cells = ground_truth(history, settings.kore.billing_delay)["cells"]
+    of_hour = [cell for cell in cells if (cell["hour"], cell["provider"]) == (hour["StartTime"], "kore")]
+    assert of_hour
+    assert {cell["cost_status"] for cell in of_hour} == {"complete"}
