@@ -87,7 +87,7 @@ def parse_query(params: QueryParams, account: KoreAccount, now: datetime) -> Usa
 
 
 def billed_at(usage: Usage, delay: timedelta) -> datetime:
-    """Return when a usage's money is told: `delay` after its end, which counts to the end of its hour at most.
+    """Return when a usage's money is told: `delay` after its end, or after that of its hour if it is earlier.
 
     Usage is filed under the hour of its start, and a period's money is whole a day after its end (seed).
     """
