@@ -18,6 +18,7 @@ from connectors.poller import run_all
 from connectors.registry import load_accounts
 from streams.errors import ConfigError
 from streams.kafka import ensure_topics
+from streams.listening import answer_at_once
 from streams.settings import CallbackSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def _listener(callbacks: CallbackSettings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in callbacks.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        answer_at_once(listener)
         try:
             listener.bind((callbacks.host, callbacks.port))
         except OSError as error:

@@ -17,7 +17,16 @@ def listen(host: str, port: int, keys: str) -> socket.socket:
             keys, f"{_bracketed(host)}:{port}", f"cannot listen there: {error.strerror}"
         ) from None
     listener.setblocking(False)
+    answer_at_once(listener)
     return listener
+
+
+def answer_at_once(listener: socket.socket) -> None:
+    """Let no answer wait for the client's acknowledgement of its head, 40 ms by delayed ones.
+
+    Connections inherit it from what accepted them; asyncio sets it only where a socket names its protocol.
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def url_of(listener: socket.socket) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from streams.errors import ConfigError
@@ -23,3 +25,12 @@ def test_a_host_that_nobody_knows_is_told() -> None:
 def test_an_address_of_ipv6_is_a_url_that_can_be_opened() -> None:
     with listen("::1", 0, "serve.host") as listener:
         assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    with (
+        listen("127.0.0.1", 0, "serve.host") as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
