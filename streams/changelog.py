@@ -2,5 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 Write = tuple[str, bytes | None]
 """A changelog record: name and value, or name and `None` for a tombstone."""
+
+CONTEXTS: Final = "contexts/"
+COVERAGE: Final = "coverage/"

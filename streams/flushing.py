@@ -26,8 +26,9 @@ from streams.history import History
 from streams.projection import Projection
 from streams.readmodel import Batch
 from streams.rollups import Window
+from streams.saving import Unsaved
 from streams.sealing import Sealing
-from streams.state import PartitionState, Unsaved
+from streams.state import PartitionState
 from streams.tables import StateTable, WindowTable
 from streams.versions import NEVER
 from streams.windows import Granularity
