@@ -17,6 +17,9 @@ STRANGERS = "strangers"
 NOISE = 0.15
 """Share of a core taken by strangers above which a figure is marked."""
 
+_AVAILABLE = sorted(os.sched_getaffinity(0))
+"""Asked once: whoever is `pinned` already would take what is left for all there is."""
+
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -52,8 +55,7 @@ def _git(*arguments: str) -> str:
 
 def cores() -> tuple[set[int], set[int]]:
     """Return the worker's core and those of everything else (the same where there is only one)."""
-    available = sorted(os.sched_getaffinity(0))
-    return {available[0]}, set(available[1:]) or {available[0]}
+    return {_AVAILABLE[0]}, set(_AVAILABLE[1:]) or {_AVAILABLE[0]}
 
 
 @contextmanager

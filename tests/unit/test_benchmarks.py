@@ -24,12 +24,19 @@ from tests.benchmarks.__main__ import chosen
 from tests.benchmarks.figures import FIGURES, PROMISED, Result, Run, markdown, merged
 from tests.benchmarks.freshness import MB, RECORDS_A_CALLBACK, Seen, callback_bodies
 from tests.benchmarks.load import Load, Spec
+from tests.benchmarks.machine import cores, pinned
 from tests.benchmarks.pushing import push
 from tests.benchmarks.receiver import BELONGS_TO as OF_RECEIVER
 from tests.integration.connector_kit import served
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = Run("2026-11-21", "abc", "quick", "a machine", "a broker")
+
+
+def test_the_worker_keeps_its_own_core_where_the_rest_is_pinned() -> None:
+    first, rest = cores()
+    with pinned(rest):
+        assert cores() == (first, rest)
 
 
 def test_the_result_file_has_every_promised_figure() -> None:
