@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from streams.batches import batched
+from streams.tables import StateTable
+
+logger = logging.getLogger(__name__)
 
 FETCH_WAIT_MS: Final = 25
 """Longest wait of one fetch for something to come. While it waits, nothing else is fetched from that broker,
@@ -74,19 +78,38 @@ class _Consumer(Consumer):
         return {tp: batched(records) if tp.topic in changelogs else records for tp, records in found.items()}
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed, and to the beginning where nothing is.
+        """Go back to what is committed, or to what the state holds if that is less; else to the start.
 
         Faust begins to read before it recovers, throws away what it read, and goes back to committed offsets
-        alone. Where a worker was killed before its first commit, events would wait for the next restart.
+        alone. Where a worker was killed before its first commit, events would wait for the next restart. It
+        also takes for committed what Kafka has refused, and keeps acknowledgements of a state that is lost.
         """
+        ours = {tp for tp in self.assignment() if self._is_source(tp)}
+        for known in (self._acked, self._acked_index, self._gap, self._committed_offset):
+            for tp in ours:
+                known.pop(tp, None)
         await super().perform_seek()
-        bare = [
-            TopicPartition(tp.topic, tp.partition)
-            for tp in self.assignment()
-            if not self._committed_offset.get(tp) and self._is_source(tp)
-        ]
+        bare = {tp for tp in ours if not self._committed_offset.get(tp)}
         if bare:
-            await self._thread.seek_to_beginning(*bare)
+            await self._thread.seek_to_beginning(*(TopicPartition(tp.topic, tp.partition) for tp in bare))
+        behind: dict[TP, int] = {}
+        for tp in ours - bare:
+            committed, due = self._committed_offset[tp], self._due(tp.partition)
+            if committed is not None and due is not None and due < committed:
+                logger.warning(
+                    "the committed offset is ahead of the state: going back to the state's",
+                    extra={"partition": tp.partition, "committed": committed, "due": due},
+                )
+                behind[tp] = due
+        if behind:
+            await self._thread.seek_wait(behind)
+
+    def _due(self, partition: int) -> int | None:
+        """Return the offset of the first event that a recovered state lacks."""
+        for table in self.app.tables.values():
+            if isinstance(table, StateTable) and table.is_whole(partition):
+                return table.state_of(partition).durable + 1
+        return None
 
     def _is_source(self, tp: TP) -> bool:
         found: bool = self.app.topics.acks_enabled_for(tp.topic)

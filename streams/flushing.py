@@ -174,7 +174,7 @@ class Flushing:
         # Step 5.
         for event, state in snapshot.gathered.events:
             # What was taken by a state that was lost since comes again, and its successor takes it.
-            if (ours := parts.get(event.message.partition)) and ours.state is state:
+            if self._states.holds(event.message.partition, state):
                 event.ack()
 
     def _day_outputs(self, day: SealedDay, version: int) -> Iterator[Output]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from faust.types import TP
 from streams import topics
 from streams.fetching import FETCH_WAIT_MS
 from streams.settings import Settings
+from streams.state import PartitionState
+from streams.tables import StateTable
 from streams.worker import make_app
 
 
@@ -30,27 +34,82 @@ async def test_a_fetch_waits_briefly(app: Any) -> None:
     assert made._fetch_max_wait_ms == FETCH_WAIT_MS
 
 
-async def test_after_a_recovery_a_partition_without_a_commit_begins_anew(
-    app: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Faust has read it by then, has thrown away what it read, and would go on behind it."""
-    consumer, thread = app.consumer, app.consumer._thread
-    source, changelog = TP(topics.USAGE_EVENTS, 0), TP("state-changelog", 0)
-    committed = {source: None, TP(topics.USAGE_EVENTS, 1): 7, TP(topics.USAGE_EVENTS, 2): 0, changelog: None}
-    begun: list[TopicPartition] = []
+@dataclass
+class Place:
+    """Where the consumer stands: `committed` in Kafka, and where it was sent instead."""
 
-    async def seek_to_committed() -> dict[TP, int | None]:
-        return committed
+    committed: dict[TP, int | None]
+    begun: list[int] = field(default_factory=list)
+    sought: dict[int, int] = field(default_factory=dict)
 
-    async def seek_to_beginning(*partitions: TopicPartition) -> None:
-        begun.extend(partitions)
+    async def seek_to_committed(self) -> dict[TP, int | None]:
+        return self.committed
 
-    monkeypatch.setattr(thread, "seek_to_committed", seek_to_committed)
-    monkeypatch.setattr(thread, "seek_to_beginning", seek_to_beginning)
-    monkeypatch.setattr(thread, "assignment", lambda: set(committed))
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        self.begun.extend(sorted(each.partition for each in partitions))
+
+    async def seek_wait(self, partitions: dict[TP, int]) -> None:
+        self.sought |= {tp.partition: offset for tp, offset in partitions.items()}
+
+
+@pytest.fixture
+def place(app: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Two partitions with nothing committed, one with offset 7, and one of a changelog."""
+    made = Place({source(0): None, source(1): 7, source(2): 0, TP("state-changelog", 0): None})
+    for name in ("seek_to_committed", "seek_to_beginning", "seek_wait"):
+        monkeypatch.setattr(app.consumer._thread, name, getattr(made, name))
+    monkeypatch.setattr(app.consumer._thread, "assignment", lambda: set(made.committed))
     monkeypatch.setattr(app.topics, "acks_enabled_for", lambda topic: topic == topics.USAGE_EVENTS)
+    return made
+
+
+def source(partition: int) -> TP:
+    return TP(topics.USAGE_EVENTS, partition)
+
+
+async def test_after_a_recovery_a_partition_without_a_commit_begins_anew(app: Any, place: Place) -> None:
+    """Faust has read it by then, has thrown away what it read, and would go on behind it."""
+    await app.consumer.perform_seek()
+    assert place.begun == [0, 2]
+    assert place.sought == {}
+
+
+async def test_a_refused_commit_is_none(app: Any, place: Place) -> None:
+    """Faust remembers it as committed."""
+    app.consumer._committed_offset.update({source(0): 4, source(1): 9})
+    await app.consumer.perform_seek()
+    assert place.begun == [0, 2]
+    assert app.consumer._committed_offset[source(1)] == 7
+
+
+async def test_what_was_acknowledged_for_a_lost_state_is_not_committed(app: Any, place: Place) -> None:
+    """Evicted and back, a worker would let the offset pass events that nobody has counted."""
+    consumer = app.consumer
+    for offset in (7, 8):
+        consumer._acked[source(1)].append(offset)
+        consumer._acked_index[source(1)].add(offset)
+    consumer._gap[source(1)].addi(9, 11)
     await consumer.perform_seek()
-    assert sorted(begun) == [TopicPartition(topics.USAGE_EVENTS, partition) for partition in (0, 2)]
+    assert consumer._new_offset(source(1)) is None
+    assert not consumer._gap[source(1)]
+    assert not consumer._acked_index[source(1)]
+
+
+@pytest.mark.parametrize(("durable", "sought"), [(3, {1: 4}), (-1, {1: 0}), (6, {}), (20, {})])
+async def test_a_commit_ahead_of_the_state_is_not_followed(
+    app: Any, place: Place, durable: int, sought: dict[int, int]
+) -> None:
+    """What the state lacks comes again; what it has beyond the commit comes too, and is published again."""
+    states = StateTable(
+        app, name="state", new_state=lambda: PartitionState(horizon=timedelta(days=1), writer=1)
+    )
+    app.tables.add(states)
+    states.state_of(1).durable = durable
+    await app.consumer.perform_seek()
+    assert place.sought == {}, "it is not recovered yet"
+    states._whole.add(1)
+    await app.consumer.perform_seek()
+    assert place.sought == sought
 
 
 def test_the_source_is_resumed_with_the_flow_and_not_before(
