@@ -104,7 +104,7 @@ async def test_a_commit_ahead_of_the_state_is_not_followed(
         app, name="state", new_state=lambda: PartitionState(horizon=timedelta(days=1), writer=1)
     )
     app.tables.add(states)
-    states.state_of(1).durable = durable
+    states.state_of(1)._saving.durable = durable
     await app.consumer.perform_seek()
     assert place.sought == {}, "it is not recovered yet"
     states._whole.add(1)
