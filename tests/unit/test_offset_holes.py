@@ -1,0 +1,36 @@
+"""Offsets that are missing, or come again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streams.settings import WorkerSettings
+from tests.oracle import event, usage
+from tests.unit.folding_kit import Bench, Died, build
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Redis is away too: that must hold up nothing."""
+    return build(tmp_path, monkeypatch, WorkerSettings())
+
+
+async def test_an_event_that_was_skipped_ends_the_process_and_not_the_offset(bench: Bench) -> None:
+    """Faust may throw a fetch away around a rebalance; the events behind it must not hide that."""
+    with pytest.raises(Died, match="offset 2 came where 1 was due"):
+        await bench.fold(event(usage("cdr:1")).message(), event(usage("cdr:3")).message(), offsets=(0, 2))
+    assert not bench.acknowledged
+
+
+async def test_events_that_expired_are_no_reason_to_end(bench: Bench) -> None:
+    """Kafka deletes from the beginning: what it has no more cannot be waited for."""
+    bench.consumer.earliest = 2
+    await bench.fold(event(usage("cdr:1")).message(), event(usage("cdr:3")).message(), offsets=(0, 2))
+    assert bench.folding.states.state_of(0).version == 2
+
+
+async def test_an_event_that_comes_again_is_no_hole(bench: Bench) -> None:
+    await bench.fold(*[event(usage("cdr:1")).message()] * 4, offsets=(0, 1, 0, 1))
+    assert bench.folding.states.state_of(0).version == 1
