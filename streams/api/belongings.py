@@ -6,10 +6,10 @@ What has no SIM is nobody's, unless its account is the tenant's as a whole.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from streams.api.inventory_reader import CHUNK, Place
-from streams.api.inventory_views import Held
+from streams.api.inventory_views import Held, thing_view
 from streams.api.tenure import Tenure
 from streams.api.visits import Visit
 from streams.inventory import Item
@@ -34,6 +34,10 @@ class Belonging(NamedTuple):
     def tenure(self) -> Tenure | None:
         """When it was the tenant's, `None` for always."""
         return None if self.held is None else self.held.tenure
+
+    def view(self) -> dict[str, Any]:
+        """Return the JSON that shows it."""
+        return thing_view(self.item, self.tenure)
 
 
 async def belongings(

@@ -18,10 +18,10 @@ from starlette.responses import Response
 
 from streams.api.belongings import Belonging, belongings
 from streams.api.inventory_docs import BUNDLE, BUNDLE_INSTANCES, BUNDLES
-from streams.api.inventory_views import ThingView, status_of, thing_view
-from streams.api.listing import Form, Listing, any_text, iccid, instant, lower_text, parse_listing, provider
+from streams.api.inventory_views import ThingView, status_of
+from streams.api.listing import Form, Listing, any_text, iccid, instant, lower_text, provider
 from streams.api.service import Service, answer
-from streams.api.visits import Visit, collection, only_thing, visit, wanted_account
+from streams.api.visits import Visit, collection, listed, only_thing, visit, wanted_account
 from streams.inventory import Item
 
 BUNDLE_FILTERS: Final[Mapping[str, Form]] = {
@@ -77,16 +77,11 @@ def add_bundles(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/bundles", response_model=BundlesAnswer, **BUNDLES)
     async def bundles(request: Request) -> Response:
-        seen = await visit(request, service)
-        listing = parse_listing(seen.tenant, "bundles", request.query_params.multi_items(), BUNDLE_FILTERS)
+        seen, listing = await listed(request, service, "bundles", BUNDLE_FILTERS)
         async with seen.reader.complete():
             found = await wanted_bundles(seen, listing)
         behind = listing.after
-        views = [
-            (each.place, thing_view(each.item, each.tenure))
-            for each in found
-            if behind is None or each.place > behind
-        ]
+        views = [(each.place, each.view()) for each in found if behind is None or each.place > behind]
         return collection(request, "bundles", listing, views)
 
     @app.get("/v1/bundles/{bundle_id:path}", response_model=BundleAnswer, **BUNDLE)
@@ -98,23 +93,20 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             found = await _bundles(seen, instances)
         named = [each for each in found if name in _names(each.item) and account in (None, each.item.account)]
         wanted = only_thing("bundle", [each.item for each in named])
-        own = [thing_view(each.item, each.tenure) for each in instances if _is_of(each.item, wanted)]
-        view = thing_view(wanted, named[0].tenure)
-        return answer({"bundle": view, "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)})
+        own = [each.view() for each in instances if _is_of(each.item, wanted)]
+        return answer(
+            {"bundle": named[0].view(), "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)}
+        )
 
     @app.get("/v1/bundle-instances", response_model=BundleInstancesAnswer, **BUNDLE_INSTANCES)
     async def bundle_instances(request: Request) -> Response:
-        seen = await visit(request, service)
-        listing = parse_listing(
-            seen.tenant, "bundle-instances", request.query_params.multi_items(), INSTANCE_FILTERS
-        )
+        seen, listing = await listed(request, service, "bundle-instances", INSTANCE_FILTERS)
         async with seen.reader.complete():
             passes = await wanted_instance(seen, listing)
             found = await belongings(
                 seen, "bundle-instance", passes, after=listing.after, limit=listing.limit
             )
-        views = [(each.place, thing_view(each.item, each.tenure)) for each in found]
-        return collection(request, "bundle_instances", listing, views)
+        return collection(request, "bundle_instances", listing, [(each.place, each.view()) for each in found])
 
 
 async def wanted_bundles(seen: Visit, listing: Listing) -> list[Belonging]:

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from streams.api.belongings import belongings
 from streams.api.inventory_docs import ENDPOINTS
-from streams.api.inventory_views import ThingView, status_of, thing_view
-from streams.api.listing import Form, Listing, any_text, iccid, lower_text, parse_listing, provider
+from streams.api.inventory_views import ThingView, status_of
+from streams.api.listing import Form, Listing, any_text, iccid, lower_text, provider
 from streams.api.service import Service
-from streams.api.visits import collection, visit
+from streams.api.visits import collection, listed
 from streams.inventory import Item
 
 FILTERS: Final[Mapping[str, Form]] = {
@@ -40,19 +40,12 @@ def add_endpoints(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/endpoints", response_model=EndpointsAnswer, **ENDPOINTS)
     async def endpoints(request: Request) -> Response:
-        seen = await visit(request, service)
-        listing = parse_listing(seen.tenant, "endpoints", request.query_params.multi_items(), FILTERS)
-
+        seen, listing = await listed(request, service, "endpoints", FILTERS)
         async with seen.reader.complete():
             found = await belongings(
                 seen, "endpoint", wanted_endpoint(listing), after=listing.after, limit=listing.limit
             )
-        return collection(
-            request,
-            "endpoints",
-            listing,
-            [(each.place, thing_view(each.item, each.tenure)) for each in found],
-        )
+        return collection(request, "endpoints", listing, [(each.place, each.view()) for each in found])
 
 
 def wanted_endpoint(listing: Listing) -> Callable[[Item], bool]:

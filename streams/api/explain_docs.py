@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from streams.api.filters import DIMENSIONS
-from streams.api.openapi import INTERNAL, INVALID, SECURITY, UNAUTHENTICATED, UNAVAILABLE, Json, header
+from streams.api.openapi import ERRORS, LINK, SECURITY, Json
 from streams.api.records_docs import EXAMPLE_STATEMENT, NOT_ARCHIVED
-from streams.api.usage_docs import USAGE_PARAMETERS
+from streams.api.usage_docs import EXAMPLE_ROW, USAGE_PARAMETERS
 
 _RANGE: Final[dict[str, str]] = {
     "from": "Start of the row, inclusive, on an hour: an RFC 3339 instant, or a date (midnight). Default: 30"
@@ -30,15 +30,10 @@ EXPLAIN: Final[Json] = {
     "responses": {
         200: {
             "description": "Statements of the effective range, which is stated",
-            "headers": {
-                "Link": header("The next page (rel=next), where there is one", {"type": "string"}),
-            },
+            "headers": LINK,
         },
-        401: UNAUTHENTICATED,
         404: NOT_ARCHIVED,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        **ERRORS,
     },
     "openapi_extra": {
         "parameters": [
@@ -52,13 +47,7 @@ EXPLAIN: Final[Json] = {
 
 _TOTALS: Final[Json] = {
     "records": 1,
-    "data": {
-        "rx_bytes": 700000,
-        "tx_bytes": 300000,
-        "undirected_bytes": 0,
-        "total_bytes": 1000000,
-        "billed_bytes": None,
-    },
+    "data": EXAMPLE_ROW["data"],
     "sms": {"rx_messages": 0, "tx_messages": 0, "undirected_messages": 0, "total_messages": 0},
     "cost": [{"currency": "EUR", "amount": "0.1225"}],
     "cost_status": "complete",

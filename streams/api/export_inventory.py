@@ -15,7 +15,7 @@ from streams.api.bundles import BUNDLE_FILTERS, INSTANCE_FILTERS, wanted_bundles
 from streams.api.endpoints import FILTERS, wanted_endpoint
 from streams.api.export_files import Format, Rows
 from streams.api.export_reading import Accounts, Items, Reading
-from streams.api.inventory_views import ThingView, thing_view
+from streams.api.inventory_views import ThingView
 from streams.api.listing import Form, Listing, parse_listing
 from streams.api.service import Service
 from streams.api.visits import Visit, visit_of
@@ -61,7 +61,7 @@ def _reading(
         seen = await visit_of(service, tenant)
         async with seen.reader.complete():
             async for found in find(seen, listing):
-                views = [thing_view(each.item, each.tenure) for each in found]
+                views = [each.view() for each in found]
                 text = _csv(map(_line, views)) if format_ == "csv" else b",\n".join(map(orjson.dumps, views))
                 yield Rows(len(views), text)
 

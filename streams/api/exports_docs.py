@@ -9,9 +9,9 @@ from streams.api.export_jobs import KINDS
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.limits import COST
 from streams.api.openapi import (
+    ERRORS,
     FORBIDDEN,
     INTERNAL,
-    INVALID,
     UNAUTHENTICATED,
     UNAVAILABLE,
     Json,
@@ -114,12 +114,9 @@ CREATE: Final[Json] = {
             "description": "The job that makes the file",
             "headers": {"Location": header("Where the job is", {"type": "string"})},
         },
-        401: UNAUTHENTICATED,
         403: FORBIDDEN,
         409: TOO_MANY_KEPT,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        **ERRORS,
     },
     "openapi_extra": {
         "requestBody": {"required": True, "content": {"application/json": {"schema": ORDER}}},

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from streams.api.inventory_docs import FLEETS
 from streams.api.inventory_reader import Place
 from streams.api.inventory_views import ThingView, thing_view, unlisted_view
-from streams.api.listing import Form, any_text, parse_listing, provider
+from streams.api.listing import Form, any_text, provider
 from streams.api.service import Service
 from streams.api.tenure import Stretch, Tenure
-from streams.api.visits import Visit, collection, visit
+from streams.api.visits import Visit, collection, listed
 from streams.inventory import ALWAYS
 
 FILTERS: Final[Mapping[str, Form]] = {"provider": provider, "account": any_text}
@@ -36,8 +36,7 @@ def add_fleets(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/fleets", response_model=FleetsAnswer, **FLEETS)
     async def fleets(request: Request) -> Response:
-        seen = await visit(request, service)
-        listing = parse_listing(seen.tenant, "fleets", request.query_params.multi_items(), FILTERS)
+        seen, listing = await listed(request, service, "fleets", FILTERS)
         async with seen.reader.complete():
             times = await _times(seen)
             wanted = sorted(place for place in times if listing.after is None or place > listing.after)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
+    LINK,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
     filter_parameter,
-    header,
+    paging,
     parameter,
     problem_response,
 )
-from streams.api.query import MAX_LIMIT
-
-LINK: Final[Json] = {"Link": header("The next page (rel=next), where there is one", {"type": "string"})}
 
 UNKNOWN: Final = problem_response(
     404,
@@ -41,7 +36,6 @@ AMBIGUOUS: Final = problem_response(
         }
     ],
 )
-ERRORS: Final[dict[int, Json]] = {401: UNAUTHENTICATED, 422: INVALID, 500: INTERNAL, 503: UNAVAILABLE}
 
 _ANY: Final = "^.*$"
 
@@ -53,18 +47,6 @@ _STATUS: Final = filter_parameter(
 _ICCID: Final = filter_parameter(
     "iccid", "ICCID of 19 digits, or of 20 with its check digit", "^[0-9]{19,20}$", "8988303000008013931"
 )
-_PAGING: Final[list[Json]] = [
-    parameter(
-        "limit",
-        "Most items of one page",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
-    ),
-    parameter(
-        "cursor",
-        "`next` of the page before; it holds good for the same question of the same tenant only",
-        {"type": "string"},
-    ),
-]
 ONE_ACCOUNT: Final = parameter(
     "account", "Account, where several have something of this name", {"type": "string"}, example="acme-emnify"
 )
@@ -100,7 +82,7 @@ def _collection(summary: str, description: str, operation: str, *filters: Json) 
             200: {"description": "A page; empty where there is nothing", "headers": LINK},
             **ERRORS,
         },
-        "openapi_extra": {"parameters": [*filters, *_PAGING], "security": SECURITY},
+        "openapi_extra": {"parameters": [*filters, *paging("items")], "security": SECURITY},
     }
 
 

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.limits import HEADERS
 from streams.api.problems import MEDIA_TYPE, RETRY_REBUILDING_S, TYPE_PREFIX, Problem
+from streams.api.query import MAX_LIMIT
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
 from streams.tokens import Scope
 
@@ -99,6 +100,18 @@ INVALID: Final = problem_response(
 INTERNAL: Final = problem_response(
     500, "internal-error", "A fault of ours", "The endpoint failed on this request."
 )
+ERRORS: Final[dict[int, Json]] = {401: UNAUTHENTICATED, 422: INVALID, 500: INTERNAL, 503: UNAVAILABLE}
+"""What every question of a tenant may be answered with."""
+
+LINK: Final[Json] = {"Link": header("The next page (rel=next), where there is one", {"type": "string"})}
+
+ETAG: Final[Json] = {
+    "ETag": header("Changes with the answer; send it back as If-None-Match", {"type": "string"})
+}
+NOT_MODIFIED: Final[Json] = {
+    "description": "The answer that If-None-Match names still holds",
+    "headers": ETAG,
+}
 
 
 def parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
@@ -145,6 +158,31 @@ RANGE: Final[list[Json]] = [
     ),
 ]
 """Parameters of a range."""
+
+IF_NONE_MATCH: Final[Json] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "ETag of the answer that the client has",
+    "schema": {"type": "string"},
+}
+
+
+def paging(items: str) -> list[Json]:
+    """Return the parameters of a question that is answered by pages."""
+    return [
+        parameter(
+            "limit",
+            f"Most {items} of one page",
+            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
+        ),
+        parameter(
+            "cursor",
+            "`next` of the page before; it holds good for the same question of the same tenant only",
+            {"type": "string"},
+        ),
+    ]
+
 
 BEARER: Final = "bearer"
 

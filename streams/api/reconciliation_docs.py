@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
     RANGE,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
     parameter,
 )
@@ -38,7 +35,7 @@ RECONCILIATION: Final[Json] = {
     "description": "A row for each account and window that has begun. The providers' totals never count.",
     "tags": ["usage"],
     "operation_id": "reconciliation",
-    "responses": {401: UNAUTHENTICATED, 422: INVALID, 500: INTERNAL, 503: UNAVAILABLE},
+    "responses": ERRORS,
     "openapi_extra": {"parameters": RECONCILIATION_PARAMETERS, "security": SECURITY},
 }
 

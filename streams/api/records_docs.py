@@ -6,13 +6,10 @@ from typing import Final
 
 from streams.api.filters import DIMENSIONS
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
+    LINK,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
-    header,
     problem_response,
 )
 from streams.api.usage_docs import USAGE_PARAMETERS
@@ -31,11 +28,9 @@ _ANY_INSTANT: Final[dict[str, str]] = {
 }
 
 RECORDS_PARAMETERS: Final[list[Json]] = [
-    *(
-        {**each, "description": _ANY_INSTANT.get(each["name"], each["description"])}
-        for each in USAGE_PARAMETERS
-        if each["name"] in ("from", "to", *DIMENSIONS, "limit", "cursor")
-    ),
+    {**each, "description": _ANY_INSTANT.get(each["name"], each["description"])}
+    for each in USAGE_PARAMETERS
+    if each["name"] in ("from", "to", *DIMENSIONS, "limit", "cursor")
 ]
 
 RECORDS: Final[Json] = {
@@ -50,15 +45,10 @@ RECORDS: Final[Json] = {
     "responses": {
         200: {
             "description": "Statements of the effective range, which is stated",
-            "headers": {
-                "Link": header("The next page (rel=next), where there is one", {"type": "string"}),
-            },
+            "headers": LINK,
         },
-        401: UNAUTHENTICATED,
         404: NOT_ARCHIVED,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        **ERRORS,
     },
     "openapi_extra": {"parameters": RECORDS_PARAMETERS, "security": SECURITY},
 }

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from streams.api.inventory_docs import LINK
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
+    ETAG,
+    IF_NONE_MATCH,
+    LINK,
+    NOT_MODIFIED,
     RANGE,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
-    parameter,
+    paging,
 )
-from streams.api.query import MAX_LIMIT
-from streams.api.usage_docs import ETAG, FILTER_PARAMETERS, IF_NONE_MATCH
+from streams.api.usage_docs import FILTER_PARAMETERS
 
 
 def _totals(records: int, total: int) -> Json:
@@ -73,28 +72,16 @@ RESTATEMENTS: Final[Json] = {
     "responses": {
         200: {
             "description": "Restatements of the effective range, which is stated",
-            "headers": {**LINK, "ETag": ETAG},
+            "headers": {**LINK, **ETAG},
         },
-        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": ETAG}},
-        401: UNAUTHENTICATED,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        304: NOT_MODIFIED,
+        **ERRORS,
     },
     "openapi_extra": {
         "parameters": [
             *RANGE,
             *FILTER_PARAMETERS,
-            parameter(
-                "limit",
-                "Most restatements of one page",
-                {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
-            ),
-            parameter(
-                "cursor",
-                "`next` of the page before; it holds good for the same question of the same tenant only",
-                {"type": "string"},
-            ),
+            *paging("restatements"),
             IF_NONE_MATCH,
         ],
         "security": SECURITY,

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from streams.api.inventory_docs import SIM, SIMS
 from streams.api.inventory_reader import CHUNK, Links
 from streams.api.inventory_views import Held, SimView, sim_view
-from streams.api.listing import Form, Listing, any_text, parse_listing, provider, truth
+from streams.api.listing import Form, Listing, any_text, provider, truth
 from streams.api.service import Service, answer
-from streams.api.visits import Visit, collection, named_sim, visit, wanted_account
+from streams.api.visits import Visit, collection, listed, named_sim, visit, wanted_account
 
 FILTERS: Final[Mapping[str, Form]] = {
     "provider": provider,
@@ -40,8 +40,7 @@ def add_sims(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/sims", response_model=SimsAnswer, **SIMS)
     async def sims(request: Request) -> Response:
-        seen = await visit(request, service)
-        listing = parse_listing(seen.tenant, "sims", request.query_params.multi_items(), FILTERS)
+        seen, listing = await listed(request, service, "sims", FILTERS)
         found: list[Held] = []
         async with seen.reader.complete():
             chunk_size = min(max(listing.limit + 1, 100), CHUNK)

@@ -6,18 +6,15 @@ from typing import Final
 
 from streams.api.filters import DIMENSIONS
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
+    ETAG,
+    IF_NONE_MATCH,
+    NOT_MODIFIED,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
-    header,
     parameter,
 )
-from streams.api.usage_docs import EXAMPLE_ROW, IF_NONE_MATCH, USAGE_PARAMETERS
-
-_ETAG: Final = header("Changes with the answer; send it back as If-None-Match", {"type": "string"})
+from streams.api.usage_docs import EXAMPLE_ROW, USAGE_PARAMETERS
 
 SUMMARY_PARAMETERS: Final[list[Json]] = [
     *(each for each in USAGE_PARAMETERS if each["name"] in ("from", "to")),
@@ -35,12 +32,9 @@ SUMMARY: Final[Json] = {
     "tags": ["usage"],
     "operation_id": "usage_summary",
     "responses": {
-        200: {"description": "The effective range, which is stated", "headers": {"ETag": _ETAG}},
-        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": _ETAG}},
-        401: UNAUTHENTICATED,
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        200: {"description": "The effective range, which is stated", "headers": ETAG},
+        304: NOT_MODIFIED,
+        **ERRORS,
     },
     "openapi_extra": {"parameters": [*SUMMARY_PARAMETERS, IF_NONE_MATCH], "security": SECURITY},
 }

@@ -6,19 +6,21 @@ from typing import Final
 
 from streams.api.filters import DIMENSIONS, FORMS, Dimension
 from streams.api.openapi import (
-    INTERNAL,
-    INVALID,
+    ERRORS,
+    ETAG,
+    IF_NONE_MATCH,
+    LINK,
+    NOT_MODIFIED,
     RANGE,
     SECURITY,
-    UNAUTHENTICATED,
-    UNAVAILABLE,
     Json,
     filter_parameter,
     header,
+    paging,
     parameter,
     problem_response,
 )
-from streams.api.query import FILLS, MAX_LIMIT, REQUIREMENTS
+from streams.api.query import FILLS, REQUIREMENTS
 from streams.api.ranges import QUERY_GRANULARITIES
 
 EXAMPLE_ROW: Final[Json] = {
@@ -118,27 +120,10 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         "`final`: rather a 409 that says when, or names a gap, than numbers that may still move",
         {"type": "string", "enum": list(REQUIREMENTS), "default": "any"},
     ),
-    parameter(
-        "limit",
-        "Most rows of one page",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": MAX_LIMIT},
-    ),
-    parameter(
-        "cursor",
-        "`next` of the page before; it holds good for the same question of the same tenant only",
-        {"type": "string"},
-    ),
+    *paging("rows"),
 ]
 
 _TEXT: Final[Json] = {"type": "string"}
-IF_NONE_MATCH: Final[Json] = {
-    "name": "If-None-Match",
-    "in": "header",
-    "required": False,
-    "description": "ETag of the answer that the client has",
-    "schema": _TEXT,
-}
-ETAG: Final = header("Changes with the answer; send it back as If-None-Match", _TEXT)
 
 USAGE: Final[Json] = {
     "summary": "Usage over a range, by window and group",
@@ -154,14 +139,13 @@ USAGE: Final[Json] = {
             "description": "Rows of the effective range, which is stated",
             "content": {"text/csv": {"schema": _TEXT, "example": EXAMPLE_CSV}},
             "headers": {
-                "Link": header("The next page (rel=next), where there is one", _TEXT),
-                "ETag": ETAG,
+                **LINK,
+                **ETAG,
                 "X-Usage-Range": header("Of CSV: the effective range, as an ISO 8601 interval", _TEXT),
                 "X-Usage-Unsupported-By": header("Of CSV: `unsupported_by`, where anything is", _TEXT),
             },
         },
-        304: {"description": "The answer that If-None-Match names still holds", "headers": {"ETag": ETAG}},
-        401: UNAUTHENTICATED,
+        304: NOT_MODIFIED,
         409: problem_response(
             409,
             "not-final",
@@ -171,19 +155,13 @@ USAGE: Final[Json] = {
             " Ask for a range that ends earlier, ask later, or leave require=final out.",
             more={"finalizes_at": "2026-11-03T00:00:00Z"},
         ),
-        422: INVALID,
-        500: INTERNAL,
-        503: UNAVAILABLE,
+        **ERRORS,
     },
     "openapi_extra": {
-        "parameters": [
-            *USAGE_PARAMETERS,
-            IF_NONE_MATCH,
-        ],
+        "parameters": [*USAGE_PARAMETERS, IF_NONE_MATCH],
         "security": SECURITY,
     },
 }
-
 
 NO_PATH: Final = problem_response(
     404,

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.inventory_reader import InventoryReader
 from streams.api.inventory_views import Held
-from streams.api.listing import Listing
+from streams.api.listing import Form, Listing, parse_listing
 from streams.api.next_link import next_link
 from streams.api.parameters import gathered, unexpected
 from streams.api.problems import AmbiguousError, UnknownError
@@ -46,6 +46,14 @@ async def visit_of(service: Service, tenant: str) -> Visit:
         if table.get("tenant") == tenant and not table.get("assign")
     )
     return Visit(tenant, InventoryReader(service.redis, tenant, now), providers, whole)
+
+
+async def listed(
+    request: Request, service: Service, things: str, filters: Mapping[str, Form]
+) -> tuple[Visit, Listing]:
+    """Return who asks for a page of things, and for which. Raises as `visit` and `parse_listing` do."""
+    seen = await visit(request, service)
+    return seen, parse_listing(seen.tenant, things, request.query_params.multi_items(), filters)
 
 
 def collection(
