@@ -15,11 +15,11 @@ import orjson
 
 from streams.cells import COLUMNS, COST_SCALE, ZERO, Measures, measures_to_json, named
 from streams.contexts import Group
-from streams.events import SCHEMA_VERSION, Headers, Message
+from streams.events import SCHEMA_VERSION, Message, cloud_event
 from streams.rollups import Grouped, Window
 from streams.sums import Matrix
 from streams.usage import COST_PLACES
-from streams.windows import window_end
+from streams.windows import rfc3339, window_end
 
 AGGREGATE_TYPE = "com.simusage.aggregate.updated.v1"
 
@@ -59,7 +59,7 @@ def aggregate_messages(grouped: Grouped, version: int) -> list[Message]:
     )
     totals = _described(grouped, told, lambda _: "")
     parts = {name: _described(grouped, told, attrgetter(name)) for name in BREAKDOWN}
-    now = _instant(datetime.now(UTC)).encode()
+    now = rfc3339(datetime.now(UTC))
     return [
         _message(
             window,
@@ -146,7 +146,7 @@ def _described(
 
 
 def _message(
-    window: Window, version: int, totals: dict[str, Any], parts: dict[str, Any], now: bytes
+    window: Window, version: int, totals: dict[str, Any], parts: dict[str, Any], now: str
 ) -> Message:
     tenant, granularity, start = window
     begin = datetime.fromtimestamp(start, UTC)
@@ -154,23 +154,22 @@ def _message(
         "schema_version": SCHEMA_VERSION,
         "tenant": tenant,
         "granularity": granularity,
-        "start": _instant(begin),
-        "end": _instant(window_end(begin, granularity)),
+        "start": rfc3339(begin),
+        "end": rfc3339(window_end(begin, granularity)),
         "version": version,
         **totals,
         "by": parts,
     }
     key = f"{tenant}|{granularity}|{body['start']}"
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", f"{key}|{version}".encode()),
-        ("ce_source", b"//simusage/worker"),
-        ("ce_type", AGGREGATE_TYPE.encode()),
-        ("ce_subject", tenant.encode()),
-        ("ce_time", now),
-        ("content-type", b"application/json"),
-    ]
-    return Message(key=key.encode(), value=orjson.dumps(body), headers=headers)
+    return cloud_event(
+        key,
+        orjson.dumps(body),
+        id_=f"{key}|{version}",
+        source="worker",
+        type_=AGGREGATE_TYPE,
+        subject=tenant,
+        time=now,
+    )
 
 
 def _sums(
@@ -198,7 +197,3 @@ def _columns(matrix: Matrix, names: Sequence[str]) -> Matrix:
 
 def _kind(group: Group) -> str:
     return f"{group.service}|{group.currency or ''}"
-
-
-def _instant(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from typing import Final
 
 from streams.errors import DataError
 from streams.events import Message
+from streams.windows import rfc3339
 
 DEADLETTER_TYPE = "com.simusage.deadletter.v1"
 
@@ -40,7 +41,7 @@ def dead_letter(
         ("ce_id", digest.encode()),
         ("ce_source", f"//simusage/deadletters/{account or 'unknown'}".encode()),
         ("ce_type", DEADLETTER_TYPE.encode()),
-        ("ce_time", failed_at.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", rfc3339(failed_at).encode()),
         ("ce_reason", error.reason.encode()),
         ("ce_detail", error.detail[:1024].encode("utf-8", "replace")),
         ("ce_origin", origin.encode()),

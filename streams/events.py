@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from streams.errors import DataError
 from streams.usage import Instant, Name, Service, TenantName, UsageRecord, Volume
-from streams.windows import window_start
+from streams.windows import rfc3339, window_start
 
 SCHEMA_VERSION: Final = 1
 USAGE_TYPE = "com.simusage.usage.recorded.v1"
@@ -38,6 +38,22 @@ class Message:
     key: bytes
     value: bytes
     headers: Headers
+
+
+def cloud_event(
+    key: str, value: bytes, *, source: str, type_: str, subject: str, time: str, id_: str | None = None
+) -> Message:
+    """Return a CloudEvent of JSON; its id is a digest of the content where none is given."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", (id_ or hashlib.sha256(value).hexdigest()[:32]).encode()),
+        ("ce_source", f"//simusage/{source}".encode()),
+        ("ce_type", type_.encode()),
+        ("ce_subject", subject.encode()),
+        ("ce_time", time.encode()),
+        ("content-type", b"application/json"),
+    ]
+    return Message(key.encode(), value, headers)
 
 
 class _Envelope(BaseModel):
@@ -239,18 +255,17 @@ def _dump(model: BaseModel) -> bytes:
 
 def _message(event: _Envelope, type_: str, at: datetime, content: bytes) -> Message:
     value = b'{"schema_version":%d,' % SCHEMA_VERSION + content.removeprefix(b"{")
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),
-        ("ce_source", f"//simusage/{event.provider}/{event.account}".encode()),
-        ("ce_type", type_.encode()),
-        ("ce_subject", event.tenant.encode()),
-        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
-        ("content-type", b"application/json"),
-    ]
+    message = cloud_event(
+        event.tenant,
+        value,
+        source=f"{event.provider}/{event.account}",
+        type_=type_,
+        subject=event.tenant,
+        time=rfc3339(at),
+    )
     if event.run is not None:
-        headers.append(("ce_run", event.run.encode()))
-    return Message(key=event.tenant.encode(), value=value, headers=headers)
+        message.headers.append(("ce_run", event.run.encode()))
+    return message
 
 
 def short(value: object) -> str:

@@ -6,14 +6,14 @@ because a start reads a whole fleet.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from streams.errors import DataError
-from streams.events import Headers, Message
+from streams.events import Message, cloud_event
+from streams.windows import rfc3339
 
 ITEM_TYPE: Final = "com.simusage.inventory.item.v1"
 OWNERSHIP_TYPE: Final = "com.simusage.inventory.ownership.v1"
@@ -103,16 +103,8 @@ def message(entry: Item | Ownership) -> Message:
     else:
         kind, name, at, type_ = OWNERSHIP, entry.sim, entry.as_of, OWNERSHIP_TYPE
     value = _encoder.encode({"schema_version": 1, **msgspec.to_builtins(entry)})
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),
-        ("ce_source", f"//simusage/{entry.account}".encode()),
-        ("ce_type", type_.encode()),
-        ("ce_subject", name.encode()),
-        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
-        ("content-type", b"application/json"),
-    ]
-    return Message(f"{entry.account}|{kind}|{name}".encode(), value, headers)
+    key = f"{entry.account}|{kind}|{name}"
+    return cloud_event(key, value, source=entry.account, type_=type_, subject=name, time=rfc3339(at))
 
 
 def decode(key: bytes, value: bytes) -> Item | Ownership:

@@ -27,7 +27,7 @@ import orjson
 
 from streams.events import TotalsEvent
 from streams.usage import Service
-from streams.windows import window_end
+from streams.windows import rfc3339, window_end
 
 Verdict = Literal["match", "late", "missing", "excess", "unsupported"]
 Span = Literal["day", "month"]
@@ -56,7 +56,7 @@ class Place(NamedTuple):
     @property
     def field(self) -> str:
         """Name of the place within its tenant, in Redis and in `usage.reconciliation.v1`."""
-        return f"{self.account}|{self.span}|{_text(_at(self.start))}"
+        return f"{self.account}|{self.span}|{rfc3339(_at(self.start))}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,8 +154,8 @@ def comparison(
     return {
         "account": place.account,
         "granularity": place.span,
-        "start": _text(_at(place.start)),
-        "end": _text(_at(place.end)),
+        "start": rfc3339(_at(place.start)),
+        "end": rfc3339(_at(place.end)),
         **{
             service: _one(place, None if ours is None else ours.get(service, 0), stated.get(service), unit)
             for service, unit in UNITS.items()
@@ -184,7 +184,7 @@ def _one(place: Place, ours: int | None, stated: Stated | None, unit: str) -> di
     else:
         theirs, difference, source = stated.total, ours - stated.total, stated.source
         verdict = stated.verdict(ours, place.end)
-        observed_at = _text(_EPOCH + timedelta(microseconds=stated.observed_at))
+        observed_at = rfc3339(_EPOCH + timedelta(microseconds=stated.observed_at))
     return {
         f"ours_{unit}": ours,
         f"theirs_{unit}": theirs,
@@ -197,7 +197,3 @@ def _one(place: Place, ours: int | None, stated: Stated | None, unit: str) -> di
 
 def _at(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

@@ -15,10 +15,11 @@ import orjson
 from streams.cells import COLUMNS
 from streams.changelog import Write
 from streams.contexts import Contexts
-from streams.events import SCHEMA_VERSION, Headers, Message, TotalsEvent
+from streams.events import SCHEMA_VERSION, Message, TotalsEvent, cloud_event
 from streams.reconciliation import SPANS, Place, Span, Totals, comparison, covered
 from streams.rollups import Grouped, Rollups, Window
 from streams.usage import Service
+from streams.windows import rfc3339
 
 RECONCILIATION_TYPE: Final = "com.simusage.reconciliation.updated.v1"
 
@@ -44,16 +45,15 @@ class Compared(NamedTuple):
             **self.body,
         }
         key = f"{self.place.tenant}|{self.place.field}"
-        headers: Headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", f"{key}|{version}".encode()),
-            ("ce_source", b"//simusage/worker"),
-            ("ce_type", RECONCILIATION_TYPE.encode()),
-            ("ce_subject", self.place.tenant.encode()),
-            ("ce_time", datetime.now(UTC).isoformat().replace("+00:00", "Z").encode()),
-            ("content-type", b"application/json"),
-        ]
-        return Message(key.encode(), orjson.dumps(body), headers)
+        return cloud_event(
+            key,
+            orjson.dumps(body),
+            id_=f"{key}|{version}",
+            source="worker",
+            type_=RECONCILIATION_TYPE,
+            subject=self.place.tenant,
+            time=rfc3339(datetime.now(UTC)),
+        )
 
 
 class Reconciling:

@@ -18,7 +18,8 @@ import orjson
 from streams.aggregate import ByKind, describe, money
 from streams.cells import COST_SCALE, ZERO, Context, Measures
 from streams.coverage import Interval
-from streams.events import MAX_BYTES, SCHEMA_VERSION, Headers, Message
+from streams.events import MAX_BYTES, SCHEMA_VERSION, Message, cloud_event
+from streams.windows import rfc3339
 
 RESTATEMENT_TYPE: Final = "com.simusage.usage.restated.v1"
 
@@ -140,16 +141,15 @@ class Restatement:
 def restatement_message(key: Key, body: bytes) -> Message:
     """Return what goes to `usage.restatements.v1`; a repeated delivery repeats its id."""
     name = f"{key.tenant}|{key.account}|{_second(key.hour * 3600)}|{key.revision}|{key.part}"
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", name.encode()),
-        ("ce_source", b"//simusage/worker"),
-        ("ce_type", RESTATEMENT_TYPE.encode()),
-        ("ce_subject", key.tenant.encode()),
-        ("ce_time", orjson.loads(body)["stated_at"].encode()),
-        ("content-type", b"application/json"),
-    ]
-    return Message(name.encode(), body, headers)
+    return cloud_event(
+        name,
+        body,
+        id_=name,
+        source="worker",
+        type_=RESTATEMENT_TYPE,
+        subject=key.tenant,
+        time=orjson.loads(body)["stated_at"],
+    )
 
 
 def read_restatement(body: bytes) -> Restatement:
@@ -196,7 +196,7 @@ def difference(old: ByKind, new: ByKind) -> dict[str, Any]:
 def instant_text(microseconds: int) -> str:
     """Write microseconds since the epoch in RFC 3339."""
     second, rest = divmod(microseconds, 1_000_000)
-    return _instant(datetime.fromtimestamp(second, UTC).replace(microsecond=rest))
+    return rfc3339(datetime.fromtimestamp(second, UTC).replace(microsecond=rest))
 
 
 def _cell(changed: Changed) -> dict[str, Any]:
@@ -243,12 +243,8 @@ def _used(kinds: ByKind) -> ByKind:
     return {kind: measures for kind, measures in kinds.items() if measures != ZERO}
 
 
-def _instant(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
-
-
 def _second(second: int) -> str:
-    return _instant(datetime.fromtimestamp(second, UTC))
+    return rfc3339(datetime.fromtimestamp(second, UTC))
 
 
 def _seconds(text: str) -> int:

@@ -17,8 +17,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streams.errors import DataError
-from streams.events import Headers, Message
+from streams.events import Message, cloud_event
 from streams.usage import Instant, TenantName
+from streams.windows import rfc3339
 
 TOKEN_TYPE: Final = "com.simusage.token.v1"  # noqa: S105 - the event's type
 
@@ -95,16 +96,7 @@ def message(token: Token) -> Message:
     """Encode as a CloudEvent."""
     value = token.model_dump_json().encode()
     at = token.revoked_at or token.created_at
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),
-        ("ce_source", b"//simusage/tokens"),
-        ("ce_type", TOKEN_TYPE.encode()),
-        ("ce_subject", token.id.encode()),
-        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
-        ("content-type", b"application/json"),
-    ]
-    return Message(token.id.encode(), value, headers)
+    return cloud_event(token.id, value, source="tokens", type_=TOKEN_TYPE, subject=token.id, time=rfc3339(at))
 
 
 def decode(value: bytes) -> Token:

@@ -10,6 +10,11 @@ Granularity = Literal["hour", "day", "month"]
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("hour", "day", "month")
 
 
+def rfc3339(at: datetime) -> str:
+    """Write an instant in UTC, to the second where it lies on one."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def window_start(at: datetime, granularity: Granularity) -> datetime:
     """Return the start of the window that holds the instant."""
     utc = at.astimezone(UTC)
