@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from aiokafka import AIOKafkaConsumer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.compacted import CompactedTopic
+from connectors.compacted import CompactedTopic, record_of
 from connectors.publisher import Proceed, Sender, always
-from streams.errors import ConfigError
 from streams.events import Message
 from streams.topics import BOOKMARKS
 
@@ -101,12 +100,7 @@ class Bookmarks:
         account = key.decode("utf-8", "replace")
         if "/" in account:
             return
-        try:
-            self._read[account] = Bookmark.model_validate_json(value)
-        except ValidationError:
-            raise ConfigError(
-                BOOKMARKS, account, "its bookmark was written by another version: upgrade this process"
-            ) from None
+        self._read[account] = record_of(Bookmark, account, value, "its bookmark was written")
 
 
 def next_observation(bookmark: Bookmark | None, now_us: int) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from pydantic import BaseModel, ValidationError
 
 from connectors.clients import start_whole, stop_soon
-from streams.errors import UnavailableError
+from streams.errors import ConfigError, UnavailableError
+from streams.topics import BOOKMARKS
 
 FETCH_WAIT_MS: Final = 50
 """Longest wait of one fetch at the topic's end: where that now is, is asked behind it on one connection."""
@@ -23,6 +25,17 @@ _SILENCE_S: Final = 10.0
 
 Take = Callable[[bytes, bytes | None], None]
 """Is given the key and the value of each record, in order; no value means that the key is gone."""
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def record_of(model: type[M], key: str, value: bytes, told: str) -> M:
+    """Read a record beside the bookmarks; raises `ConfigError` for one that was `told` by another version."""
+    try:
+        return model.model_validate_json(value)
+    except ValidationError:
+        raise ConfigError(BOOKMARKS, key, f"{told} by another version: upgrade this process") from None
 
 
 class Log(Protocol):

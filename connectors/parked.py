@@ -11,13 +11,12 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from connectors.account import Account
 from connectors.callbacks import CallbackHandler, normalised
-from connectors.compacted import Log
+from connectors.compacted import Log, record_of
 from connectors.publisher import Outgoing, Owners, Proceed, Sender, publish
-from streams.errors import ConfigError
 from streams.events import Message
 from streams.topics import BOOKMARKS
 from streams.usage import Instant
@@ -92,9 +91,4 @@ class Parked:
         if not value:
             held.pop(name, None)
             return
-        try:
-            held[name] = Waiting.model_validate_json(value)
-        except ValidationError:
-            raise ConfigError(
-                BOOKMARKS, name, "this callback was parked by another version: upgrade this process"
-            ) from None
+        held[name] = record_of(Waiting, name, value, "this callback was parked")

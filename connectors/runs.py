@@ -11,13 +11,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.bookmarks import Micros
-from connectors.compacted import Log
+from connectors.compacted import Log, record_of
 from connectors.publisher import Proceed, Sender, always
 from connectors.values import EPOCH
-from streams.errors import ConfigError
 from streams.events import Message
 from streams.topics import BOOKMARKS
 from streams.usage import Name
@@ -141,9 +140,4 @@ def _keep(held: dict[str, R], model: type[R], key: str, value: bytes | None) -> 
     if value is None:
         held.pop(account, None)
         return
-    try:
-        held[account] = model.model_validate_json(value)
-    except ValidationError:
-        raise ConfigError(
-            BOOKMARKS, key, "this backfill was written by another version: upgrade this process"
-        ) from None
+    held[account] = record_of(model, key, value, "this backfill was written")
