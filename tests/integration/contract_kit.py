@@ -33,8 +33,7 @@ from streams.errors import UnavailableError
 from streams.topics import BOOKMARKS
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import Cell, Found, cells_of, served
-from tests.unit.connector_fakes import MemoryLog, MemorySender, inventory_of, parked_of
-from tests.unit.kore_fakes import MemoryHistory
+from tests.unit.connector_fakes import MemoryHistory, MemoryLog, MemorySender, inventory_of, parked_of
 from tests.unit.simulator_harness import SetClock, settings_with
 
 NAMES: Final = {tenant.name: tenant.name for tenant in TENANTS}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import SecretStr
 
 from connectors.account import Account
+from connectors.bookmarks import Bookmarks
 from connectors.compacted import Take
 from connectors.emnify_settings import EmnifySettings
+from connectors.history import Statement
+from connectors.http import HttpClient
 from connectors.inventory import Inventory
 from connectors.kore_settings import KoreSettings
 from connectors.onomondo_settings import OnomondoSettings
 from connectors.parked import Parked
 from connectors.publisher import Outgoing, Proceed, always
+from connectors.registry import Toolbox
 from connectors.simsy_settings import SimsySettings
 from streams.errors import UnavailableError
 from streams.events import (
@@ -116,6 +120,30 @@ class MemoryLog:
         """There is nothing to end."""
 
 
+class MemoryHistory:
+    """What a sender has sent, as Kafka would give it."""
+
+    def __init__(self, sender: MemorySender) -> None:
+        self._sender = sender
+        self.asked = 0
+        self.since: datetime | None = None
+
+    async def statements(
+        self, account: Account[Any], since: datetime, proceed: Proceed
+    ) -> AsyncGenerator[Statement, None]:
+        proceed()
+        self.asked, self.since = self.asked + 1, since
+        for event in self._sender.usage:
+            if event.account == account.name and event.received_at >= since:
+                for record in event.records:
+                    yield Statement(event.tenant, record)
+
+
+def no_consumer() -> Any:
+    """In the place of what makes the consumer of a topic."""
+    raise AssertionError("this test reads no bookmarks from Kafka")
+
+
 def inventory_of(sender: MemorySender) -> Inventory:
     """An inventory that reads back what the sender was given."""
     return Inventory(MemoryLog(sender), sender)
@@ -124,6 +152,29 @@ def inventory_of(sender: MemorySender) -> Inventory:
 def parked_of(sender: MemorySender, inventory: Inventory | None = None) -> Parked:
     """What is parked, as the sender was given it."""
     return Parked(MemoryLog(sender, BOOKMARKS), sender, inventory or inventory_of(sender))
+
+
+def toolbox_of(
+    sender: MemorySender,
+    bookmarks: Bookmarks,
+    clock: Callable[[], datetime],
+    *,
+    http: HttpClient,
+    inventory: Inventory | None = None,
+    history: MemoryHistory | None = None,
+) -> Toolbox:
+    """What a job works with where Kafka is the sender."""
+    inventory = inventory or inventory_of(sender)
+    return Toolbox(
+        http,
+        sender,
+        bookmarks,
+        inventory,
+        parked_of(sender, inventory),
+        "http://receiver",
+        clock,
+        history or MemoryHistory(sender),
+    )
 
 
 def emnify_account(**changes: Any) -> Account[EmnifySettings]:

@@ -18,10 +18,8 @@ from connectors.emnify_poll import EmnifyPoll
 from connectors.emnify_watch import StreamWatch
 from connectors.http import Failure, HttpClient, ProviderError
 from connectors.publisher import Proceed, always
-from connectors.registry import Toolbox
 from streams.usage import UsageRecord
-from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, inventory_of, parked_of
-from tests.unit.kore_fakes import MemoryHistory
+from tests.unit.connector_fakes import NOW, MemorySender, emnify_account, no_consumer, toolbox_of
 
 DAY_9 = datetime(2025, 5, 9, tzinfo=UTC)
 MB = 1_000_000
@@ -92,22 +90,13 @@ class Polling:
         self.now = NOW
         self.sender = MemorySender()
         self.statistics = Statistics()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.bookmarks = Bookmarks(no_consumer, self.sender)
         self.restart()
 
     def restart(self, **changes: Any) -> None:
         """Begin anew as another process would."""
         account = emnify_account(source="poll", history_days=2, **changes)
-        toolbox = Toolbox(
-            HttpClient(),
-            self.sender,
-            self.bookmarks,
-            inventory_of(self.sender),
-            parked_of(self.sender),
-            "http://receiver",
-            lambda: self.now,
-            MemoryHistory(self.sender),
-        )
+        toolbox = toolbox_of(self.sender, self.bookmarks, lambda: self.now, http=HttpClient())
         self.poll = EmnifyPoll(account, toolbox, self.statistics)  # type: ignore[arg-type]
         self.sweep = self.poll.sweep
 
@@ -201,7 +190,7 @@ class Watching:
         self.emnify = emnify
         self.sender = MemorySender()
         self.now = NOW
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.bookmarks = Bookmarks(no_consumer, self.sender)
         self._address = address
         self._http = http
         self.restart()
@@ -210,16 +199,7 @@ class Watching:
         """Begin a new process: it knows nothing but the bookmark."""
         values = {"api_base": self._address, "delivery_lag_s": 60} | changes
         self.account = emnify_account(**values)
-        toolbox = Toolbox(
-            self._http,
-            self.sender,
-            self.bookmarks,
-            inventory_of(self.sender),
-            parked_of(self.sender),
-            "http://receiver",
-            lambda: self.now,
-            MemoryHistory(self.sender),
-        )
+        toolbox = toolbox_of(self.sender, self.bookmarks, lambda: self.now, http=self._http)
         job = PROVIDER.job(self.account, toolbox)
         assert isinstance(job, StreamWatch | EmnifyPoll)
         self._watch = job
@@ -236,7 +216,3 @@ class Watching:
             for event in self.sender.coverage
             if event.tenant == "acme"
         ]
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,16 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from connectors.account import Account
 from connectors.bookmarks import Bookmark, Bookmarks
-from connectors.history import Statement
 from connectors.http import HttpClient
 from connectors.kore_sweep import KoreSweep
-from connectors.publisher import Proceed
-from connectors.registry import Toolbox
 from connectors.values import utc_text
 from streams.usage import UsageRecord
-from tests.unit.connector_fakes import NOW, MemorySender, inventory_of, kore_account, parked_of
+from tests.unit.connector_fakes import NOW, MemoryHistory, MemorySender, kore_account, no_consumer, toolbox_of
 
 START = NOW.replace(minute=0) - timedelta(hours=2)
 WINDOW = {"StartTime": utc_text(START), "EndTime": utc_text(START + timedelta(hours=3))}
@@ -115,25 +110,6 @@ def _empty(
     return {**sids, "period": period, "data_upload": 0, "data_download": 0, "data_total": 0}
 
 
-class MemoryHistory:
-    """What a sender has sent, as Kafka would give it."""
-
-    def __init__(self, sender: MemorySender) -> None:
-        self._sender = sender
-        self.asked = 0
-        self.since: datetime | None = None
-
-    async def statements(
-        self, account: Account[Any], since: datetime, proceed: Proceed
-    ) -> AsyncGenerator[Statement, None]:
-        proceed()
-        self.asked, self.since = self.asked + 1, since
-        for event in self._sender.usage:
-            if event.account == account.name and event.received_at >= since:
-                for record in event.records:
-                    yield Statement(event.tenant, record)
-
-
 class Sweeping:
     """An account's sweeps with a provider and a clock that the test sets."""
 
@@ -141,7 +117,7 @@ class Sweeping:
         self.kore = kore
         self.now = NOW
         self.sender = MemorySender()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.bookmarks = Bookmarks(no_consumer, self.sender)
         self.history = MemoryHistory(self.sender)
         self._address = address
         self._http = http
@@ -151,15 +127,8 @@ class Sweeping:
         """Begin anew as another process would, perhaps with other settings."""
         addresses = {"api_base": f"{self._address}/v1", "token_url": f"{self._address}/token"}
         account = kore_account(**{**addresses, "history_hours": 2, **changes})
-        toolbox = Toolbox(
-            self._http,
-            self.sender,
-            self.bookmarks,
-            inventory_of(self.sender),
-            parked_of(self.sender),
-            "http://receiver",
-            lambda: self.now,
-            self.history,
+        toolbox = toolbox_of(
+            self.sender, self.bookmarks, lambda: self.now, http=self._http, history=self.history
         )
         self.job = KoreSweep(account, toolbox)
         self.sweep = self.job.sweep
@@ -186,7 +155,3 @@ class Sweeping:
                 if record.identity not in newest or record.revision >= newest[record.identity].revision:
                     newest[record.identity] = record
         return {name: record for name, record in newest.items() if not record.retracted}
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")

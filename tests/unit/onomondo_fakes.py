@@ -18,12 +18,17 @@ from connectors.http import HttpClient
 from connectors.onomondo import PROVIDER
 from connectors.onomondo_sweep import OnomondoSweep
 from connectors.onomondo_watch import OnomondoWatch
-from connectors.registry import Toolbox
 from connectors.simulators import Simulators
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import SECRET, MemorySender, inventory_of, onomondo_account, parked_of
-from tests.unit.kore_fakes import MemoryHistory
+from tests.unit.connector_fakes import (
+    SECRET,
+    MemorySender,
+    inventory_of,
+    no_consumer,
+    onomondo_account,
+    toolbox_of,
+)
 from tests.unit.simulator_harness import SetClock, settings_with
 
 DAY = timedelta(days=1)
@@ -63,7 +68,7 @@ class Sweeping:
         self.clock = clock
         self.http = http
         self.sender = MemorySender()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.bookmarks = Bookmarks(no_consumer, self.sender)
         self.inventory = inventory_of(self.sender)
 
     def process(self, **changes: Any) -> OnomondoSweep:
@@ -81,15 +86,8 @@ class Sweeping:
             "assign": TAGS,
             "page_size": 50,
         }
-        toolbox = Toolbox(
-            self.http,
-            self.sender,
-            self.bookmarks,
-            self.inventory,
-            parked_of(self.sender, self.inventory),
-            "http://receiver",
-            self.clock,
-            MemoryHistory(self.sender),
+        toolbox = toolbox_of(
+            self.sender, self.bookmarks, self.clock, http=self.http, inventory=self.inventory
         )
         return PROVIDER.job(onomondo_account(**(values | changes)), toolbox)
 
@@ -121,10 +119,6 @@ class Sweeping:
         """The same of what Kafka holds."""
         records = self.newest.values()
         return len(records), sum(record.total for record in records)
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")
 
 
 @asynccontextmanager

@@ -13,14 +13,12 @@ from pydantic import SecretStr
 from connectors.bookmarks import Bookmarks
 from connectors.http import HttpClient, ProviderError
 from connectors.publisher import always
-from connectors.registry import Toolbox
 from connectors.simsy_sweep import SimsySweep
 from connectors.simulators import Simulators
 from connectors.simulators.simsy_usage import TADIG
 from streams.usage import UsageRecord
 from tests.integration.connector_kit import served
-from tests.unit.connector_fakes import MemorySender, inventory_of, parked_of, simsy_account
-from tests.unit.kore_fakes import MemoryHistory
+from tests.unit.connector_fakes import MemorySender, no_consumer, simsy_account, toolbox_of
 from tests.unit.simulator_harness import SetClock, settings_with
 
 NETWORKS = {code: network for network, code in TADIG.items()}
@@ -33,7 +31,7 @@ class Sweeping:
         self.simulators = simulators
         self.clock = clock
         self.sender = MemorySender()
-        self.bookmarks = Bookmarks(_no_consumer, self.sender)
+        self.bookmarks = Bookmarks(no_consumer, self.sender)
         self.http = HttpClient(sleep=_at_once)
         values = {
             "api_base": f"{address}/simsy/api/v1",
@@ -48,17 +46,7 @@ class Sweeping:
 
     def restart(self) -> None:
         """Begin anew as another process would."""
-        history = MemoryHistory(self.sender)
-        toolbox = Toolbox(
-            self.http,
-            self.sender,
-            self.bookmarks,
-            inventory_of(self.sender),
-            parked_of(self.sender),
-            "http://receiver",
-            self.clock,
-            history,
-        )
+        toolbox = toolbox_of(self.sender, self.bookmarks, self.clock, http=self.http)
         self.job = SimsySweep(self.account, toolbox)
 
     async def sweep(self) -> str:
@@ -103,10 +91,6 @@ def by_hour(parts: Any) -> dict[datetime, int]:
         hour = at.replace(minute=0, second=0, microsecond=0)
         hours[hour] = hours.get(hour, 0) + total
     return hours
-
-
-def _no_consumer() -> Any:
-    raise AssertionError("this test reads no bookmarks from Kafka")
 
 
 async def _at_once(_seconds: float) -> None:
