@@ -83,9 +83,9 @@ class Slice:
     """Cells of whole hours (or minutes) in ascending order."""
 
     catalogue: Catalogue
-    places: Sequence[int]
+    places: Sequence[int] | Numbers
     """Hour or minute numbers."""
-    sizes: Sequence[int]
+    sizes: Sequence[int] | Numbers
     """How many cells each of them has."""
     contexts: Numbers
     """The context of each cell."""
@@ -93,9 +93,11 @@ class Slice:
     """A row of `COLUMNS` for each cell."""
 
 
-def public_ids(cells: bytes) -> list[bytes]:
-    """Return the public id of each cell in a run of them."""
-    return [cells[at : at + ID_BYTES] for at in range(0, len(cells), CELL_BYTES)]
+def public_runs(cells: bytes) -> tuple[list[bytes], Numbers]:
+    """Return the public ids of a run of cells, once where alike ones follow one another, and how many do."""
+    ids = np.frombuffer(cells, np.uint8).reshape(-1, CELL_BYTES)[:, :ID_BYTES]
+    starts = np.flatnonzero(np.concatenate(([True], (ids[1:] != ids[:-1]).any(axis=1)))[: len(ids)])
+    return [ids[at].tobytes() for at in starts.tolist()], np.diff(starts, append=len(ids))
 
 
 def measures_of(cells: bytes) -> npt.NDArray[np.int64]:

@@ -73,7 +73,7 @@ class Fold:
         self._close(1 << (62 - _GROUPS - _KINDS))
         return page(self._query, filled(self._query, self._rows, now))
 
-    def _windows(self, places: Sequence[int]) -> Numbers:
+    def _windows(self, places: Sequence[int] | Numbers) -> Numbers:
         """Return the start of the window that holds each hour (or minute), in minutes since the epoch."""
         granularity, calendar = self._query.granularity, self._query.calendar
         seconds = np.array(places, np.int64) * self._unit

@@ -6,9 +6,8 @@ Who asked least recently is forgotten first.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -17,9 +16,9 @@ import numpy.typing as npt
 import orjson
 
 from streams.aggregate import ByKind
-from streams.api.catalogue import NONE, Catalogue, Numbers
+from streams.api.catalogue import NONE, Catalogue, Numbers, Slice
 from streams.api.rows import Row
-from streams.cells import measures_from_json
+from streams.cells import COLUMNS, measures_from_json
 from streams.coverage import Covered, union
 from streams.restatements import Restatement
 
@@ -117,18 +116,41 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The cells of one SIM by hour, in the hours numbered in `[first, end)`, as of a tick."""
+    """The cells of one SIM in the hours numbered in `[first, end)`, as of a tick."""
 
     tick: int
     first: int
     end: int
-    cells: dict[int, bytes] = field(default_factory=dict)
+    places: Numbers
+    """The hour of each cell, in ascending order."""
+    contexts: Numbers
+    """The context of each."""
+    measures: npt.NDArray[np.int64]
+    """A row of `COLUMNS` for each."""
 
-    def forget(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Forget the cells of some hours."""
-        for first, end in runs if self.cells else ():
-            for hour in range(first, end):
-                self.cells.pop(hour, None)
+    @classmethod
+    def unread(cls, first: int, end: int) -> Series:
+        """Return that nothing is known of these hours."""
+        return cls(-1, first, end, _NO_NUMBERS, _NO_NUMBERS, np.zeros((0, len(COLUMNS)), np.int64))
+
+    def renewed(self, tick: int, moved: Numbers, others: Iterable[Slice]) -> Series:
+        """Return it as of a later tick, when these are the cells of the hours that moved until then."""
+        stays = ~np.isin(self.places, moved)
+        parts = [(self.places[stays], self.contexts[stays], self.measures[stays])]
+        parts += [(np.repeat(each.places, each.sizes), each.contexts, each.measures) for each in others]
+        places, contexts, measures = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(places, kind="stable")
+        return replace(
+            self, tick=tick, places=places[order], contexts=contexts[order], measures=measures[order]
+        )
+
+    def within(self, catalogue: Catalogue, hours: Numbers) -> Slice:
+        """Return the cells of some successive hours of those that have usage at all."""
+        low, high = np.searchsorted(self.places, (hours[0], hours[-1] + 1)) if len(hours) else (0, 0)
+        places = self.places[low:high]
+        there = np.flatnonzero(hours[np.searchsorted(hours, places)] == places) + low
+        places, sizes = np.unique(self.places[there], return_counts=True)
+        return Slice(catalogue, places, sizes, self.contexts[there], self.measures[there])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +187,15 @@ class Known:
     parts: dict[bytes, Restatement] = field(default_factory=dict)
     """Those that were asked for, by name: what was stated never changes."""
     _hours: dict[int, Hour] = field(default_factory=dict)
-    _numbers: list[int] | None = None
+    _columns: tuple[Numbers, Numbers] | None = None
+    """Numbers of the hours, in order, and when each moved last."""
     _stirred: dict[int, int] = field(default_factory=dict)
     _days: dict[int, Day] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """What it takes, by the measure of `KEPT`."""
-        cells = sum(len(series.cells) for series in self.series.values())
+        cells = sum(len(series.places) for series in self.series.values())
         return _HOUR_KEPT * (len(self._hours) + cells) + sum(day.size for day in self._days.values())
 
     def take(self, news: News) -> None:
@@ -186,7 +209,9 @@ class Known:
             self.restated = None
         for number, tick, window in news.hours:
             if number not in self._hours or not window:
-                self._numbers = None
+                self._columns = None
+            elif self._columns is not None:
+                self._columns[1][np.searchsorted(self._columns[0], number)] = tick
             if window:
                 self._hours[number] = Hour(number, tick, window)
             else:
@@ -197,10 +222,20 @@ class Known:
 
     def between(self, first: int, end: int) -> list[Hour]:
         """Return the hours numbered in `[first, end)` that have usage, in order."""
-        if self._numbers is None:
-            self._numbers = sorted(self._hours)
-        low, high = bisect_left(self._numbers, first), bisect_left(self._numbers, end)
-        return [self._hours[number] for number in self._numbers[low:high]]
+        return [self._hours[number] for number in self.numbers(first, end).tolist()]
+
+    def numbers(self, first: int, end: int, since: int = -1) -> Numbers:
+        """Return the numbers of hours in `[first, end)` that have usage and moved since a tick, in order."""
+        if self._columns is None:
+            hours = sorted(self._hours.values(), key=lambda hour: hour.number)
+            self._columns = (
+                np.array([hour.number for hour in hours], np.int64),
+                np.array([hour.tick for hour in hours], np.int64),
+            )
+        numbers, ticks = self._columns
+        low, high = np.searchsorted(numbers, (first, end))
+        found: Numbers = numbers[low:high][ticks[low:high] > since]
+        return found
 
     def day(self, number: int) -> Day | None:
         """Return who was active in a day, `None` where that is not known (any more)."""
@@ -216,6 +251,7 @@ class Known:
 
     def keep_series(self, sim: str, series: Series) -> None:
         """Remember a SIM's cells, and forget those of the SIM that was asked for least recently."""
+        self.series.pop(sim, None)
         self.series[sim] = series
         if len(self.series) > SERIES_KEPT:
             self.series.pop(next(iter(self.series)))
@@ -266,5 +302,6 @@ def covered(value: bytes) -> Covered:
     return Covered(body["provider"], union((low, high) for low, high in body["intervals"]))
 
 
-_NOTHING: Final = Users(np.zeros(0, np.int64), np.zeros(0, np.uint32))
+_NO_NUMBERS: Final[Numbers] = np.zeros(0, np.int64)
+_NOTHING: Final = Users(_NO_NUMBERS, np.zeros(0, np.uint32))
 _NOBODY: Final = Day(0, _NOTHING, _NOTHING)

@@ -86,20 +86,29 @@ return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
 days, as many as that allows, how many contexts were active and which in which hours."""
 
 SERIES: Final = f"""{_MARKS}
-local places, sizes, parts, prefix, sim = {{}}, {{}}, {{}}, ARGV[1], ARGV[2]
+local call, prefix, sim = redis.call, ARGV[1], ARGV[2]
+local runs, parts, first, count, size = {{}}, {{}}, 0, 0, 0
+local function ended()
+  if count > 0 then runs[#runs + 1] = string.format('%d %d %d', first, count, size) end
+end
 for at = 3, #ARGV, 2 do
   for hour = tonumber(ARGV[at]), ARGV[at + 1] - 1 do
-    local value = redis.call('HGET', prefix .. hour, sim)
+    local value = call('HGET', prefix .. hour, sim)
     if value then
-      local place = #places + 1
-      places[place], sizes[place], parts[place] = hour, #value, value
+      parts[#parts + 1] = value
+      if #value ~= size or hour ~= first + count then
+        ended()
+        first, count, size = hour, 0, #value
+      end
+      count = count + 1
     end
   end
 end
-return answer(table.concat(places, ' '), table.concat(sizes, ' '), table.concat(parts))
+ended()
+return answer(table.concat(runs, ' '), table.concat(parts))
 """
-"""ARGV: prefix of the hours' cells, a SIM, and firsts and ends of runs of hours. Returns the hours in which
-the SIM has cells, the bytes of each, and the cells."""
+"""ARGV: prefix of the hours' cells, a SIM, and firsts and ends of runs of hours. Returns runs of hours in
+which the SIM has alike many bytes of cells (the first, how many, the bytes of each), and the cells."""
 
 CELLS: Final = f"""{_MARKS}
 local left = tonumber(ARGV[4])

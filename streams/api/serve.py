@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 STOP_WITHIN_S = 10
 """Requests that run when the stop comes may finish; none takes longer than Redis' time limits allow."""
 
+_COLLECT_EVERY = 5000, 20, 20
+"""Objects between two looks for garbage, and looks between two deeper ones. There is little garbage, and a
+look at all that is remembered holds up every question for 10 ms and more."""
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -44,6 +48,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
         # A full collection that walks all modules' objects again would hold up every question for 50 ms.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECT_EVERY)
         if not settings.serve.tokens:
             log.info("no token under serve.tokens: only those of `simusage token create` are known")
         with listen(settings.serve.host, settings.serve.port, "serve.host, serve.port") as listener:

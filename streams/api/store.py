@@ -6,7 +6,7 @@ What is not remembered is read in pieces that let other questions pass.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Final, cast
@@ -16,7 +16,7 @@ import zstandard
 from redis.asyncio import Redis
 
 from streams.api import scripts
-from streams.api.catalogue import Catalogue, Slice, measures_of, public_ids
+from streams.api.catalogue import Catalogue, Numbers, Slice, measures_of, public_runs
 from streams.api.memory import Day, Known, Memory, News, Series, covered
 from streams.cells import CELL_BYTES, ID_BYTES
 from streams.errors import RebuildingError
@@ -125,27 +125,29 @@ class Store:
 
     async def series(self, tenant: str, known: Known, sim: str, first: int, end: int) -> Slice:
         """Return the cells of one SIM in the hours numbered in `[first, end)`."""
-        held = known.series.pop(sim, None)
+        held = known.series.get(sim)
         if held is None or first < held.first or end > held.end:
-            held = Series(-1, first, end)
-        tick, hours = known.tick, known.between(held.first, held.end)
-        for part in _runs([hour.number for hour in hours if hour.tick > held.tick]):
-            ranges = [bound for run in part for bound in run]
-            filling, (places, sizes, cells) = await self._ask(
-                self._series, (), [cells_key(tenant, 0)[:-1], sim, *ranges]
-            )
-            _same(filling, known.filling)
-            held.forget(part)
-            bounds = pairwise(accumulate(map(int, sizes.split()), initial=0))
-            held.cells.update(
-                (int(place), cells[low:high])
-                for place, (low, high) in zip(places.split(), bounds, strict=True)
-            )
-        known.keep_series(sim, replace(held, tick=tick))
-        wanted = known.between(first, end)
-        parts = [held.cells.get(hour.number, b"") for hour in wanted]
-        numbers = [hour.number for hour in wanted]
-        return await self._slice(tenant, known.catalogue, numbers, map(len, parts), b"".join(parts))
+            held = Series.unread(first, end)
+        tick, moved = known.tick, known.numbers(held.first, held.end, held.tick)
+        read = [
+            await self._of_sim(tenant, known, sim, moved[at : at + HOURS_A_CALL])
+            for at in range(0, len(moved), HOURS_A_CALL)
+        ]
+        held = held.renewed(tick, moved, read) if read else replace(held, tick=tick)
+        known.keep_series(sim, held)
+        return held.within(known.catalogue, known.numbers(first, end))
+
+    async def _of_sim(self, tenant: str, known: Known, sim: str, hours: Numbers) -> Slice:
+        """Return the cells of one SIM in some hours in order."""
+        cuts = np.flatnonzero(np.diff(hours) > 1) + 1
+        bounds = np.column_stack((hours[np.append(0, cuts)], hours[np.append(cuts, len(hours)) - 1] + 1))
+        arguments = [cells_key(tenant, 0)[:-1], sim, *bounds.ravel().tolist()]
+        filling, (runs, cells) = await self._ask(self._series, (), arguments)
+        _same(filling, known.filling)
+        firsts, counts, sizes = np.array(runs.split(), np.int64).reshape(-1, 3).T
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = np.repeat(firsts, counts) + within
+        return await self._slice(tenant, known.catalogue, places, np.repeat(sizes, counts), cells)
 
     async def restatements(self, tenant: str, known: Known, first: int, end: int) -> list[Restatement]:
         """Return the parts of the restatements of hours numbered in `[first, end)`, by hour."""
@@ -201,19 +203,19 @@ class Store:
             _same(filling, known.filling)
             if not places:
                 return
-            numbers = [int(place) for place in places.split(b" ")]
+            numbers = np.array(places.split(b" "), np.int64)
             yield await self._slice(
-                tenant, known.catalogue, numbers, list(map(int, sizes.split(b" "))), cells
+                tenant, known.catalogue, numbers, np.array(sizes.split(b" "), np.int64), cells
             )
-            first = numbers[-1] + 1
+            first = int(numbers[-1]) + 1
 
     async def _slice(
-        self, tenant: str, catalogue: Catalogue, places: Sequence[int], sizes: Iterable[int], cells: bytes
+        self, tenant: str, catalogue: Catalogue, places: Numbers, sizes: Numbers, cells: bytes
     ) -> Slice:
-        publics = public_ids(cells)
+        publics, counts = public_runs(cells)
         await self._learn(tenant, catalogue, publics)
-        counts = [size // CELL_BYTES for size in sizes]
-        return Slice(catalogue, places, counts, catalogue.numbers(publics), measures_of(cells))
+        contexts = np.repeat(catalogue.numbers(publics), counts)
+        return Slice(catalogue, places, sizes // CELL_BYTES, contexts, measures_of(cells))
 
     async def _learn(self, tenant: str, catalogue: Catalogue, publics: Iterable[bytes]) -> None:
         missing = catalogue.unknown(publics)
@@ -257,23 +259,6 @@ def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: byt
         dict(sorted(accounts.items())) if MOVED_COVERAGE.encode() in moved else None,
         MOVED_RESTATED.encode() in moved,
     )
-
-
-def _runs(hours: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the runs of successive hours among some in order, as many at a time as one call reads."""
-    runs: list[tuple[int, int]] = []
-    left = HOURS_A_CALL
-    for hour in hours:
-        if runs and runs[-1][1] == hour:
-            runs[-1] = runs[-1][0], hour + 1
-        else:
-            runs.append((hour, hour + 1))
-        left -= 1
-        if not left:
-            yield runs
-            runs, left = [], HOURS_A_CALL
-    if runs:
-        yield runs
 
 
 def _same(filling: bytes, before: bytes) -> None:

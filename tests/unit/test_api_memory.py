@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.api.catalogue import Catalogue
-from streams.api.memory import Day, Known, Memory, News
-from streams.cells import Context, context_id, context_value
+from streams.api.catalogue import Catalogue, Slice
+from streams.api.memory import Day, Known, Memory, News, Series
+from streams.cells import COLUMNS, Context, context_id, context_value
 
 WHOLE_DAY = 2**24 - 1
 
@@ -57,6 +57,9 @@ def test_whatever_news_overtake_others_it_is_what_redis_has(
         assert {hour.number: int(hour.window) for hour in known.between(0, 9)} == {
             hour: number for hour, (_, number) in history[known.tick].items() if number
         }
+        assert known.numbers(0, 9, until // 2).tolist() == sorted(
+            hour for hour, (at, number) in history[known.tick].items() if number and at > until // 2
+        )
     assert known.tick == len(steps)
 
 
@@ -87,6 +90,34 @@ def test_each_who_was_active_counts_once(pairs: list[tuple[int, int]], asked: in
         assert day.by_hour[hour] == (len(active), 0)
     asked &= WHOLE_DAY
     assert len(day.sims.within(asked)) == len({sim for sim, hours in pairs if hours & asked})
+
+
+@given(
+    st.lists(st.dictionaries(st.integers(0, 9), st.integers(0, 3), min_size=1), max_size=6),
+    st.frozensets(st.integers(0, 9)),
+)
+def test_a_sims_cells_are_those_with_which_its_hours_moved_last(
+    steps: list[dict[int, int]], listed: frozenset[int]
+) -> None:
+    """`steps` say how many cells hours come to; an hour that is not `listed` has none in the answer."""
+    catalogue, series = Catalogue(), Series.unread(0, 10)
+    wanted: dict[int, list[int]] = {}
+    for tick, step in enumerate(steps):
+        hours = np.array(sorted(step), np.int64)
+        sizes = np.array([step[hour] for hour in hours.tolist()], np.int64)
+        cells = np.arange(sizes.sum()) + 100 * tick
+        some = Slice(catalogue, hours, sizes, cells, np.repeat(cells[:, None], len(COLUMNS), axis=1))
+        series = series.renewed(tick, hours, [some])
+        wanted |= {
+            hour: part.tolist()
+            for hour, part in zip(hours.tolist(), np.split(cells, np.cumsum(sizes)), strict=False)
+        }
+    found = series.within(catalogue, np.array(sorted(listed), np.int64))
+    told = np.repeat(found.places, found.sizes).tolist()
+    assert list(zip(told, found.contexts.tolist(), strict=True)) == [
+        (hour, cell) for hour in sorted(listed) for cell in wanted.get(hour, [])
+    ]
+    assert found.measures[:, 0].tolist() == found.contexts.tolist()
 
 
 def test_who_asked_least_recently_is_forgotten_first() -> None:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import get_args
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.aggregate import ByKind
-from streams.api.catalogue import Catalogue, Slice, measures_of, public_ids
+from streams.api.catalogue import Catalogue, Slice, measures_of, public_runs
 from streams.api.filters import DIMENSIONS, Dimension
 from streams.api.fold import Fold
 from streams.api.query import Position, UsageQuery
@@ -106,7 +107,8 @@ def slices(placed: Sequence[Placed], size: int = 5) -> list[Slice]:
         for _, context, _ in placed:
             catalogue.learn(context_id(context_value(context)), context_value(context))
         cells = b"".join(encode_cell(cell) for _, cells in part for cell in cells)
-        numbers = catalogue.numbers(public_ids(cells))
+        publics, counts = public_runs(cells)
+        numbers = np.repeat(catalogue.numbers(publics), counts)
         sizes = [len(cells) for _, cells in part]
         found.append(Slice(catalogue, [hour for hour, _ in part], sizes, numbers, measures_of(cells)))
     return found
