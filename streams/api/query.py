@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 import orjson
 
@@ -49,8 +49,7 @@ MAX_LIMIT: Final = 1000
 _REPEATABLE: Final = frozenset(("group_by", *DIMENSIONS))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(NamedTuple):
     """A row's place in the order of an answer: its start, then its group (absent values first)."""
 
     start: datetime

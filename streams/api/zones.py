@@ -61,10 +61,7 @@ class Calendar:
         """Return the exclusive end of the window that begins at `start`."""
         if window in ("minute", "hour"):
             return start + _STEPS[window]
-        local = start.astimezone(self.zone)
-        # From noon: a midnight that the clock skips is read as an hour later.
-        within = local.replace(hour=12, fold=0) + _STEPS[window]
-        return within.replace(**_FIRST[window], fold=0).astimezone(UTC)  # type: ignore[arg-type]
+        return _end(self, start, window)
 
     def align_up(self, at: datetime, window: Window) -> datetime:
         """Return the first window boundary that is not before the instant."""
@@ -90,6 +87,14 @@ class Calendar:
 
 
 UTC_CALENDAR: Final = Calendar()
+
+
+@lru_cache(maxsize=10_000)
+def _end(calendar: Calendar, start: datetime, window: Window) -> datetime:
+    local = start.astimezone(calendar.zone)
+    # From noon: a midnight that the clock skips is read as an hour later.
+    within = local.replace(hour=12, fold=0) + _STEPS[window]
+    return within.replace(**_FIRST[window], fold=0).astimezone(UTC)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=100_000)
