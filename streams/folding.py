@@ -298,7 +298,7 @@ def _or_die() -> Iterator[None]:
         yield
     except TimeoutError as error:
         die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:  # noqa: BLE001 - whatever it is, the offset must stay
         die("a flush failed", error)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streams.cells import Context, named
 from streams.decoding import wire
 from streams.digests import digest, digest_prefix
-from streams.events import RejectedRecord, UsageEvent
+from streams.events import CoverageEvent, RejectedRecord, UsageEvent
 from streams.state import PartitionState
 from streams.usage import UsageRecord
 
@@ -46,6 +46,12 @@ def event(*records: UsageRecord, tenant: str = "acme", account: str = "acc", **f
     """Return a usage event received a day after `BASE`."""
     body = {"provider": "emnify", "source": "push", "received_at": BASE + timedelta(days=4), **fields}
     return UsageEvent(tenant=tenant, account=account, records=records, **body)
+
+
+def coverage(start: datetime, end: datetime, **fields: Any) -> CoverageEvent:
+    """Return a coverage event of the account of `event`, observed at its end."""
+    about = {"tenant": "acme", "account": "acc", "provider": "emnify", "source": "push", "observed_at": end}
+    return CoverageEvent(start=start, end=end, **{**about, **fields})
 
 
 def fresh_state(writer: int = 2**32 - 1) -> PartitionState:

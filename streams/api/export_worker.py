@@ -131,6 +131,7 @@ class Exporter:
         except TakenOverError:
             raise
         except Exception:
+            # Whatever it is, it is this job's alone.
             log.exception("export failed", extra={"export": taken.id})
             await self._jobs.fail(taken, tenant, "the fault is ours and is in the endpoint's log")
         finally:

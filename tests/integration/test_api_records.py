@@ -18,7 +18,7 @@ from streams.settings import ArchiveSettings
 from streams.usage import UsageRecord
 from tests.integration.api_kit import NOW, PARTITIONS, SIMS, TENANTS, ReadModel, bearer, client_of, settings
 from tests.integration.statement_kit import keep
-from tests.oracle import event, usage
+from tests.oracle import coverage, event, usage
 
 UNTIL: Final = int(NOW.timestamp() * 1000)
 DAY: Final = timedelta(days=1)
@@ -239,16 +239,7 @@ async def test_switched_off_it_says_how_to_switch_it_on(redis: Redis, redis_url:
 async def test_hours_that_a_backfill_replaced_are_refused(api: httpx.AsyncClient, redis: Redis) -> None:
     """Their statements are not kept one by one, so none of them may look like all."""
     old = NOW - 38 * DAY
-    covered = CoverageEvent(
-        tenant="acme",
-        account="acc",
-        provider="emnify",
-        source="backfill",
-        run="r",
-        start=old - DAY,
-        end=old + DAY,
-        observed_at=NOW,
-    )
+    covered = coverage(old - DAY, old + DAY, source="backfill", run="r", observed_at=NOW)
     await kept(redis, told(said(ago=38 * DAY), received_at=old), told(said("b")), covered)
     start = (old - DAY).strftime("%Y-%m-%d")
     problem = await refused(api, 422, from_=start)

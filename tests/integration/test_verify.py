@@ -17,7 +17,7 @@ from streams.events import CoverageEvent, UsageEvent
 from streams.kafka import make_producer
 from streams.settings import load_settings
 from tests.integration.worker_kit import PARTITIONS, Stack, load, simusage
-from tests.oracle import BASE, event, usage
+from tests.oracle import BASE, coverage, event, usage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -25,10 +25,7 @@ pytestmark = pytest.mark.timeout(240)
 
 def covered(tenant: str = "acme", hours: int = 2) -> CoverageEvent:
     """Return a coverage event from `BASE` on."""
-    end = BASE + timedelta(hours=hours)
-    return CoverageEvent(
-        tenant=tenant, account="acc", provider="emnify", source="push", start=BASE, end=end, observed_at=end
-    )
+    return coverage(BASE, BASE + timedelta(hours=hours), tenant=tenant)
 
 
 async def flow(stack: Stack, events: list[UsageEvent], stop: asyncio.Event) -> None:

@@ -16,10 +16,10 @@ from aiokafka.structs import ConsumerRecord
 
 from connectors.demo.embedded import EmbeddedRedis
 from streams import keys, topics
-from streams.events import CoverageEvent, header
+from streams.events import header
 from tests.conftest import OwnBroker
 from tests.integration.worker_kit import Stack, load
-from tests.oracle import BASE, event, usage
+from tests.oracle import BASE, coverage, event, usage
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -179,8 +179,7 @@ async def test_no_window_is_called_complete_before_its_events_are_folded(stack: 
     await stack.publish(events[5:])
     at = datetime.now(UTC).replace(microsecond=0)
     for tenant in stack.tenants:
-        body: dict[str, Any] = {"tenant": tenant, "account": "acc", "provider": "emnify", "source": "poll"}
-        covered = CoverageEvent(**body, start=BASE, end=BASE + timedelta(days=9), observed_at=at)
+        covered = coverage(BASE, BASE + timedelta(days=9), tenant=tenant, source="poll", observed_at=at)
         await stack.send(covered.message())
     stack.worker()
     cells = stack.oracle.cells()
@@ -206,16 +205,7 @@ async def test_no_window_is_called_complete_before_its_events_are_folded(stack: 
 async def test_coverage_reaches_the_read_model_in_band(stack: Stack) -> None:
     """A coverage event is folded in order with the data and survives a restart."""
     worker = stack.worker()
-    covered = CoverageEvent(
-        tenant="acme",
-        account="acc",
-        provider="emnify",
-        source="push",
-        start=BASE,
-        end=BASE + timedelta(hours=2),
-        observed_at=BASE + timedelta(hours=2),
-    )
-    await stack.send(covered.message())
+    await stack.send(coverage(BASE, BASE + timedelta(hours=2)).message())
 
     async def intervals() -> list[list[int]]:
         value = await stack.redis.hget(keys.coverage_key("acme"), "acc")

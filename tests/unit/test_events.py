@@ -24,7 +24,7 @@ from streams.events import (
     usage_messages,
 )
 from streams.usage import UsageRecord
-from tests.oracle import BASE, event, events, usage
+from tests.oracle import BASE, coverage, event, events, usage
 
 
 @given(events())
@@ -46,16 +46,7 @@ def test_an_event_is_a_cloud_event_in_binary_mode_keyed_by_tenant() -> None:
 
 def test_usage_and_coverage_of_a_backfill_name_their_run_in_value_and_header() -> None:
     found = event(usage(), source="backfill", run="r-1")
-    covered = CoverageEvent(
-        tenant="acme",
-        account="acc",
-        provider="kore",
-        source="backfill",
-        run="r-1",
-        start=BASE,
-        end=BASE + timedelta(hours=1),
-        observed_at=BASE,
-    )
+    covered = coverage(BASE, BASE + timedelta(hours=1), source="backfill", run="r-1")
     assert header(found.message().headers, "ce_run") == header(covered.message().headers, "ce_run") == "r-1"
     decoded, _ = decode_usage(found.message().value)
     assert decoded == found
@@ -132,15 +123,7 @@ def test_an_unreadable_envelope_is_malformed(value: bytes) -> None:
 
 
 def test_coverage_survives_the_wire_and_must_be_an_interval() -> None:
-    sent = CoverageEvent(
-        tenant="acme",
-        account="a",
-        provider="kore",
-        source="poll",
-        start=BASE,
-        end=BASE + timedelta(hours=1),
-        observed_at=BASE,
-    )
+    sent = coverage(BASE, BASE + timedelta(hours=1))
     assert decode_coverage(sent.message().value) == sent
     with pytest.raises(ValidationError, match="after start"):
         CoverageEvent.model_validate({**sent.model_dump(), "end": BASE})

@@ -17,13 +17,13 @@ from streams.comparison import Bounds, CellsOf, CoverageOf, WindowsOf
 from streams.deadletters import dead_letter
 from streams.decoding import WireRecord
 from streams.errors import DataError
-from streams.events import CoverageEvent, Message
+from streams.events import Message
 from streams.lastwords import LastWords, judge
 from streams.refold import Aside, Refold
 from streams.rollups import Window
 from streams.view import View
 from streams.windows import hour_number
-from tests.oracle import BASE, event, fold, fresh_state, usage
+from tests.oracle import BASE, coverage, event, fold, fresh_state, usage
 
 START = int(BASE.timestamp())
 WINDOW: Window = ("acme", "hour", START)
@@ -178,18 +178,7 @@ def test_differences_are_told_with_both_sides() -> None:
     state = fresh_state()
     view = View(state)
     fold(state, event(usage("a", total=5)))
-    state.fold_coverage(
-        CoverageEvent(
-            tenant="acme",
-            account="acc",
-            provider="emnify",
-            source="push",
-            start=BASE,
-            end=BASE + timedelta(hours=1),
-            observed_at=BASE,
-        ),
-        1,
-    )
+    state.fold_coverage(coverage(BASE, BASE + timedelta(hours=1)), 1)
     view.merged()
     view.index()
     ((_, missing),) = WindowsOf("acme", "hour", (START,)).verdict([[None]], view)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from streams.cells import ZERO, Context, Measures
 from streams.events import CoverageEvent, UsageEvent
 from streams.restatements import Key, Restatement, read_restatement
-from tests.oracle import BASE, SIMS, event, records, usage
+from tests.oracle import BASE, SIMS, coverage, event, records, usage
 from tests.unit.sealing_kit import Kept, KilledError, Place, Worker
 
 SETTLE = timedelta(hours=2)
@@ -33,15 +33,8 @@ def settle(_account: str, _provider: str) -> timedelta:
 
 def covered(hours: int, *, start: int = 0, tenant: str = "acme", account: str = "acc") -> CoverageEvent:
     """Return that an account is complete over hours counted from `BASE`."""
-    return CoverageEvent(
-        tenant=tenant,
-        account=account,
-        provider="emnify",
-        source="poll",
-        start=BASE + timedelta(hours=start),
-        end=BASE + timedelta(hours=hours),
-        observed_at=NOW,
-    )
+    low, high = (BASE + timedelta(hours=each) for each in (start, hours))
+    return coverage(low, high, tenant=tenant, account=account, source="poll", observed_at=NOW)
 
 
 def told(*recorded: Any, **fields: Any) -> UsageEvent:

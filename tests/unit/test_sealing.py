@@ -16,7 +16,7 @@ from streams.events import CoverageEvent, StatedTotal, TotalsEvent, UsageEvent
 from streams.seals import names_of
 from streams.usage import UsageRecord
 from streams.windows import GRANULARITIES, window_start
-from tests.oracle import BASE, Oracle, Sums, event, usage
+from tests.oracle import BASE, Oracle, Sums, coverage, event, usage
 from tests.unit.sealing_kit import HORIZON, Kept, KilledError, Place, Worker
 
 DAY = timedelta(days=1)
@@ -134,17 +134,7 @@ def backfill(chance: random.Random, account: str, now: datetime, run: str) -> li
     records = [statement(chance, f"{run}:{start:%j.%H}", start) for start in starts]
     about: dict[str, Any] = {"account": account, "received_at": now, "run": run, "source": "backfill"}
     events: list[Folded] = [event(each, **about) for each in records for _ in range(chance.choice([1, 2]))]
-    cover = CoverageEvent(
-        tenant="acme",
-        account=account,
-        provider="emnify",
-        source="backfill",
-        start=low,
-        end=high,
-        observed_at=now,
-        run=run,
-    )
-    return [*events, cover]
+    return [*events, coverage(low, high, account=account, source="backfill", observed_at=now, run=run)]
 
 
 def lived(events: list[Folded], chance: random.Random, kill_rate: float) -> Kept:
@@ -300,16 +290,7 @@ def test_eighteen_months_of_backfill_over_live_data_killed_and_run_twice_end_exa
             statement(chance, f"{low:%F}:{n}", low + chance.randrange(30 * 24) * HOUR) for n in range(8)
         ]
         about: dict[str, Any] = {"account": "a", "received_at": now, "run": "r1", "source": "backfill"}
-        cover = CoverageEvent(
-            tenant="acme",
-            account="a",
-            provider="emnify",
-            source="backfill",
-            start=low,
-            end=low + 30 * DAY,
-            observed_at=now,
-            run="r1",
-        )
+        cover = coverage(low, low + 30 * DAY, account="a", source="backfill", observed_at=now, run="r1")
         chunks.append([event(*records[:4], **about), event(*records[4:], **about), cover])
     once = [each for chunk in chunks for each in chunk]
     killed = [*once[: 3 * kill + 1], *once[3 * max(0, kill - 1) :]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.cells import Context
 from streams.decoding import wire
-from streams.events import CoverageEvent, UsageEvent
+from streams.events import UsageEvent
 from streams.statement_chunks import (
     NUMBERS,
     TEXTS,
@@ -27,7 +27,7 @@ from streams.statement_chunks import (
 from streams.statement_fold import Folded, fold
 from streams.statement_intake import Replaced, StatementIntake
 from streams.statement_places import Places, places_of, spread_name
-from tests.oracle import BASE, TENANTS, Oracle, Sums, event, events, usage
+from tests.oracle import BASE, TENANTS, Oracle, Sums, coverage, event, events, usage
 
 HORIZON = timedelta(days=35)
 
@@ -157,16 +157,7 @@ def test_a_backfill_of_sealed_hours_is_named() -> None:
     """Its coverage says from where on no statement counts by itself."""
     intake = StatementIntake(TENANTS, HORIZON)
     intake.usage(wire(event(usage(), received_at=BASE + timedelta(days=60))), 0, "a")
-    covered = CoverageEvent(
-        tenant="acme",
-        account="acc",
-        provider="emnify",
-        source="backfill",
-        run="r1",
-        start=BASE,
-        end=BASE + timedelta(days=40),
-        observed_at=BASE + timedelta(days=60),
-    )
+    covered = coverage(BASE, BASE + timedelta(days=40), source="backfill", run="r1")
     first = int(BASE.timestamp()) // 3600
     assert intake.coverage(covered) == Replaced("acme", "acc", first, first + 25 * 24)
     assert intake.coverage(covered.model_copy(update={"run": None})) is None
