@@ -50,6 +50,12 @@ key                             type     content
 `su1:statement-links:{tenant}`  hash     key -> JSON list of the places of what is in more than one
 `su1:statement-tenants`         hash     tenant -> its partition
 `su1:replaced:{tenant}`         set      `account|hour|hour` of sealed hours that a backfill has replaced
+`su1:inventory`                 hash     how the copy of `inventory.v1` stands; fields as of `su1:tokens:copy`
+`su1:inventory:{account}`       hash     `kind|id` -> its record of `inventory.v1`
+`su1:ids:{account}:{kind}`      set      ids of the account's items of a kind, but for SIMs
+`su1:names:{account}`           zset     `name|ICCID` (score 0) of each name that a SIM ever had
+`su1:parts:{account}`           hash     canonical ICCID -> JSON list of `kind|id` of what belongs to it
+`su1:owned:{tenant}`            zset     `ICCID|account` (score 0) of SIMs that are or were the tenant's
 ==============================  =======  ==========================================================
 
 Hours are whole hours since the epoch, days are 24 of them. Cell hashes expire `aggregate_months` after their
