@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ class _Consumer(Consumer):
         super().__init__(*args, **kwargs)
         self._held: set[TP] = set()
         """Partitions of the source that are to be resumed with the flow."""
+        self.begins: dict[int, int] = {}
+        """The offsets from which events come since the last rebalance, once that is known."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -77,6 +80,10 @@ class _Consumer(Consumer):
         changelogs = self.app.tables.changelog_topics
         return {tp: batched(records) if tp.topic in changelogs else records for tp, records in found.items()}
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.begins = {}
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def perform_seek(self) -> None:
         """Go back to what is committed, or to what the state holds if that is less; else to the start.
 
@@ -89,27 +96,26 @@ class _Consumer(Consumer):
             for tp in ours:
                 known.pop(tp, None)
         await super().perform_seek()
-        bare = {tp for tp in ours if not self._committed_offset.get(tp)}
-        if bare:
-            await self._thread.seek_to_beginning(*(TopicPartition(tp.topic, tp.partition) for tp in bare))
-        behind: dict[TP, int] = {}
-        for tp in ours - bare:
-            committed, due = self._committed_offset[tp], self._due(tp.partition)
-            if committed is not None and due is not None and due < committed:
-                logger.warning(
-                    "the committed offset is ahead of the state: going back to the state's",
-                    extra={"partition": tp.partition, "committed": committed, "due": due},
-                )
-                behind[tp] = due
-        if behind:
+        begins = {tp: committed for tp in ours if (committed := self._committed_offset.get(tp))}
+        if bare := [TopicPartition(*tp) for tp in ours - begins.keys()]:
+            await self._thread.seek_to_beginning(*bare)
+        if behind := {tp: due for tp in begins if (due := self._due(tp)) < begins[tp]}:
+            logger.warning(
+                "what is committed is ahead of the state: going back to the state's",
+                extra={"partitions": {tp.partition: due for tp, due in behind.items()}},
+            )
             await self._thread.seek_wait(behind)
+        begins |= behind
+        if bare:
+            begins |= await self._thread.earliest_offsets(*bare)
+        self.begins = {tp.partition: offset for tp, offset in begins.items()}
 
-    def _due(self, partition: int) -> int | None:
-        """Return the offset of the first event that a recovered state lacks."""
+    def _due(self, tp: TP) -> int:
+        """Return the offset of the first event that a recovered state lacks, the last of all before that."""
         for table in self.app.tables.values():
-            if isinstance(table, StateTable) and table.is_whole(partition):
-                return table.state_of(partition).durable + 1
-        return None
+            if isinstance(table, StateTable) and table.is_whole(tp.partition):
+                return table.state_of(tp.partition).durable + 1
+        return sys.maxsize
 
     def _is_source(self, tp: TP) -> bool:
         found: bool = self.app.topics.acks_enabled_for(tp.topic)
@@ -120,3 +126,10 @@ def fetch_promptly(app: faust.App) -> None:
     """Have the application's consumer wait no longer than `FETCH_WAIT_MS`; call it before it starts."""
     transport: Any = app.transport
     transport.Consumer = _Consumer
+
+
+def begins(app: faust.App, partition: int) -> int | None:
+    """Return the offset from which a partition's events come since the last rebalance, once it is known."""
+    consumer: Any = app.consumer
+    found: int | None = consumer.begins.get(partition)
+    return found

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import faust
@@ -31,6 +32,7 @@ from streams.events import (
     decode_totals,
     header,
 )
+from streams.fetching import begins
 from streams.finality import Settle
 from streams.flushing import Flushing, Gathered, Snapshot
 from streams.history import History
@@ -84,7 +86,9 @@ class Folding:
         self._writing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         history = History(app, settings.kafka.bootstrap)
-        self.projection = Projection(app, model, history, self.states, self._alone, self._ask)
+        self.projection = Projection(
+            app, model, history, self.states, self._alone, self._ask, partial(begins, app)
+        )
         self._flushing = Flushing(app, self.states, self.windows, history, self.projection)
 
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:

@@ -36,7 +36,8 @@ CHECK_SECONDS = 2.0
 class Projection:
     """Writes to Redis what flushes touched, and minds that Redis holds everything.
 
-    `alone` keeps flushes away. `ask` is called to have a state published that no event touched.
+    `alone` keeps flushes away. `ask` is called to have a state published that no event touched. `begins` says
+    from which offset a partition's events come since the last rebalance, `None` until that is known.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Projection:
         states: StateTable,
         alone: Callable[[], AbstractAsyncContextManager[None]],
         ask: Callable[[int, PartitionState], None],
+        begins: Callable[[int], int | None],
     ) -> None:
         self._app = app
         self._model = model
@@ -54,6 +56,7 @@ class Projection:
         self._states = states
         self._alone = alone
         self._ask = ask
+        self._begins = begins
         self._unwritten: dict[int, tuple[PartitionState, Touched]] = {}
         """What Redis has not taken and no snapshot holds."""
         self._met: dict[int, PartitionState] = {}
@@ -63,12 +66,14 @@ class Projection:
     async def meet(self, partition: int, state: PartitionState) -> None:
         """Before a state's first write: find out whether the replay alone brings Redis up to date.
 
-        Where it does not, nothing is written until the refill: a write would hide what is missing below it.
+        Where it does not, nothing is written until the refill: a write would hide what is missing below it. A
+        Redis that was restored from a copy may lack what was acknowledged, and so is not replayed.
         """
-        if self._met.get(partition) is state:
+        begins = self._begins(partition)
+        if self._met.get(partition) is state or begins is None:
             return
         try:
-            whole = await self._model.meet(partition, state.floor)
+            whole = await self._model.meet(partition, max(state.floor, begins - 1))
         except (RedisError, OSError) as error:
             self._note(error)
             return

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -160,6 +160,17 @@ class Stack:
             and await self.windows() == windows_of(cells)
             and await self.minutes() == self.oracle.minutes()
         )
+
+    async def committed(self) -> bool:
+        """Whether every event that was published is committed."""
+        wanted = [TopicPartition(topics.USAGE_EVENTS, number) for number in range(PARTITIONS)]
+        group = self.settings.worker.group
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.kafka, group_id=group, enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(wanted)
+            ends = await consumer.end_offsets(wanted)
+            return all([(await consumer.committed(tp) or 0) == end for tp, end in ends.items()])
 
     async def consume(
         self, topic: str, enough: Callable[[list[ConsumerRecord]], bool]

@@ -67,6 +67,7 @@ class HeldConsumer:
     earliest: int = 0
     shown: int = 0
     asked: int = 0
+    begins: dict[int, int] = field(default_factory=lambda: {0: 0})
 
     def assignment(self) -> set[TP]:
         """The partition."""

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from streams import topics
-from streams.fetching import FETCH_WAIT_MS
+from streams.fetching import FETCH_WAIT_MS, begins
 from streams.settings import Settings
 from streams.state import PartitionState
 from streams.tables import StateTable
@@ -48,6 +48,9 @@ class Place:
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         self.begun.extend(sorted(each.partition for each in partitions))
 
+    async def earliest_offsets(self, *partitions: TopicPartition) -> dict[TP, int]:
+        return {TP(*each): 100 * each.partition for each in partitions}
+
     async def seek_wait(self, partitions: dict[TP, int]) -> None:
         self.sought |= {tp.partition: offset for tp, offset in partitions.items()}
 
@@ -56,7 +59,7 @@ class Place:
 def place(app: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Two partitions with nothing committed, one with offset 7, and one of a changelog."""
     made = Place({source(0): None, source(1): 7, source(2): 0, TP("state-changelog", 0): None})
-    for name in ("seek_to_committed", "seek_to_beginning", "seek_wait"):
+    for name in ("seek_to_committed", "seek_to_beginning", "earliest_offsets", "seek_wait"):
         monkeypatch.setattr(app.consumer._thread, name, getattr(made, name))
     monkeypatch.setattr(app.consumer._thread, "assignment", lambda: set(made.committed))
     monkeypatch.setattr(app.topics, "acks_enabled_for", lambda topic: topic == topics.USAGE_EVENTS)
@@ -72,6 +75,7 @@ async def test_after_a_recovery_a_partition_without_a_commit_begins_anew(app: An
     await app.consumer.perform_seek()
     assert place.begun == [0, 2]
     assert place.sought == {}
+    assert [begins(app, partition) for partition in range(4)] == [0, 7, 200, None]
 
 
 async def test_a_refused_commit_is_none(app: Any, place: Place) -> None:
@@ -110,6 +114,7 @@ async def test_a_commit_ahead_of_the_state_is_not_followed(
     states._whole.add(1)
     await app.consumer.perform_seek()
     assert place.sought == sought
+    assert begins(app, 1) == sought.get(1, 7)
 
 
 def test_the_source_is_resumed_with_the_flow_and_not_before(
