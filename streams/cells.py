@@ -99,12 +99,17 @@ def named(columns: Sequence[int]) -> Measures:
     return Measures(records, rx, tx, total, undirected, billed, billed_records, cost, pending, unknown)
 
 
+def in_columns(measures: Measures) -> list[int]:
+    """Undo `named`, with less than a whole unit in the parts of the cost."""
+    values = measures._asdict()
+    values["cost_units"], values["cost_parts"] = divmod(values.pop("cost"), COST_SCALE)
+    return [values[name] for name in COLUMNS]
+
+
 def encode_cell(cell: Cell) -> bytes:
     """Encode one cell for the read model; its context's id must be written beside it."""
     context, measures = cell
-    values = measures._asdict()
-    values["cost_units"], values["cost_parts"] = divmod(values.pop("cost"), COST_SCALE)
-    return _ROW.pack(context_id(context_value(context)), *(values[name] for name in COLUMNS))
+    return _ROW.pack(context_id(context_value(context)), *in_columns(measures))
 
 
 def decode_cells(value: bytes) -> list[tuple[bytes, Measures]]:

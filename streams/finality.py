@@ -69,7 +69,7 @@ class Finality:
         """Return before when hours would be final if this were covered, `None` if no more than there are."""
         tenant, name = account
         parts = self.parts(account, covered)
-        if _hours(parts) == _hours(self._parts.get(tenant, {}).get(name, ())):
+        if whole_hours(parts) == whole_hours(self._parts.get(tenant, {}).get(name, ())):
             return None
         return parts[-1][1]
 
@@ -134,10 +134,10 @@ class Finality:
         return parts[-1][1] // 3600 if parts else 0
 
 
-def _hours(parts: Iterable[Interval]) -> list[Interval]:
-    """Return the whole hours that intervals hold."""
+def whole_hours(parts: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Return the whole hours, by number, that intervals of epoch seconds hold."""
     hours = ((-(-low // 3600), high // 3600) for low, high in parts)
-    return [(low, high) for low, high in hours if low < high]
+    return tuple((low, high) for low, high in hours if low < high)
 
 
 def holds(part: Interval, hour: int) -> bool:

@@ -29,6 +29,8 @@ key                             type     content
                                          (`streams.reconciliation.comparison`)
 `su1:restatements:{tenant}`     hash     `hour|revision|part|account` -> compressed JSON of a part of a
                                          restatement (`streams.restatements`)
+`su1:finals:{tenant}`           hash     `span|account` -> when each hour of a span turned final
+                                         (`streams.finals`)
 `su1:lease:{account}`           string   token of the connector that polls the account; expires by itself
 `su1:connectors`                hash     account -> how its connector fares (`streams.connector_status`)
 `su1:callbacks`                 hash     account -> when its last callback was accepted (RFC 3339)
@@ -174,6 +176,11 @@ def reconciliation_key(tenant: str) -> str:
 def restatements_key(tenant: str) -> str:
     """Restatements of the tenant's hours, in parts."""
     return f"{PREFIX}:restatements:{tenant}"
+
+
+def finals_key(tenant: str) -> str:
+    """When the tenant's hours turned final, by account."""
+    return f"{PREFIX}:finals:{tenant}"
 
 
 def lease_key(account: str) -> str:

@@ -19,6 +19,7 @@ from streams.cells import CELL_BYTES, SIM_BYTES
 from streams.contexts import Contexts
 from streams.days import SealedDay
 from streams.devices import Numbers
+from streams.finals import Finals, Span
 from streams.index import U64, distinct
 from streams.minutes import Minutes
 from streams.reconciliation import SPANS, Place
@@ -223,6 +224,13 @@ def restatement_operations(said: Said, touched: Collection[Key]) -> Iterator[Ope
         yield ("del", place, key.field, b"") if packed is None else ("set", place, key.field, packed)
     for tenant in sorted({key.tenant for key in touched}):
         yield "move", keys.moved_key(tenant), keys.MOVED_RESTATED, b""
+
+
+def final_operations(finals: Finals, touched: Collection[Span]) -> Iterator[Operation]:
+    """Encode when hours turned final; those that are no longer kept are removed."""
+    for span in sorted(touched):
+        place, packed = keys.finals_key(span.tenant), finals.packed(span)
+        yield ("del", place, span.field, b"") if packed is None else ("set", place, span.field, packed)
 
 
 def chunks(operations: list[Operation]) -> Iterator[list[Operation]]:

@@ -30,6 +30,7 @@ from streams.operations import (
     context_operations,
     day_operations,
     expiry_operations,
+    final_operations,
     hour_level,
     minute_operations,
     of_sims,
@@ -85,6 +86,8 @@ class Batch:
     """What was touched of accounts, held against the providers' totals."""
     operations: list[Operation]
     told: Numbers
+    last: list[Operation]
+    """Operations behind all others: who reads that numbers are final must find them."""
 
 
 class ReadModel:
@@ -151,6 +154,7 @@ class ReadModel:
         operations += reconciliation_operations(compared)
         tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
         tenants |= {place.tenant for place in touched.places} | {key.tenant for key in touched.restated}
+        tenants |= {span.tenant for span in touched.finals}
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
@@ -158,7 +162,8 @@ class ReadModel:
             operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
         operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         operations += expiry_operations(touched.expired)
-        return Batch(partition, version, touched, grouped, compared, operations, told)
+        last = list(final_operations(state.restating.finals, touched.finals))
+        return Batch(partition, version, touched, grouped, compared, operations, told, last)
 
     def add_day(self, batch: Batch, state: PartitionState, day: SealedDay) -> None:
         """Add a sealed day to a batch: it replaces what Redis has of that day."""
@@ -177,7 +182,7 @@ class ReadModel:
         It does not where it has lost what was written, or where a newer owner has written.
         """
         key = keys.partition_key(batch.partition)
-        for chunk in chunks(batch.operations):
+        for chunk in chunks([*batch.operations, *batch.last]):
             left = self._left.get(batch.partition)
             if left is None:
                 return False
@@ -219,6 +224,7 @@ class ReadModel:
             keys.reconciliation_key,
             keys.moved_key,
             keys.restatements_key,
+            keys.finals_key,
         )
         return [
             *(keys.cells_key(tenant, int(hour)) for hour in hours),

@@ -9,6 +9,7 @@ import orjson
 from streams import blocks
 from streams.changelog import CONTEXTS, COVERAGE
 from streams.contexts import Group
+from streams.finals import PREFIX as _FINAL
 from streams.levels import Levels
 from streams.loading import Loading
 from streams.reconciling import PREFIX as _TOTALS
@@ -56,6 +57,8 @@ class Recovery:
             levels.reconciling.load(value)
         elif name.startswith(_RESTATED):
             levels.restating.load(name, value)
+        elif name.startswith(_FINAL):
+            levels.restating.finals.load(name, value)
         elif name.startswith(CONTEXTS):
             levels.contexts.load(name.removeprefix(CONTEXTS), value or b"[]")
             waiting, self._waiting = self._waiting, []

@@ -8,17 +8,19 @@ is the restatement; if it was cut short, its successor compares once more, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import numpy as np
 
-from streams.cells import COLUMNS, COST_SCALE, Measures
+from streams.cells import COLUMNS, COST_SCALE, Measures, in_columns
 from streams.changelog import Write
 from streams.contexts import Contexts
 from streams.contributions import HOUR_US, RETRACTED, Contributions
 from streams.coverage import Account, Covered, Interval, union
 from streams.decoding import WireEvent
-from streams.finality import Finality, Settle, holds
+from streams.finality import Finality, Settle, holds, whole_hours
+from streams.finals import Finals
 from streams.index import I64, U64, distinct
 from streams.ledger import Merge
 from streams.restatements import (
@@ -63,7 +65,8 @@ class Restating:
         self._rollups = rollups
         self._seals = seals
         self._versions = versions
-        self.said = Said(versions, writer, lambda tenant: seals.of(tenant).newest)
+        self.finals = Finals(writer, seals.kept_from)
+        self.said = Said(versions, writer, self._newest)
         self._finality = Finality(contexts, settle)
         self._before: list[tuple[U64, Matrix]] = []
         """Cells that changed since the last flush, and what they measured before."""
@@ -75,9 +78,11 @@ class Restating:
         self._loaded: dict[str, Record] = {}
         self._recovered: list[tuple[int, Key, U64]] = []
 
-    def cover(self, account: Account, covered: Covered) -> None:
+    def cover(self, account: Account, covered: Covered, observed_at: datetime) -> None:
         """Note where an account is complete once what was gathered is merged: that came before."""
         self._coming[account] = covered
+        at = max(self._newest(account[0]), int(observed_at.timestamp() * 1e6))
+        self.finals.note(account, whole_hours(self._finality.parts(account, covered)), _second(at))
 
     def is_late(self, event: WireEvent) -> bool:
         """Whether an event changes hours that coverage has made final since the last merge.
@@ -211,6 +216,7 @@ class Restating:
         pending.sort(key=lambda record: (record.term, record.version, record.key))
         for record in pending:
             self._compare_again(record)
+        self._recover_finals()
         return np.concatenate([_NO_CELLS, *(keys for keys, _ in self._before)]), gone
 
     def begin(self, offset: int) -> U64:
@@ -221,6 +227,7 @@ class Restating:
         recovered, self._recovered = self._recovered, []
         again = [(key, cells) for version, key, cells in recovered if version >= offset]
         self.said.touch(key for key, _ in again)
+        self.finals.begin(offset)
         return np.concatenate([_NO_CELLS, *(cells for _, cells in again)])
 
     def _statements(
@@ -282,6 +289,17 @@ class Restating:
         )
         return restatement, self._contexts.names(numbers).tolist()
 
+    def _newest(self, tenant: str) -> int:
+        """Return the newest receipt of a tenant, of usage or of what is final, in microseconds."""
+        return max(self._seals.of(tenant).newest, self.finals.latest(tenant) * 1_000_000)
+
+    def _recover_finals(self) -> None:
+        """Have it known of each final hour when it turned so: at the latest now, where nothing says it."""
+        hours = {account: whole_hours(self._finality.of(account)) for account in self._covered}
+        self.finals.recovered(lambda account: hours.get(account, ()))
+        for account, final in sorted(hours.items()):
+            self.finals.note(account, final, max(_second(self.said.stated(account[0])), 1))
+
     def _compare_again(self, record: Record) -> None:
         key, keys = record.key, self._keys(record)
         if not len(keys):
@@ -331,6 +349,11 @@ class Restating:
             yield tenant, account, code & 0xFFFFFFFF
 
 
+def _second(microseconds: int) -> int:
+    """Return the second by which an instant is past."""
+    return -(-microseconds // 1_000_000)
+
+
 def _placed(given: Contributions, keys: U64) -> Matrix:
     """Return the measures of sorted cells out of those given; of others zeros."""
     found, sums = summed(given.keys, given.measures)
@@ -350,9 +373,4 @@ def _normal(matrix: Matrix) -> Matrix:
 
 
 def _matrix(cells: Iterable[Measures]) -> Matrix:
-    rows = []
-    for cell in cells:
-        values = cell._asdict()
-        values["cost_units"], values["cost_parts"] = divmod(cell.cost, COST_SCALE)
-        rows.append([values[name] for name in COLUMNS])
-    return np.array(rows, np.int64)
+    return np.array([in_columns(cell) for cell in cells], np.int64)

@@ -64,6 +64,7 @@ class Saving:
         """
         levels = self._levels
         self.superseded(levels.restating.said.expire(levels.seals.kept_from))
+        levels.restating.finals.expire()
         rows = distinct(np.concatenate(self._rows)) if self._rows else np.zeros(0, np.int64)
         writes: list[Write] = [(CONTEXTS + name, value) for name, value in levels.contexts.unsaved()]
         writes += levels.vacated.unsaved(self.version)
@@ -76,6 +77,8 @@ class Saving:
             before = levels.restating.save_coverage(account, covered)
             body = [*account, covered.provider, covered.intervals, self.version, before]
             writes.append((f"{COVERAGE}{levels.writer}/{'/'.join(account)}", orjson.dumps(body)))
+        writes += levels.restating.finals.unsaved(self.version)
+        self.superseded(levels.restating.finals.take_superseded())
         writes += levels.reconciling.unsaved()
         self._rows = []
         seals = levels.seals.dumps() | (sealing(self.version) if sealing else {})

@@ -137,7 +137,7 @@ class PartitionState(Levels):
         account = (event.tenant, event.account)
         final = self.restating.final(account)
         self.coverage.cover(account, event.provider, (start, end))
-        self.restating.cover(account, self.coverage.of(account))
+        self.restating.cover(account, self.coverage.of(account), event.observed_at)
         low, high = self._intake.sealed_hours(event, -(-start // 3600), end // 3600)
         if low < high and replayed:
             self.due.hours(event.tenant, set(range(low, high)))
@@ -162,7 +162,7 @@ class PartitionState(Levels):
         for place in self.reconciling.proven(sorted(each for each in places if not self.due.archived(each))):
             account = (event.tenant, event.account)
             self.coverage.cover(account, event.provider, (place.start, place.end))
-            self.restating.cover(account, self.coverage.of(account))
+            self.restating.cover(account, self.coverage.of(account), event.observed_at)
 
     def skip(self, offset: int) -> None:
         """Note an event that holds nothing to fold."""
@@ -208,15 +208,18 @@ class PartitionState(Levels):
         Of a replay coverage comes last: an account's is whole by then, what it speaks of may be to come.
         """
         self.recovered()
-        touched = self.due.take(coverage=self._at >= self._replays_to)
+        whole = self._at >= self._replays_to
+        touched = self.due.take(coverage=whole)
         touched.restated = self.restating.said.take_touched()
+        touched.finals = self.restating.finals.take_touched() if whole else set()
         return touched
 
     def everything(self) -> Iterator[Touched]:
         """Yield all that the state holds, in parts: what a fresh read model needs."""
         self.recovered()
         yield from self.due.everything()
-        yield Touched(restated=self.restating.said.everything())
+        restating = self.restating
+        yield Touched(restated=restating.said.everything(), finals=restating.finals.everything())
 
     def windows(self, touched: Touched) -> set[Window]:
         """Return the windows above what was touched."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streams.finals import Span
 from streams.index import U64
 from streams.reconciliation import Place
 from streams.restatements import Key
@@ -33,6 +34,8 @@ class Touched:
     """By tenant the hour number from which on aggregates are kept, where that has moved."""
     restated: set[Key] = field(default_factory=set)
     """Restatements; those that have expired are removed."""
+    finals: set[Span] = field(default_factory=set)
+    """Accounts' hours of which it is told when they turned final; those that have expired are removed."""
 
     def update(self, other: Touched) -> None:
         """Take over what another one holds."""
@@ -45,3 +48,4 @@ class Touched:
         self.places |= other.places
         self.expired |= other.expired
         self.restated |= other.restated
+        self.finals |= other.finals

@@ -126,6 +126,9 @@ class UsageAnswer(_Answer):
     tz: Annotated[str, Field(description="Whose days, months and years the rows are; instants are in UTC")]
     group_by: list[Dimension]
     filters: dict[Dimension, list[str | None]]
+    as_of: Annotated[
+        AwareDatetime | None, Field(description="Where it was asked for: the instant whose numbers these are")
+    ] = None
     rows: list[UsageRow]
     watermark: Annotated[
         dict[str, AwareDatetime | None],
@@ -215,6 +218,8 @@ def usage_answer(
         "group_by": query.group_by,
         "filters": query.filters,
     }
+    if query.as_of is not None:
+        head["as_of"] = rfc3339(query.as_of)
     tail = {
         "watermark": {
             name: None if (latest := watermark(account.intervals)) is None else second_text(latest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 
 from streams.aggregate import ByKind
-from streams.api.catalogue import Numbers
+from streams.api.catalogue import Numbers, Slice
 from streams.api.fold import Fold
 from streams.api.memory import Day, Hour, Known
+from streams.api.past import Past
 from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import Page, Row, filled, first_start, page
@@ -34,26 +35,31 @@ async def read_page(reader: Reader, query: UsageQuery, now: datetime) -> Page:
     return await page_of(reader.store, await reader.store.look(query.tenant), query, now)
 
 
-async def page_of(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
-    """Do as `read_page`, with what is known of the tenant now."""
-    if query.plain and query.granularity != "minute":
+async def page_of(
+    store: Store, known: Known, query: UsageQuery, now: datetime, past: Past | None = None
+) -> Page:
+    """Do as `read_page`, with what is known of the tenant now, and with cells as they were if they moved."""
+    if query.plain and query.granularity != "minute" and past is None:
         return await _from_hours(store, known, query, now)
-    return await _from_cells(store, known, query, now)
-
-
-async def _from_cells(store: Store, known: Known, query: UsageQuery, now: datetime) -> Page:
     fold = Fold(query)
+    async for part in _cells(store, known, query):
+        if fold.add(part if past is None else past.replace(part)):
+            return fold.finish(now)
+    if past is not None:
+        fold.add(past.rest())
+    return fold.finish(now)
+
+
+async def _cells(store: Store, known: Known, query: UsageQuery) -> AsyncIterator[Slice]:
     unit, cells = (60, store.minutes) if query.granularity == "minute" else (3600, store.cells)
     first, end = (int(at.timestamp()) // unit for at in (first_start(query), query.end))
     sims = await _sims(store, known, query, first, end)
     if sims is not None and len(sims) < 2 and query.granularity != "minute":
         for sim in sims:
-            fold.add(await store.series(query.tenant, known, sim, first, end))
-        return fold.finish(now)
+            yield await store.series(query.tenant, known, sim, first, end)
+        return
     async for part in cells(query.tenant, known, first, end, sims):
-        if fold.add(part):
-            break
-    return fold.finish(now)
+        yield part
 
 
 async def _sims(store: Store, known: Known, query: UsageQuery, first: int, end: int) -> Sequence[str] | None:

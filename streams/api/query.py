@@ -16,9 +16,11 @@ from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Dimension, Filters, parse_filter
 from streams.api.parameters import Given, choice, gathered, page_limit, unexpected
 from streams.api.ranges import (
+    CLOCK_TOLERANCE,
     QUERY_GRANULARITIES,
     QueryGranularity,
     check_range,
+    parse_instant,
     resolve_range,
     rfc3339,
     window_of,
@@ -40,6 +42,7 @@ PARAMETERS: Final = (
     *DIMENSIONS,
     "fill",
     "require",
+    "as_of",
     "limit",
     "cursor",
 )
@@ -77,6 +80,8 @@ class UsageQuery:
     limit: int = MAX_LIMIT
     after: Position | None = None
     digest: str = ""
+    as_of: datetime | None = None
+    """The instant whose answer is asked for again; `None` for the numbers of now."""
 
     @property
     def plain(self) -> bool:
@@ -113,6 +118,7 @@ def parse_usage_query(
     filters = {name: parse_filter(name, given[name], faults) for name in DIMENSIONS if name in given}
     require = choice("require", given, REQUIREMENTS, "any", faults)
     calendar = _calendar(given, faults)
+    as_of = _as_of(given, granularity, calendar, now, faults)
     limit = page_limit(given, MAX_LIMIT, faults)
     if fill == "zero" and group_by:
         faults.append(
@@ -134,6 +140,7 @@ def parse_usage_query(
         sorted(filters.items()),
         fill,
         calendar.name,
+        *([] if as_of is None else [rfc3339(as_of)]),
     ]
     digest = hashlib.sha256(orjson.dumps(asked)).hexdigest()[:16]
     after = None
@@ -159,7 +166,19 @@ def parse_usage_query(
     if faults:
         raise InvalidQuestionError(faults)
     return UsageQuery(
-        tenant, start, end, granularity, group_by, filters, fill, require, calendar, limit, after, digest
+        tenant,
+        start,
+        end,
+        granularity,
+        group_by,
+        filters,
+        fill,
+        require,
+        calendar,
+        limit,
+        after,
+        digest,
+        as_of,
     )
 
 
@@ -186,6 +205,26 @@ def _read_cursor(
     except (binascii.Error, ValueError, TypeError, LookupError, OverflowError, InvalidQuestionError):
         raise InvalidQuestionError([fault]) from None
     return start, end, Position(at, group)
+
+
+def _as_of(
+    given: Given, granularity: QueryGranularity, calendar: Calendar, now: datetime, faults: list[Fault]
+) -> datetime | None:
+    if "as_of" not in given:
+        return None
+    text = given["as_of"][0]
+    remedy = "leave as_of out"
+    try:
+        at = parse_instant(text, calendar)
+    except ValueError as error:
+        faults.append(Fault("as_of", "invalid-instant", str(error), shown(text), f"as_of={rfc3339(now)}"))
+        return None
+    if at > now + CLOCK_TOLERANCE:
+        faults.append(Fault("as_of", "in-future", "an instant that has been", shown(text), remedy))
+    if granularity == "minute":
+        rule = "granularity=minute goes without as_of: no minute is final before it is forgotten"
+        faults.append(Fault("as_of", "as-of-minutes", rule, shown(text), f"granularity=hour, or {remedy}"))
+    return at
 
 
 def _group_by(values: list[str], faults: list[Fault]) -> tuple[Dimension, ...]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from streams.api.abilities import unsupported_by
 from streams.api.answers import UsageAnswer, next_cursor, usage_answer
 from streams.api.conditional import Finished, conditional
+from streams.api.earlier import earlier
 from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import Dimension
 from streams.api.kept import KeptAnswers
@@ -60,11 +61,15 @@ async def _usage(
     if (answer := kept.get(question, made_from)) is not None:
         return conditional(request, answer)
     accounts = service.with_configured(tenant, known.coverage)
-    trusting = Trusting(query, accounts, service.abilities, now, await service.restatements(query, known))
+    if query.as_of is None:
+        page, restatements = None, await service.restatements(query, known)
+    else:
+        page, restatements = await earlier(service, known, accounts, query, query.as_of, now)
+    trusting = Trusting(query, accounts, service.abilities, now, restatements)
     if query.require == "final" and (moving := trusting.moving()) is not None:
         until = None if moving.until is None else rfc3339(moving.until)
         return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
-    page = await page_of(store, known, query, now)
+    page = page or await page_of(store, known, query, now)
     lacking = unsupported_by(query, accounts, service.abilities)
     cursor = next_cursor(query, page)
     headers = {} if cursor is None else next_link(request, cursor)

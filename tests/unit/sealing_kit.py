@@ -14,6 +14,7 @@ from streams.days import SealedDay
 from streams.decoding import wire
 from streams.events import CoverageEvent, RejectedRecord, UsageEvent
 from streams.finality import Settle
+from streams.finals import Span
 from streams.restatements import Key
 from streams.rollups import Grouped, Window, split
 from streams.sealing import Day, Sealing
@@ -44,6 +45,8 @@ class Kept:
     restated: dict[Key, bytes] = field(default_factory=dict)
     told: list[tuple[Key, bytes]] = field(default_factory=list)
     """What went to the topic of restatements."""
+    finals: dict[Span, bytes] = field(default_factory=dict)
+    """Of each account and span when its hours turned final."""
     committed: int = -1
     writers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     offsets: Iterator[int] = field(default_factory=itertools.count)
@@ -136,6 +139,7 @@ class Worker:
             self._publish(cells, windows)
             for tenant, start in sorted(fresh.days):
                 self._publish_day(tenant, start)
+            self._publish_finals(fresh)
         else:
             self.publish_all()
             self._whole = True
@@ -146,13 +150,14 @@ class Worker:
 
     def publish_all(self) -> None:
         """Fill an empty read model."""
-        self.kept.cells, self.kept.windows, self.kept.restated = {}, {}, {}
+        self.kept.cells, self.kept.windows, self.kept.restated, self.kept.finals = {}, {}, {}, {}
         for part in self.state.everything():
             windows = _totals(self.state.rollups.grouped(sorted(self.state.windows(part))))
             self._restate(self._restated(part))
             self._publish(self._cells(part), windows)
             for tenant, start in part.days:
                 self._publish_day(tenant, start)
+            self._publish_finals(part)
 
     def _restated(self, touched: Touched) -> dict[Key, bytes | None]:
         return {key: self.state.restating.said.packed(key) for key in sorted(touched.restated)}
@@ -163,6 +168,15 @@ class Worker:
             self.kept.restated.pop(key, None)
             if body is not None:
                 self.kept.restated[key] = body
+
+    def _publish_finals(self, touched: Touched) -> None:
+        finals = self.state.restating.finals
+        found = {span: finals.packed(span) for span in sorted(touched.finals)}
+        for span, packed in found.items():
+            self._step()
+            self.kept.finals.pop(span, None)
+            if packed is not None:
+                self.kept.finals[span] = packed
 
     def _step(self) -> None:
         if self._left == 0:
