@@ -9,7 +9,7 @@ hide what it lost. Repeating a batch is harmless. Keys: `streams.keys`.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -86,7 +86,7 @@ class Batch:
     """What was touched of accounts, held against the providers' totals."""
     operations: list[Operation]
     told: Numbers
-    last: list[Operation]
+    last: list[Operation] = field(default_factory=list)
     """Operations behind all others: who reads that numbers are final must find them."""
 
 

@@ -12,6 +12,7 @@ from streams.api.abilities import unsupported_by
 from streams.api.answers import row_json
 from streams.api.export_files import Format, Rows
 from streams.api.export_reading import Accounts, Items, NotFinalError, Reading
+from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.pages import read_page
 from streams.api.query import UsageQuery, parse_usage_query
 from streams.api.ranges import rfc3339
@@ -31,6 +32,11 @@ def read_usage(service: Service, tenant: str, items: Items, format_: Format, ask
     """
     months = service.settings.retention.aggregate_months
     query = parse_usage_query(tenant, items, now=asked_at, retention_months=months)
+
+    if query.as_of is not None:
+        rule = "an export has the numbers of now"
+        got, remedy = rfc3339(query.as_of), "leave as_of out, or page through GET /v1/usage"
+        raise InvalidQuestionError([Fault("as_of", "not-exported", rule, got, remedy)])
 
     def told(accounts: Accounts) -> dict[str, Any]:
         return {

@@ -71,7 +71,8 @@ ORDER: Final[Json] = {
         "format": {"type": "string", "enum": list(FORMATS), "default": "csv"},
         "question": {
             "type": "object",
-            "description": "Parameters of the matching GET, but for limit and cursor; an array repeats one",
+            "description": "Parameters of the matching GET, but for limit, cursor and as_of; an array repeats"
+            " one",
             "additionalProperties": _VALUE,
             "default": {},
         },

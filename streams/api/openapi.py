@@ -126,7 +126,8 @@ def parameter(name: str, description: str, schema: Json, **more: Any) -> Json:
     }
 
 
-def _instant(name: str, description: str, example: str) -> Json:
+def instant_parameter(name: str, description: str, example: str) -> Json:
+    """Return how OpenAPI describes an instant, or a date as its midnight."""
     text = {"type": "string", "format": "date-time"}
     schema = {"anyOf": [text, {"type": "string", "format": "date"}]}
     return parameter(name, description, schema, example=example)
@@ -144,13 +145,13 @@ def filter_parameter(name: str, description: str, pattern: str, example: str) ->
 
 
 RANGE: Final[list[Json]] = [
-    _instant(
+    instant_parameter(
         "from",
         "Start of the range, inclusive: an RFC 3339 instant, or a date (midnight), on a boundary of the"
         " granularity. Default: 30 days before the end (by minute: an hour)",
         "2026-11-01T00:00:00Z",
     ),
-    _instant(
+    instant_parameter(
         "to",
         "End of the range, exclusive, on a boundary of the granularity. Now, and later instants off the"
         " boundary, are rounded up to the end of their window. Default: now",

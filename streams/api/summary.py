@@ -19,6 +19,7 @@ from streams.aggregate import describe
 from streams.api.abilities import unsupported_by
 from streams.api.answers import CostAmount, DataVolumes, Gap, SmsVolumes
 from streams.api.conditional import Finished, conditional
+from streams.api.earlier import earlier
 from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.filters import DIMENSIONS, Dimension
 from streams.api.pages import read_page
@@ -34,7 +35,7 @@ from streams.usage import CostStatus
 
 Step = Literal["day", "month", "year"]
 STEPS: Final[tuple[Step, ...]] = get_args(Step)
-PARAMETERS: Final = ("from", "to", "granularity", "tz", *DIMENSIONS)
+PARAMETERS: Final = ("from", "to", "granularity", "tz", *DIMENSIONS, "as_of")
 
 
 class Period(BaseModel):
@@ -80,6 +81,9 @@ class SummaryAnswer(BaseModel):
     granularity: Step
     tz: str
     filters: dict[Dimension, list[str | None]]
+    as_of: Annotated[
+        AwareDatetime | None, Field(description="Where it was asked for: the instant whose numbers these are")
+    ] = None
     summary: SummaryTotal
     data: list[SummaryRow]
     watermark: dict[str, AwareDatetime | None]
@@ -99,9 +103,14 @@ def add_summary(app: FastAPI, service: Service) -> None:
         whole = replace(query, granularity="all")
         async with service.reader.complete():
             accounts = await service.accounts(tenant)
-            rows = (await read_page(service.reader, query, now)).rows
-            totals = (await read_page(service.reader, whole, now)).rows
-            restated = await service.restatements(query)
+            if query.as_of is None:
+                page, of_all = [await read_page(service.reader, each, now) for each in (query, whole)]
+                restated = await service.restatements(query)
+            else:
+                known = await service.reader.store.look(tenant)
+                page, restated = await earlier(service, known, accounts, query, query.as_of, now)
+                of_all, _ = await earlier(service, known, accounts, whole, query.as_of, now)
+        rows, totals = page.rows, of_all.rows
         trusting = Trusting(query, accounts, service.abilities, now, restated)
         zone = query.calendar.zone
         body = {
@@ -110,6 +119,7 @@ def add_summary(app: FastAPI, service: Service) -> None:
             "granularity": query.granularity,
             "tz": query.calendar.name,
             "filters": query.filters,
+            **({} if query.as_of is None else {"as_of": rfc3339(query.as_of)}),
             "summary": _told(totals[0] if totals else _nothing(whole), trusting),
             "data": [
                 {"date": f"{row.start.astimezone(zone):%Y-%m-%d}", **_told(row, trusting)} for row in rows

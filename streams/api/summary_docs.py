@@ -23,7 +23,7 @@ SUMMARY_PARAMETERS: Final[list[Json]] = [
         "Length of a row's window",
         {"type": "string", "enum": ["day", "month", "year"], "default": "day"},
     ),
-    *(each for each in USAGE_PARAMETERS if each["name"] in ("tz", *DIMENSIONS)),
+    *(each for each in USAGE_PARAMETERS if each["name"] in ("tz", *DIMENSIONS, "as_of")),
 ]
 
 SUMMARY: Final[Json] = {

@@ -16,6 +16,7 @@ from streams.api.openapi import (
     Json,
     filter_parameter,
     header,
+    instant_parameter,
     paging,
     parameter,
     problem_response,
@@ -119,6 +120,14 @@ USAGE_PARAMETERS: Final[list[Json]] = [
         "require",
         "`final`: rather a 409 that says when, or names a gap, than numbers that may still move",
         {"type": "string", "enum": list(REQUIREMENTS), "default": "any"},
+    ),
+    instant_parameter(
+        "as_of",
+        "The answer of an earlier instant, once all of the range was final: what was restated since then is"
+        " undone, and `status` and `revision` are those of then. All that was received by then counts, also"
+        " where it was folded a moment later. While the range was not final it is a 422 that names the first"
+        " instant which can be asked for. Not by minute; `watermark` and `unsupported_by` are those of now",
+        "2026-11-05T00:00:00Z",
     ),
     *paging("rows"),
 ]

@@ -61,8 +61,8 @@ class Worker:
         self._state.take(wire(event), self._offset, f"usage.events.v1/0/{self._offset}")
         await self._flush()
 
-    async def cover(self, start: datetime, end: datetime) -> None:
-        event = CoverageEvent(**ABOUT, start=start, end=end, observed_at=NOW)
+    async def cover(self, start: datetime, end: datetime, *, observed_at: datetime = NOW) -> None:
+        event = CoverageEvent(**ABOUT, start=start, end=end, observed_at=observed_at)
         self._state.fold_coverage(event, self._offset)
         await self._flush()
 

