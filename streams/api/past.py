@@ -41,7 +41,7 @@ class Past:
 
     def replace(self, cells: Slice) -> Slice:
         """Return cells as they were, with those of hours before the last one that are not there any more."""
-        if not cells.places:
+        if not len(cells.places):
             return cells
         low, high = self._done, int(np.searchsorted(self._hours, cells.places[-1], "right"))
         if low == high:
@@ -57,8 +57,8 @@ class Past:
         places, sizes = np.unique(hours, return_counts=True)
         return Slice(
             cells.catalogue,
-            places.tolist(),
-            sizes.tolist(),
+            places,
+            sizes,
             np.concatenate((cells.contexts[stays], self._contexts[low:high]))[order],
             np.concatenate((cells.measures[stays], self._rows[low:high]))[order],
         )
@@ -69,8 +69,8 @@ class Past:
         places, sizes = np.unique(hours, return_counts=True)
         return Slice(
             self._catalogue,
-            places.tolist(),
-            sizes.tolist(),
+            places,
+            sizes,
             self._contexts[self._done :],
             self._rows[self._done :],
         )
