@@ -249,6 +249,11 @@ class Known:
         """Remember who was active in a day."""
         self._days[number] = day
 
+    def held(self, sim: str, first: int, end: int) -> Series | None:
+        """Return what is remembered of a SIM, if it says all of the hours numbered in `[first, end)`."""
+        series = self.series.get(sim)
+        return series if series is not None and series.first <= first and end <= series.end else None
+
     def keep_series(self, sim: str, series: Series) -> None:
         """Remember a SIM's cells, and forget those of the SIM that was asked for least recently."""
         self.series.pop(sim, None)

@@ -50,6 +50,14 @@ async def page_of(
     return fold.finish(now)
 
 
+def one_sim(query: UsageQuery) -> tuple[str, int, int] | None:
+    """Return the one SIM, and the numbers of the hours, whose cells answer the question, if it is so."""
+    sims = query.filters.get("sim", ())
+    if len(sims) != 1 or sims[0] is None or query.granularity == "minute":
+        return None
+    return sims[0], hour_number(first_start(query)), hour_number(query.end)
+
+
 async def _cells(store: Store, known: Known, query: UsageQuery) -> AsyncIterator[Slice]:
     unit, cells = (60, store.minutes) if query.granularity == "minute" else (3600, store.cells)
     first, end = (int(at.timestamp()) // unit for at in (first_start(query), query.end))

@@ -30,43 +30,73 @@ end
 MARKS: Final = f"{_MARKS} return marks"
 """Returns the marks alone."""
 
-NEWS: Final = f"""{_MARKS}
+_OF_SIM: Final = """
+local function of_sim(prefix, sim, ...)
+  local runs, parts, ranges, first, count, size = {}, {}, {...}, 0, 0, 0
+  local function ended()
+    if count > 0 then runs[#runs + 1] = string.format('%d %d %d', first, count, size) end
+  end
+  for at = 1, #ranges, 2 do
+    for hour = tonumber(ranges[at]), ranges[at + 1] - 1 do
+      local value = redis.call('HGET', prefix .. hour, sim)
+      if value then
+        parts[#parts + 1] = value
+        if #value ~= size or hour ~= first + count then
+          ended()
+          first, count, size = hour, 0, #value
+        end
+        count = count + 1
+      end
+    end
+  end
+  ended()
+  return table.concat(runs, ' '), table.concat(parts)
+end
+"""
+
+NEWS: Final = f"""{_MARKS}{_OF_SIM}
 local tick = tonumber(redis.call('HGET', '{META}', 'tick') or '0')
 local since, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 if marks[3] ~= ARGV[1] or since > tick then since = -1 end
-if since == tick then return answer(since, tick, 0) end
 local function moved(until_, ...)
   return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', since), until_, 'WITHSCORES', ...)
 end
-local news, more = moved('+inf', 'LIMIT', 0, most), 0
-if #news == 2 * most then
-  -- All that moved at one tick is told at once, so that the tick says how far the reader is.
-  tick, more = tonumber(news[#news]), 1
-  news = moved(news[#news])
-end
-local hours, windows, covered, members, ticks = {{}}, {{}}, {{}}, {{}}, {{}}
-local function fetch()
-  for _, window in ipairs(redis.call('HMGET', KEYS[2], unpack(hours))) do
-    windows[#windows + 1] = window or ''
+local function told()
+  if since == tick then return since, tick, 0 end
+  local news, more = moved('+inf', 'LIMIT', 0, most), 0
+  if #news == 2 * most then
+    -- All that moved at one tick is told at once, so that the tick says how far the reader is.
+    tick, more = tonumber(news[#news]), 1
+    news = moved(news[#news])
   end
-  hours = {{}}
-end
-for at = 1, #news, 2 do
-  local member = news[at]
-  members[#members + 1], ticks[#ticks + 1] = member, news[at + 1]
-  if member == '{MOVED_COVERAGE}' then covered = redis.call('HGETALL', KEYS[3])
-  elseif tonumber(member) then
-    hours[#hours + 1] = string.format('%.0f', member * 3600)
-    if #hours == 1000 then fetch() end
+  local hours, windows, covered, members, ticks = {{}}, {{}}, {{}}, {{}}, {{}}
+  local function fetch()
+    for _, window in ipairs(redis.call('HMGET', KEYS[2], unpack(hours))) do
+      windows[#windows + 1] = window or ''
+    end
+    hours = {{}}
   end
+  for at = 1, #news, 2 do
+    local member = news[at]
+    members[#members + 1], ticks[#ticks + 1] = member, news[at + 1]
+    if member == '{MOVED_COVERAGE}' then covered = redis.call('HGETALL', KEYS[3])
+    elseif tonumber(member) then
+      hours[#hours + 1] = string.format('%.0f', member * 3600)
+      if #hours == 1000 then fetch() end
+    end
+  end
+  if #hours > 0 then fetch() end
+  return since, tick, more, table.concat(members, ' '), table.concat(ticks, ' '),
+    table.concat(windows, '\\n'), table.concat(covered, '\\n')
 end
-if #hours > 0 then fetch() end
-return answer(since, tick, more, table.concat(members, ' '), table.concat(ticks, ' '),
-  table.concat(windows, '\\n'), table.concat(covered, '\\n'))
+local runs, cells = '', ''
+if #ARGV > 3 then runs, cells = of_sim(unpack(ARGV, 4)) end
+return answer(runs, cells, told())
 """
-"""KEYS: moved, aggregates of hours, coverage. ARGV: the refills and the tick that the reader knows, and how
-much it wants at a time. Returns since which tick and until which, whether more follows, what moved and
-when, the aggregates of the hours among it, and the coverage if that moved."""
+"""KEYS: moved, aggregates of hours, coverage. ARGV: the refills and the tick that the reader knows, how much
+it wants at a time, and what `SERIES` takes, if that is wanted too. Returns what that does; since which tick
+and until which; whether more follows; what moved and when; the aggregates of the hours among it; and the
+coverage if that moved."""
 
 NAMES: Final = f"{_MARKS} return answer(table.concat(redis.call('HKEYS', KEYS[1]), '\\n'))"
 """KEYS: a hash. Returns the names of its fields."""
@@ -85,28 +115,7 @@ return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
 """KEYS: who was active in days. ARGV: about how many values at a time. Returns the tick, and of the first
 days, as many as that allows, how many contexts were active and which in which hours."""
 
-SERIES: Final = f"""{_MARKS}
-local call, prefix, sim = redis.call, ARGV[1], ARGV[2]
-local runs, parts, first, count, size = {{}}, {{}}, 0, 0, 0
-local function ended()
-  if count > 0 then runs[#runs + 1] = string.format('%d %d %d', first, count, size) end
-end
-for at = 3, #ARGV, 2 do
-  for hour = tonumber(ARGV[at]), ARGV[at + 1] - 1 do
-    local value = call('HGET', prefix .. hour, sim)
-    if value then
-      parts[#parts + 1] = value
-      if #value ~= size or hour ~= first + count then
-        ended()
-        first, count, size = hour, 0, #value
-      end
-      count = count + 1
-    end
-  end
-end
-ended()
-return answer(table.concat(runs, ' '), table.concat(parts))
-"""
+SERIES: Final = f"{_MARKS}{_OF_SIM} return answer(of_sim(unpack(ARGV)))"
 """ARGV: prefix of the hours' cells, a SIM, and firsts and ends of runs of hours. Returns runs of hours in
 which the SIM has alike many bytes of cells (the first, how many, the bytes of each), and the cells."""
 

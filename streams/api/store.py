@@ -74,25 +74,38 @@ class Store:
         filling, _ = await self._ask(self._marks)
         return filling
 
-    async def look(self, tenant: str) -> Known:
-        """Return what Redis has of a tenant now: hours and coverage; who was active is read by `days`."""
+    async def look(self, tenant: str, ahead: tuple[str, int, int] | None = None) -> Known:
+        """Return what Redis has of a tenant now: hours and coverage; who was active is read by `days`.
+
+        `ahead` is what `series` will be asked about, so that one question does for both.
+        """
         known = self._memory.of(tenant)
         if known.whole:
-            return await self._catch_up(tenant, known)
+            return await self._catch_up(tenant, known, ahead)
         # Many may ask at once what takes longer; one reads, and the others find what it has read.
         async with self._lock(tenant):
             return await self._catch_up(tenant, self._memory.of(tenant))
 
-    async def _catch_up(self, tenant: str, known: Known) -> Known:
+    async def _catch_up(self, tenant: str, known: Known, ahead: tuple[str, int, int] | None = None) -> Known:
         keys = [moved_key(tenant), windows_key(tenant, "hour"), coverage_key(tenant)]
+        if ahead is not None and (ahead[2] - ahead[1] > HOURS_A_CALL or known.held(*ahead) is not None):
+            ahead = None
         more = 1
         while more:
             asked = known.tick
             arguments = [known.filling, asked, NEWS_A_CALL]
-            filling, (since, tick, more, *told) = await self._ask(self._news, keys, arguments)
+            if ahead is not None:
+                arguments += [cells_key(tenant, 0)[:-1], *ahead]
+            filling, (runs, cells, since, tick, more, *told) = await self._ask(self._news, keys, arguments)
             if filling != known.filling or since != asked:
                 known = self._memory.anew(tenant, filling)
             known.take(_news(tick, *told) if told else News(tick))
+            if ahead is not None:
+                sim, first, end = ahead
+                read = await self._of_runs(tenant, known.catalogue, runs, cells)
+                unread = Series.unread(first, end)
+                known.keep_series(sim, unread.renewed(tick, np.arange(first, end), [read]))
+                ahead = None
         known.whole = True
         return known
 
@@ -125,9 +138,7 @@ class Store:
 
     async def series(self, tenant: str, known: Known, sim: str, first: int, end: int) -> Slice:
         """Return the cells of one SIM in the hours numbered in `[first, end)`."""
-        held = known.series.get(sim)
-        if held is None or first < held.first or end > held.end:
-            held = Series.unread(first, end)
+        held = known.held(sim, first, end) or Series.unread(first, end)
         tick, moved = known.tick, known.numbers(held.first, held.end, held.tick)
         read = [
             await self._of_sim(tenant, known, sim, moved[at : at + HOURS_A_CALL])
@@ -144,10 +155,13 @@ class Store:
         arguments = [cells_key(tenant, 0)[:-1], sim, *bounds.ravel().tolist()]
         filling, (runs, cells) = await self._ask(self._series, (), arguments)
         _same(filling, known.filling)
+        return await self._of_runs(tenant, known.catalogue, runs, cells)
+
+    async def _of_runs(self, tenant: str, catalogue: Catalogue, runs: bytes, cells: bytes) -> Slice:
         firsts, counts, sizes = np.array(runs.split(), np.int64).reshape(-1, 3).T
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         places = np.repeat(firsts, counts) + within
-        return await self._slice(tenant, known.catalogue, places, np.repeat(sizes, counts), cells)
+        return await self._slice(tenant, catalogue, places, np.repeat(sizes, counts), cells)
 
     async def restatements(self, tenant: str, known: Known, first: int, end: int) -> list[Restatement]:
         """Return the parts of the restatements of hours numbered in `[first, end)`, by hour."""

@@ -14,7 +14,7 @@ from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import Dimension
 from streams.api.kept import KeptAnswers
 from streams.api.next_link import next_link
-from streams.api.pages import page_of
+from streams.api.pages import one_sim, page_of
 from streams.api.problems import problem
 from streams.api.query import parse_usage_query
 from streams.api.ranges import rfc3339
@@ -54,7 +54,7 @@ async def _usage(
         tenant, [*items, *([fixed] if fixed is not None else ())], now=now, retention_months=months
     )
     store, csv = service.reader.store, wants_csv(request.headers.get("accept", ""))
-    known = await store.look(tenant)
+    known = await store.look(tenant, one_sim(query))
     # How much of a window is covered until now is told to the second.
     made_from = known.state, int(now.timestamp())
     question = tenant, request.scope["path"], request.scope["query_string"], csv

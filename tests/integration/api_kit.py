@@ -180,6 +180,14 @@ class ReadModel:
             if key == keys.windows_key(tenant, "hour"):
                 await self.move(tenant, str(start // 3600))
 
+    async def drop(self, tenant: str, at: str) -> None:
+        """Remove all cells of an hour, as the worker does where nothing is left."""
+        hour = hour_number(datetime.fromisoformat(at).replace(tzinfo=UTC))
+        await self._redis.delete(keys.cells_key(tenant, hour))
+        await self._redis.hdel(keys.windows_key(tenant, "hour"), str(hour * 3600))
+        await self._redis.zrem(keys.hours_key(tenant), str(hour))
+        await self.move(tenant, str(hour))
+
     async def move(self, tenant: str, member: str) -> None:
         """Say that something of the tenant has moved."""
         tick = await self._redis.hincrby(keys.META, "tick", 1)

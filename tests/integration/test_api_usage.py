@@ -304,3 +304,44 @@ async def test_what_the_worker_writes_is_what_is_answered(redis: Redis, api: htt
         (None, 6),
         ("DE", 12),
     ]
+
+
+async def test_a_sim_that_was_asked_about_is_followed(model: ReadModel, api: httpx.AsyncClient) -> None:
+    """Hours that moved, came or went since are read anew, in a range that grows too."""
+    await model.put("acme", [(f"2026-11-20T{hour:02}:00", cell(0, 10 + hour)) for hour in range(3)])
+    await api.get("/v1/usage?from=2026-11-20&to=2026-11-21")
+
+    async def told(of: int, range_: str = DAY) -> dict[str, int]:
+        rows = rows_of(await api.get(f"/v1/usage?{range_}&granularity=hour&sim={SIMS[of]}"))
+        return {row["start"][8:13]: row["data"]["total_bytes"] for row in rows}
+
+    assert await told(0) == {"20T00": 10, "20T01": 11, "20T02": 12}
+    assert await told(1) == {}
+    several = cell(0, 5), cell(0, 7, country="NL")
+    moved = [("2026-11-20T01:00", each) for each in several]
+    await model.put("acme", [*moved, ("2026-11-20T05:00", cell(0, 1)), ("2026-11-20T06:00", cell(1, 2))])
+    await model.drop("acme", "2026-11-20T02:00")
+    assert await told(0) == {"20T00": 10, "20T01": 12, "20T05": 1}
+    assert await told(1) == {"20T06": 2}
+    await model.put("acme", [("2026-11-19T23:00", cell(0, 3))])
+    assert await told(0, "from=2026-11-19&to=2026-11-21") == {
+        "19T23": 3,
+        "20T00": 10,
+        "20T01": 12,
+        "20T05": 1,
+    }
+
+
+async def test_a_sim_costs_one_question_beside_the_limit(
+    model: ReadModel, api: httpx.AsyncClient, redis: Redis
+) -> None:
+    """What moved and the SIM's cells are asked for at once, once the tenant is known."""
+    await model.put("acme", [("2026-11-20T01:00", cell(n)) for n in range(3)])
+    await api.get(f"/v1/usage?{DAY}&group_by=sim")
+
+    async def asked() -> int:
+        return int((await redis.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+    before = await asked()
+    rows_of(await api.get(f"/v1/usage?{DAY}&sim={SIMS[1]}"))
+    assert await asked() == before + 2
