@@ -25,8 +25,8 @@ THEM: Final = "zebra"
 REFUSED: Final = frozenset({403, 404, 410, 422})
 
 OF_NOBODY: Final = frozenset(
-    {"from", "to", "granularity", "tz", "group_by", "fill", "require", "limit", "cursor", "status", "current"}
-    | {"expires", "signature", "If-None-Match"}
+    {"from", "to", "granularity", "tz", "group_by", "fill", "require", "as_of", "limit", "cursor", "status"}
+    | {"current", "expires", "signature", "If-None-Match"}
 )
 """Parameters whose values belong to no tenant; cursors, links and ETags have tests of their own."""
 
