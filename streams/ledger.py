@@ -135,13 +135,14 @@ class Ledger:
         """Return the session of those rows that belong to one, by position in `rows`."""
         return self._sessions.of(rows)
 
-    def merge(self, batch: Table, sessions: dict[int, bytes] | None = None) -> Merge:
+    def merge(self, batch: Table, sessions: dict[int, bytes] | None = None, *, again: bool = False) -> Merge:
         """Let the statements compete with each other and with the known ones of their identities.
 
-        `sessions` gives the session digest of statements that belong to one, by position in the batch.
+        `sessions` gives the session digest of statements that belong to one, by position in the batch. Of
+        what was merged before and comes `again`, what is not known any more was retired, and stays so.
         """
         conflicts: list[Conflict] = []
-        met = self._meet(batch, sessions or {}, conflicts)
+        met = self._meet(batch, sessions or {}, conflicts, again=again)
         concerned = self._sessions.concerned(met.rows, met.joining)
         leaving = self.table(met.rows[met.replacing])
         left = [of_statements(leaving), *self._grown(concerned)]
@@ -183,10 +184,20 @@ class Ledger:
             yield of_statements(self.table(rows[at : at + _ROWS_A_PART]))
         yield from self._grown(self._sessions.all())
 
-    def _meet(self, batch: Table, sessions: dict[int, bytes], conflicts: list[Conflict]) -> _Meeting:
+    def _meet(
+        self,
+        batch: Table,
+        sessions: dict[int, bytes],
+        conflicts: list[Conflict],
+        *,
+        again: bool = False,
+    ) -> _Meeting:
         chosen = self._newest(batch, sessions, conflicts)
         table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
         rows = self._find(table)
+        if again and (rows < 0).any():
+            known = np.flatnonzero(rows >= 0)
+            chosen, rows, table = chosen[known], rows[known], take(table, known)
         known = np.flatnonzero(rows >= 0)
         wins = self._wins(take(table, known), rows[known], chosen[known], sessions, conflicts)
         fresh, replacing = np.flatnonzero(rows < 0), known[wins]

@@ -51,7 +51,7 @@ class PartitionState(Levels):
         self._saving = Saving(self)
         self._recovery = Recovery(self, self._saving)
         self._replacements: list[Replacement] = []
-        self._begun = False
+        self._begun = self._replaying = False
         self._at = self._replays_to = -1
         """Offsets of the last event and of the last one that is a replay."""
 
@@ -104,7 +104,7 @@ class PartitionState(Levels):
             raise RuntimeError(f"{lacking} changelog records lack their contexts: the state has a hole")
         batch, lost = self._intake.batch()
         if batch is not None:
-            merge = self.ledger.merge(*batch)
+            merge = self.ledger.merge(*batch, again=self._replaying)
             keys, differences = merge.keys, merge.differences
             frozen = self.due.frozen(keys)
             if frozen.any():
@@ -230,9 +230,15 @@ class PartitionState(Levels):
         return self.coverage.of((tenant, account))
 
     def _begin(self, offset: int) -> None:
-        """Note that an event comes; with the first one it shows how much of the last flushes is replayed."""
+        """Note that an event comes; with the first one it shows how much of the last flushes is replayed.
+
+        What is replayed is merged apart from what is new.
+        """
         self.recovered()
-        self._at = offset
+        replaying = offset <= self.durable
+        if replaying != self._replaying:
+            self._intake.lose(self.merge())
+        self._at, self._replaying = offset, replaying
         if not self._begun:
             self._begun = True
             self.due.cells(self.restating.begin(offset))

@@ -249,6 +249,34 @@ def test_a_correction_of_a_sealed_hour_is_a_dead_letter_and_its_replay_is_none()
     assert worker.rejected == []
 
 
+def test_what_a_sealed_correction_replaced_does_not_come_back_with_its_replay() -> None:
+    """The correction's row is gone by then; that what it replaced is no news, only the replay tells."""
+    late = START + 2 * DAY
+
+    def told(identity: str, revision: int, start: datetime, received_at: datetime) -> UsageEvent:
+        record = usage(identity, revision, start=start, end=start + timedelta(minutes=1))
+        return event(record, received_at=received_at)
+
+    events: list[Folded] = [
+        told("moved", 1, late, late),
+        told("moved", 2, START, late),
+        told("other", 1, START + 5 * DAY, START + 5 * DAY),
+    ]
+    expected = Expected()
+    for each in events:
+        expected.take(each)
+    kept = Kept()
+    cut_short = Worker(kept)
+    cut_short.fold_some(events, len(events))
+    cut_short.flush(owner=False)
+    successor = Worker(kept)
+    for _ in events:
+        successor.fold_some(events, 1)
+        successor.flush()
+    assert kept.cells == expected.cells()
+    assert kept.windows == expected.windows()
+
+
 def test_what_says_where_sealed_days_lie_comes_in_records_that_kafka_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
