@@ -11,9 +11,16 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from streams import keys
+from streams.api import earlier, pages
 from streams.api.ranges import rfc3339
+from streams.api.rows import Page
+from streams.decoding import wire
+from streams.events import CoverageEvent, UsageEvent
+from streams.readmodel import ReadModel
+from streams.state import PartitionState
 from tests.integration.api_kit import NOW, SIMS, app_of, bearer, client_of, rows_of
-from tests.integration.test_api_restatements import DAY, Worker, record
+from tests.integration.test_api_restatements import ABOUT, DAY, Worker, record
 
 HOUR = timedelta(hours=1)
 BEGUN, FINAL, CORRECTED, MOVED, TAKEN_BACK = (NOW - number * HOUR for number in (9, 8, 6, 4, 2))
@@ -149,6 +156,50 @@ async def test_it_says_restated_by_what_was_said_until_then(worker: Worker, api:
         ("restated", 2, 395, 4),
         ("restated", 3, 295, 3),
     ]
+
+
+@pytest.mark.parametrize("times", [2, 9])
+async def test_what_is_restated_while_it_is_read_is_undone_too(
+    worker: Worker, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The range is read anew; where it goes on and on, no number is better than a wrong one."""
+    question = f"/v1/usage?{FULL}&granularity=hour&group_by=sim"
+    before = rows_of(await api.get(question))
+    revisions = iter(range(2, 2 + times))
+
+    async def page_of(*given: Any) -> Page:
+        if (revision := next(revisions, None)) is not None:
+            await worker.fold(record(1, 200 + revision, revision=revision), received_at=CORRECTED)
+        return await pages.page_of(*given)
+
+    monkeypatch.setattr(earlier, "page_of", page_of)
+    response = await api.get(f"{question}&{at(FINAL)}")
+    if times == 2:
+        assert rows_of(response) == before
+    else:
+        assert response.status_code == 503
+    monkeypatch.undo()
+    assert rows_of(await api.get(f"{question}&{at(FINAL)}")) == before
+    assert rows_of(await api.get(question)) != before
+
+
+async def test_redis_has_what_is_said_first_and_what_is_final_last(redis: Redis) -> None:
+    """So a reader between two calls of one flush neither takes a new number for an old one, nor an open one
+    for final.
+    """
+    state = PartitionState(horizon=timedelta(days=35), writer=1, settle=lambda *_: HOUR)
+    writer = ReadModel(redis, aggregate_months=18)
+    for offset, total in enumerate((100, 140)):
+        event = UsageEvent(**ABOUT, received_at=NOW, records=(record(0, total, revision=offset + 1),))
+        state.take(wire(event), 2 * offset, "test")
+        covered = CoverageEvent(**ABOUT, start=DAY, end=DAY + (offset + 20) * HOUR, observed_at=NOW)
+        state.fold_coverage(covered, 2 * offset + 1)
+        state.merge()
+        state.unsaved()
+        batch = writer.batch(0, state, state.take_touched(), state.version)
+    assert batch.operations[0][1] == keys.restatements_key("acme")
+    assert {operation[1] for operation in batch.last} == {keys.finals_key("acme")}
+    assert keys.finals_key("acme") not in {operation[1] for operation in batch.operations}
 
 
 @pytest.mark.parametrize(
