@@ -22,7 +22,7 @@ from tests.benchmarks.load import Load, LoadEvent, Spec
 from tests.benchmarks.machine import resident_bytes
 from tests.benchmarks.services import say
 
-FLUSH = 50_000
+FLUSH = 100_000
 """Records gathered before a flush, as the worker does by default."""
 
 BELONGS_TO = ("core_records", "growth_pause_ms", "core_recovery_s")
