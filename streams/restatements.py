@@ -92,7 +92,7 @@ class Restatement:
     version: int
     """Source offset up to which the flush that made the change had folded."""
     stated_at: int
-    """Newest receipt among the tenant's events then, in microseconds since the epoch."""
+    """Newest receipt among the tenant's events then, of coverage too, in microseconds since the epoch."""
     cause: Cause
     final: Mapping[str, Interval]
     """By account of the tenant: the interval around the hour that was final (epoch seconds)."""

@@ -101,7 +101,11 @@ class RestatementView(_Answer):
     end: AwareDatetime
     revision: Annotated[int, Field(ge=1, description="1 is the first change after the hour was final")]
     stated_at: Annotated[
-        AwareDatetime, Field(description="Newest receipt among the tenant's events when it was stated")
+        AwareDatetime,
+        Field(
+            description="Newest receipt among the tenant's events when it was stated: from then on `as_of`"
+            " has it"
+        ),
     ]
     cause: RestatementCause
     final: Annotated[
