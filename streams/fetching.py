@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import faust
@@ -128,8 +128,11 @@ def fetch_promptly(app: faust.App) -> None:
     transport.Consumer = _Consumer
 
 
-def begins(app: faust.App, partition: int) -> int | None:
-    """Return the offset from which a partition's events come since the last rebalance, once it is known."""
+def begins(app: faust.App) -> Mapping[int, int]:
+    """Return from which offset each partition's events come since the last rebalance, once that is known.
+
+    Another mapping each time that the consumer goes back.
+    """
     consumer: Any = app.consumer
-    found: int | None = consumer.begins.get(partition)
+    found: Mapping[int, int] = consumer.begins
     return found

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import faust
@@ -84,10 +83,13 @@ class Folding:
         self._turn = asyncio.Lock()
         """Held by whoever takes a snapshot: then the next write cannot begin either."""
         self._writing: asyncio.Task[None] | None = None
+        self._begins: Mapping[int, int] = {}
+        self._next: dict[int, int] = {}
+        """The offsets that are due since the consumer went back to `_begins`."""
         self._wake = asyncio.Event()
         history = History(app, settings.kafka.bootstrap)
         self.projection = Projection(
-            app, model, history, self.states, self._alone, self._ask, partial(begins, app)
+            app, model, history, self.states, self._alone, self._ask, lambda: begins(app)
         )
         self._flushing = Flushing(app, self.states, self.windows, history, self.projection)
 
@@ -95,27 +97,36 @@ class Folding:
         """Take events as they come; acknowledge none of them here."""
         async for event in stream:
             message = event.message
-            if message.offset > self.states.state_of(message.partition).version + 1:
+            due = self._due(message.partition)
+            if message.offset > due:
                 if not self._is_ours(message):
                     continue
-                await self._explain_hole(message)
+                await self._explain_hole(message, due)
             self._fold_event(event)
+            self._next[message.partition] = max(due, message.offset + 1)
             self._wake.set()
             if self._gathered.records >= 2 * self._settings.worker.flush_records:
                 await self._begin()
+
+    def _due(self, partition: int) -> int:
+        """Return the offset that is due: of what the state lacks, or of what it is to publish again."""
+        version = self.states.state_of(partition).version
+        going_back = begins(self._app)
+        if going_back is not self._begins:
+            self._begins, self._next = going_back, dict(going_back)
+        return min(version + 1, self._next.get(partition, version + 1))
 
     def _is_ours(self, message: Any) -> bool:
         """Whether the partition is still ours; who has it now takes the event, which is not acknowledged."""
         return TP(message.topic, message.partition) in self._app.consumer.assignment()
 
-    async def _explain_hole(self, message: Any) -> None:
+    async def _explain_hole(self, message: Any, due: int) -> None:
         """End the process if events were skipped that Kafka still has; the restart reads them.
 
         A fetch that Faust began before a rebalance and that returns after it is thrown away, though the
         consumer's position has moved on; the next acknowledgement would let the offset pass what it held.
         """
         tp = TP(message.topic, message.partition)
-        due = self.states.state_of(tp.partition).version + 1
         earliest = (await self._app.consumer.earliest_offsets(tp))[tp]
         if message.offset > max(due, earliest):
             die(f"{tp.topic}/{tp.partition}: offset {message.offset} came where {due} was due")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import faust
@@ -37,7 +37,7 @@ class Projection:
     """Writes to Redis what flushes touched, and minds that Redis holds everything.
 
     `alone` keeps flushes away. `ask` is called to have a state published that no event touched. `begins` says
-    from which offset a partition's events come since the last rebalance, `None` until that is known.
+    from which offset each partition's events come since the last rebalance, once that is known.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Projection:
         states: StateTable,
         alone: Callable[[], AbstractAsyncContextManager[None]],
         ask: Callable[[int, PartitionState], None],
-        begins: Callable[[int], int | None],
+        begins: Callable[[], Mapping[int, int]],
     ) -> None:
         self._app = app
         self._model = model
@@ -69,7 +69,7 @@ class Projection:
         Where it does not, nothing is written until the refill: a write would hide what is missing below it. A
         Redis that was restored from a copy may lack what was acknowledged, and so is not replayed.
         """
-        begins = self._begins(partition)
+        begins = self._begins().get(partition)
         if self._met.get(partition) is state or begins is None:
             return
         try:

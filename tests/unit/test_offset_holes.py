@@ -34,3 +34,13 @@ async def test_events_that_expired_are_no_reason_to_end(bench: Bench) -> None:
 async def test_an_event_that_comes_again_is_no_hole(bench: Bench) -> None:
     await bench.fold(*[event(usage("cdr:1")).message()] * 4, offsets=(0, 1, 0, 1))
     assert bench.folding.states.state_of(0).version == 1
+
+
+async def test_a_hole_in_what_comes_again_ends_the_process_too(bench: Bench) -> None:
+    """The state has it, but who died before may not have published it, and the commit would pass it."""
+    await bench.fold(*[event(usage("cdr:1")).message()] * 4, offsets=(0, 1, 2, 3))
+    bench.consumer.begins = {0: 1}
+    with pytest.raises(Died, match="offset 2 came where 1 was due"):
+        await bench.fold(event(usage("cdr:3")).message(), offsets=(2,))
+    bench.consumer.begins = {0: 2}
+    await bench.fold(*[event(usage("cdr:3")).message()] * 3, offsets=(2, 3, 4))

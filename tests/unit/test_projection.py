@@ -59,7 +59,7 @@ async def bench() -> Bench:
     model, state = Model(), fresh_state()
     made: Any = model
     nothing: Any = None
-    projection = Projection(nothing, made, nothing, nothing, nothing, lambda *_: None, lambda _: 0)
+    projection = Projection(nothing, made, nothing, nothing, nothing, lambda *_: None, lambda: {0: 0})
     await projection.meet(0, state)
     return Bench(model, projection, state)
 
