@@ -19,6 +19,8 @@ operation   key               field                 value
 `swap`      any               what takes its place
 ==========  ================  ====================  ======================================================
 
+The version is left with a batch's last call: a copy of Redis that was made between two says what it has.
+
 `active` is four lines: hour of the day and expiry (epoch seconds), key, and key and member of what is to be
 noted as moved, or nothing.
 """
@@ -35,7 +37,8 @@ local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 local fence = tonumber(held[1] or '-1')
 if held[2] ~= ARGV[2] and held[2] ~= ARGV[3] then return 0 end
 if tonumber(ARGV[1]) < fence then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stamp', ARGV[4])
+redis.call('HSET', KEYS[1], 'stamp', ARGV[4])
+if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'version', ARGV[1]) end
 local tick = redis.call('HINCRBY', '{META}', 'tick', 1)
 local sub = string.sub
 
@@ -71,7 +74,7 @@ local function noted(day)
   end
 end
 
-local at = 5
+local at = 6
 while at <= #ARGV do
   local op, key, value = ARGV[at], ARGV[at + 1], ARGV[at + 3]
   if op == 'cells' then

@@ -182,13 +182,15 @@ class ReadModel:
         It does not where it has lost what was written, or where a newer owner has written.
         """
         key = keys.partition_key(batch.partition)
-        for chunk in chunks([*batch.operations, *batch.last]):
+        calls = list(chunks([*batch.operations, *batch.last]))
+        for number, chunk in enumerate(calls, 1):
             left = self._left.get(batch.partition)
             if left is None:
                 return False
             stamp = self._stamp()
             self._left[batch.partition] = left[0], stamp
-            arguments = [str(batch.version), *left, stamp, *(part for each in chunk for part in each)]
+            about = [str(batch.version), *left, stamp, str(int(number == len(calls)))]
+            arguments = [*about, *(part for each in chunk for part in each)]
             if not await self._script(keys=[key], args=arguments):
                 self._left[batch.partition] = left
                 return False

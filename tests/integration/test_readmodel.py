@@ -181,6 +181,31 @@ async def test_a_refill_that_was_emptied_half_way_does_not_end_complete(redis: R
     assert not await model.holds(0)
 
 
+async def test_a_batch_that_is_written_in_part_is_not_told_of(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may be restored from a copy that was made between two of its calls."""
+    monkeypatch.setattr(operations, "BYTES_A_CALL", 1)
+    model = await begun(redis)
+    state = fresh_state()
+    told: list[Any] = []
+    apply = model._script
+
+    async def watched(**call: Any) -> Any:
+        applied = await apply(**call)
+        told.append(await redis.hget(keys.partition_key(0), "version"))
+        return applied
+
+    monkeypatch.setattr(model, "_script", watched)
+    for offset in (7, 8):
+        fold(state, event(usage("cdr:1"), usage("cdr:2", sim="8988303000000000002")), offset=offset)
+        assert await model.write(model.batch(0, state, state.take_touched(), offset))
+    assert len(set(told[: told.index(b"7")])) == 1
+    assert told.index(b"7") > 2
+    assert set(told[told.index(b"7") : -1]) == {b"7"}
+    assert told[-1] == b"8"
+
+
 async def test_another_clusters_read_model_is_refused(redis: Redis) -> None:
     model = ReadModel(redis, aggregate_months=18)
     await model.claim(cluster="one", partitions=4)
