@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from streams.cells import SIM_BYTES
+from streams.competition import Conflict, Payload
 from streams.contexts import Contexts
 from streams.contributions import Table
 from streams.decoding import WireEvent, WireRecord, decode
@@ -26,7 +27,6 @@ from streams.digests import digest, digest_prefix, digests
 from streams.errors import DataError
 from streams.events import RejectedRecord, describe
 from streams.index import I64, Bools
-from streams.ledger import Conflict, Payload
 from streams.rows import STATEMENT
 from streams.statements import fields_of, finished, microseconds, raw
 from streams.usage import UsageRecord

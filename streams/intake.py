@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from streams.competition import Conflict
 from streams.contexts import Contexts
 from streams.contributions import HOUR_US
 from streams.decoding import WireEvent, WireRecord
@@ -15,7 +16,6 @@ from streams.errors import DataError
 from streams.events import CoverageEvent, RejectedRecord
 from streams.gather import Batch, Gather, Rejection
 from streams.index import I64
-from streams.ledger import Conflict
 from streams.seals import PIN_HOURS, Seals
 from streams.staging import Replacement, Staging
 from streams.windows import hour_start

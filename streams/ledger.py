@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import orjson
 
 from streams.cells import Context
+from streams.competition import Competition, Conflict
 from streams.contributions import (
     HOUR_US,
     PRO_RATA,
@@ -28,47 +27,13 @@ from streams.contributions import (
 )
 from streams.devices import Numbers
 from streams.index import I64, U64, Bools, Index, missing
-from streams.rows import PAYLOAD, Rows
+from streams.rows import Rows
 from streams.sessions import Sessions
 from streams.sums import Matrix
 
 DAY_US = 24 * HOUR_US
 
 _ROWS_A_PART = 200_000
-
-
-class Payload(NamedTuple):
-    """What a statement says, one value a column of `PAYLOAD`."""
-
-    start: int
-    end: int
-    context: int
-    flags: int
-    rx: int
-    tx: int
-    total: int
-    billed: int
-    cost: int
-
-    def canonical(self, context: Context) -> bytes:
-        """Return the bytes that decide between two payloads of one revision, alike on every replica."""
-        numbers = [str(value) for value in (*self[:2], *self[3:])]
-        return orjson.dumps([*numbers, *context])
-
-
-def payload_at(table: Table, row: int) -> Payload:
-    """Return one statement's payload."""
-    return Payload(*(int(table[name][row]) for name in PAYLOAD))
-
-
-@dataclass(slots=True)
-class Conflict:
-    """Two payloads of one revision of one identity: where the loser stands, in the batch or in the ledger."""
-
-    position: int
-    """Position in the batch of the statement that met the other one."""
-    loser: Payload
-    incoming_lost: bool
 
 
 @dataclass(slots=True)
@@ -111,7 +76,7 @@ class Ledger:
     """Statements by identity. In memory; durable through the changelog blocks."""
 
     def __init__(self, context: Callable[[int], Context]) -> None:
-        self._context = context
+        self._competition = Competition(context)
         self._rows = Rows()
         self._index = Index()
         self._sessions = Sessions()
@@ -192,7 +157,7 @@ class Ledger:
         *,
         again: bool = False,
     ) -> _Meeting:
-        chosen = self._newest(batch, sessions, conflicts)
+        chosen = self._competition.newest(batch, sessions, conflicts)
         table = batch if len(chosen) == len(batch["low"]) else take(batch, chosen)
         rows = self._find(table)
         if again and (rows < 0).any():
@@ -282,46 +247,6 @@ class Ledger:
     def _grown(self, sessions: Iterable[bytes]) -> list[Contributions]:
         return [of_session(self.table(self._sessions.members(session))) for session in sessions]
 
-    def _newest(self, batch: Table, sessions: dict[int, bytes], conflicts: list[Conflict]) -> I64:
-        """Return the positions of the statements that count within the batch, one an identity."""
-        order = np.argsort(batch["low"], kind="stable")
-        low = batch["low"][order]
-        twin = low[1:] == low[:-1]
-        if not twin.any():
-            return np.arange(len(low))
-        meeting = np.sort(order[np.append(twin, False) | np.append(False, twin)])
-        keep = np.ones(len(low), np.bool_)
-        keep[meeting] = False
-        keep[self._newest_of(batch, meeting, sessions, conflicts)] = True
-        return np.flatnonzero(keep)
-
-    def _newest_of(
-        self, batch: Table, positions: I64, sessions: dict[int, bytes], conflicts: list[Conflict]
-    ) -> I64:
-        identity = (batch[name][positions] for name in ("revision", "high", "low"))
-        order = positions[np.lexsort(tuple(identity))]
-        low, high, revision = (batch[name][order] for name in ("low", "high", "revision"))
-        same = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
-        last = np.append(~same, True)
-        tied = np.flatnonzero(same & (revision[1:] == revision[:-1]))
-        if len(tied) and (sessions or self._differ(batch, order[tied], order[tied + 1])):
-            # Bubble the greater payload towards the end of its run of equal revisions.
-            for at in tied.tolist():
-                first, second = int(order[at]), int(order[at + 1])
-                one, two = payload_at(batch, first), payload_at(batch, second)
-                of_one, of_two = sessions.get(first, b""), sessions.get(second, b"")
-                if (one, of_one) == (two, of_two):
-                    continue
-                if (self._canonical(one), of_one) > (self._canonical(two), of_two):
-                    order[at], order[at + 1] = second, first
-                    one, two, first = two, one, second
-                conflicts.append(Conflict(first, one, incoming_lost=True))
-        chosen: I64 = order[last]
-        return chosen
-
-    def _differ(self, batch: Table, one: I64, two: I64) -> bool:
-        return any(bool((batch[name][one] != batch[name][two]).any()) for name in PAYLOAD)
-
     def _wins(
         self,
         table: Table,
@@ -333,23 +258,10 @@ class Ledger:
         """Return which statements replace the ledger rows that they met."""
         revision, known = table["revision"], self._rows.revision[rows]
         wins: Bools = revision > known
-        equal = revision == known
-        if equal.any():
-            differs, standing = np.zeros(len(rows), np.bool_), self.table(rows)
-            for name in PAYLOAD:
-                differs |= table[name] != standing[name]
-            stored_in = self._sessions.of(rows)
-            for at in range(len(rows)) if sessions else stored_in:
-                differs[at] |= stored_in.get(at) != sessions.get(int(positions[at]))
-            for at in np.flatnonzero(equal & differs).tolist():
-                incoming, stored = payload_at(table, at), payload_at(standing, at)
-                position = int(positions[at])
-                wins[at] = (self._canonical(incoming), sessions.get(position, b"")) > (
-                    self._canonical(stored),
-                    stored_in.get(at, b""),
-                )
-                loser = stored if wins[at] else incoming
-                conflicts.append(Conflict(position, loser, incoming_lost=not wins[at]))
+        ties = revision == known
+        if ties.any():
+            stored, stored_in = self.table(rows), self._sessions.of(rows)
+            wins |= self._competition.beat(ties, table, positions, sessions, stored, stored_in, conflicts)
         return wins
 
     def _find(self, table: Table) -> I64:
@@ -360,6 +272,3 @@ class Ledger:
             return equal
 
         return self._index.find(table["low"], same)
-
-    def _canonical(self, payload: Payload) -> bytes:
-        return payload.canonical(self._context(payload.context))

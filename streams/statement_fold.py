@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, get_args
 import numpy as np
 
 from streams.cells import Context, Measures, named
+from streams.competition import payload_at
 from streams.contributions import (
     RETRACTED,
     SESSION,
@@ -22,7 +23,6 @@ from streams.contributions import (
 )
 from streams.digests import digest, digest_prefix
 from streams.index import I64
-from streams.ledger import payload_at
 from streams.rollups import split
 from streams.statement_chunks import Statements
 from streams.statements import finished
