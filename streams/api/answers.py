@@ -13,11 +13,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from streams.api.filters import Dimension
 from streams.api.query import UsageQuery
-from streams.api.ranges import QueryGranularity, rfc3339
+from streams.api.ranges import QueryGranularity
 from streams.api.rows import Page, Row, second_text
 from streams.api.trust import MAX_GAPS, Finality, Trusting
 from streams.coverage import Covered, watermark
 from streams.usage import CostStatus
+from streams.windows import rfc3339
 
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,10}$", examples=["0.1225"])]

@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
-from streams.api.ranges import rfc3339
 from streams.keys import COPY_COMPLETE, COPY_CURRENT_AT, INVENTORY, TOKENS_COPY
 from streams.redis_access import unavailable
+from streams.windows import rfc3339
 
 BEHIND_AFTER_S: Final = 60
 """The role looks every second; a copy that was not found current for so long is behind."""

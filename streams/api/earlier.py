@@ -18,7 +18,7 @@ from streams.api.memory import Known
 from streams.api.pages import page_of
 from streams.api.past import Past
 from streams.api.query import UsageQuery
-from streams.api.ranges import rfc3339, window_of
+from streams.api.ranges import window_of
 from streams.api.rows import Page, first_start
 from streams.api.service import Service
 from streams.coverage import Covered
@@ -27,7 +27,7 @@ from streams.finals import Instants, hours_final, span_fields
 from streams.keys import finals_key
 from streams.redis_access import unavailable
 from streams.restatements import Restatement
-from streams.windows import hour_number, hour_start
+from streams.windows import hour_number, hour_start, rfc3339
 
 _READS: Final = 5
 """How often the range is read while what is said of it goes on changing."""

@@ -20,7 +20,6 @@ from streams.api.filters import Dimension, matcher
 from streams.api.next_link import next_link
 from streams.api.pages import read_page
 from streams.api.query import UsageQuery
-from streams.api.ranges import rfc3339
 from streams.api.records import places_asked, require_archive
 from streams.api.service import Service, answer
 from streams.api.statement_query import ExplainQuery, Position, check_replaced, parse_explain_query
@@ -31,7 +30,7 @@ from streams.ledger import DAY_US
 from streams.statement_fold import Folded, fold
 from streams.statements import microseconds
 from streams.usage import CostStatus
-from streams.windows import hour_number
+from streams.windows import hour_number, rfc3339
 
 log = logging.getLogger(__name__)
 

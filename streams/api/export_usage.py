@@ -15,11 +15,11 @@ from streams.api.export_reading import Accounts, Items, NotFinalError, Reading
 from streams.api.faults import Fault, InvalidQuestionError
 from streams.api.pages import read_page
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import rfc3339
 from streams.api.rows import Page
 from streams.api.service import Service
 from streams.api.trust import Trusting
 from streams.api.usage_csv import usage_csv
+from streams.windows import rfc3339
 
 ROWS_AT_ONCE: Final = 500
 

@@ -31,12 +31,12 @@ from streams.api.export_jobs import (
 from streams.api.export_kinds import READERS, Read
 from streams.api.export_reading import NotFinalError
 from streams.api.faults import InvalidQuestionError
-from streams.api.ranges import rfc3339
 from streams.api.reader import Reader
 from streams.api.service import Service
 from streams.coverage import watermark
 from streams.errors import SimusageError, UnavailableError
 from streams.redis_access import connect_redis
+from streams.windows import rfc3339
 
 log = logging.getLogger(__name__)
 

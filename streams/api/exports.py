@@ -20,8 +20,8 @@ from streams.api.exports_docs import CREATE, FILE, JOB
 from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.problems import problem
-from streams.api.ranges import rfc3339
 from streams.api.service import Service, answer
+from streams.windows import rfc3339
 
 MAX_BODY: Final = 256 * 1024
 

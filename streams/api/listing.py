@@ -19,9 +19,10 @@ from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import MAX_FILTER_VALUES
 from streams.api.parameters import gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT
-from streams.api.ranges import parse_instant, rfc3339
+from streams.api.ranges import parse_instant
 from streams.errors import DataError
 from streams.iccid import canonical_iccid
+from streams.windows import rfc3339
 
 Form = Callable[[str], str]
 """Reads a filter's value; raises `ValueError` of the rule that it breaks and of what would do."""

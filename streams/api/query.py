@@ -22,10 +22,10 @@ from streams.api.ranges import (
     check_range,
     parse_instant,
     resolve_range,
-    rfc3339,
     window_of,
 )
 from streams.api.zones import UTC_CALENDAR, Calendar, zone_names
+from streams.windows import rfc3339
 
 Fill = Literal["none", "zero"]
 Require = Literal["any", "final"]

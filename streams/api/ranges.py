@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 
 from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.zones import UTC_CALENDAR, Calendar, Window
+from streams.windows import rfc3339
 
 QueryGranularity = Literal["minute", "hour", "day", "month", "year", "all"]
 QUERY_GRANULARITIES: Final[tuple[QueryGranularity, ...]] = get_args(QueryGranularity)
@@ -43,11 +44,6 @@ def add_months(at: datetime, months: int) -> datetime:
     count = at.year * 12 + at.month - 1 + months
     year, month = count // 12, count % 12 + 1
     return at.replace(year=year, month=month, day=min(at.day, monthrange(year, month)[1]))
-
-
-def rfc3339(at: datetime) -> str:
-    """Write an instant in UTC, to the second where it lies on one."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_instant(text: str, calendar: Calendar = UTC_CALENDAR) -> datetime:

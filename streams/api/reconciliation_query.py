@@ -11,10 +11,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.parameters import choice, gathered, unexpected
-from streams.api.ranges import resolve_range, rfc3339
+from streams.api.ranges import resolve_range
 from streams.events import Source
 from streams.reconciliation import SPANS, Place, Span, Verdict, comparison
-from streams.windows import windows_between
+from streams.windows import rfc3339, windows_between
 
 PARAMETERS: Final = ("from", "to", "granularity", "account")
 

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from streams.api.filters import Dimension, matcher
 from streams.api.next_link import next_link
 from streams.api.problems import ArchiveDisabledError
-from streams.api.ranges import rfc3339
 from streams.api.records_docs import RECORDS
 from streams.api.service import Service, answer
 from streams.api.statement_query import Position, RecordsQuery, check_replaced, parse_records_query
@@ -25,6 +24,7 @@ from streams.statement_chunks import Statements
 from streams.statement_fold import Folded, fold
 from streams.statement_places import BUCKETS, bucket_of, place_of
 from streams.statements import microseconds
+from streams.windows import rfc3339
 
 READ_A_PAGE: Final = 100_000
 """Statements read for one page at most, or those of one place: a page may be short, and lead on."""

@@ -21,11 +21,11 @@ from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Dimension, Filters, matcher, parse_filter
 from streams.api.parameters import gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT
-from streams.api.ranges import resolve_range, rfc3339
+from streams.api.ranges import resolve_range
 from streams.api.rows import second_text
 from streams.restatements import Kind, Restatement, difference, instant_text
 from streams.usage import CostStatus
-from streams.windows import hour_number
+from streams.windows import hour_number, rfc3339
 
 PARAMETERS: Final = ("from", "to", *DIMENSIONS, "limit", "cursor")
 

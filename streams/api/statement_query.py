@@ -16,8 +16,8 @@ from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.filters import DIMENSIONS, Filters, parse_filter
 from streams.api.parameters import Given, gathered, page_limit, unexpected
 from streams.api.query import MAX_LIMIT, UsageQuery, parse_usage_query
-from streams.api.ranges import DEFAULT_RANGE, parse_instant, rfc3339
-from streams.windows import hour_number, hour_start, window_end, window_start
+from streams.api.ranges import DEFAULT_RANGE, parse_instant
+from streams.windows import hour_number, hour_start, rfc3339, window_end, window_start
 
 RECORDS_PARAMETERS: Final = ("from", "to", *DIMENSIONS, "limit", "cursor")
 EXPLAIN_PARAMETERS: Final = ("from", "to", "tz", *DIMENSIONS, "limit", "cursor")

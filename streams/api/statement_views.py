@@ -10,12 +10,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from streams.aggregate import money
 from streams.api.answers import CostAmount
-from streams.api.ranges import rfc3339
 from streams.cells import Measures
 from streams.contributions import PENDING, PERIOD_TOTAL, PRO_RATA, RETRACTED, SESSION, UNKNOWN
 from streams.events import Source
 from streams.statement_fold import Folded, Standing
 from streams.usage import CostStatus, Semantics, Service
+from streams.windows import rfc3339
 
 Unit = Literal["bytes", "messages"]
 

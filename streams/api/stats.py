@@ -23,7 +23,7 @@ from streams.api.belongings import belonging
 from streams.api.filters import Dimension
 from streams.api.pages import read_page, sims_of_endpoints
 from streams.api.query import UsageQuery
-from streams.api.ranges import MAX_MINUTELY, add_months, rfc3339
+from streams.api.ranges import MAX_MINUTELY, add_months
 from streams.api.rows import Row, second_text
 from streams.api.service import Service, answer
 from streams.api.stats_docs import ENDPOINT_STATS, SIM_STATS
@@ -33,7 +33,7 @@ from streams.api.zones import UTC_CALENDAR
 from streams.cells import Measures
 from streams.coverage import watermark
 from streams.usage import CostStatus
-from streams.windows import hour_number
+from streams.windows import hour_number, rfc3339
 
 
 class DataStats(DataVolumes):

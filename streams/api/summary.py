@@ -25,13 +25,13 @@ from streams.api.filters import DIMENSIONS, Dimension
 from streams.api.pages import read_page
 from streams.api.parameters import choice, gathered, unexpected
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import rfc3339
 from streams.api.rows import Row, second_text
 from streams.api.service import Service
 from streams.api.summary_docs import SUMMARY
 from streams.api.trust import Finality, Trusting
 from streams.coverage import watermark
 from streams.usage import CostStatus
+from streams.windows import rfc3339
 
 Step = Literal["day", "month", "year"]
 STEPS: Final[tuple[Step, ...]] = get_args(Step)

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from streams.inventory import ALWAYS, Assignments, Place
+from streams.windows import rfc3339
 
 
 class Stretch(NamedTuple):
@@ -77,7 +78,7 @@ def tenure_of(assignments: Assignments, tenant: str, now: datetime) -> Tenure:
 
 def instant_or_none(at: datetime | None) -> str | None:
     """Write an instant; the beginning and the end of time are null."""
-    return None if at is None or at == ALWAYS else at.isoformat().replace("+00:00", "Z")
+    return None if at is None or at == ALWAYS else rfc3339(at)
 
 
 def _stretches(starts: Iterable[datetime]) -> list[Stretch]:

@@ -20,11 +20,11 @@ import orjson
 
 from streams.api.abilities import Abilities, contributors, selected
 from streams.api.query import UsageQuery
-from streams.api.ranges import rfc3339
 from streams.api.restated import Restated
 from streams.api.rows import Row, second_text
 from streams.coverage import Covered, Interval, gaps, share, union, watermark
 from streams.restatements import Restatement
+from streams.windows import rfc3339
 
 Finality = Literal["open", "settling", "final", "restated"]
 

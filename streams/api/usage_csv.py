@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from streams.aggregate import describe
 from streams.api.query import UsageQuery
-from streams.api.ranges import rfc3339
 from streams.api.rows import Page
 from streams.api.trust import Trusting
+from streams.windows import rfc3339
 
 MEDIA_TYPE: Final = "text/csv"
 

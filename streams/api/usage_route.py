@@ -17,11 +17,11 @@ from streams.api.next_link import next_link
 from streams.api.pages import one_sim, page_of
 from streams.api.problems import problem
 from streams.api.query import parse_usage_query
-from streams.api.ranges import rfc3339
 from streams.api.service import Service
 from streams.api.trust import Trusting
 from streams.api.usage_csv import MEDIA_TYPE, usage_csv, wants_csv
 from streams.api.usage_docs import ENDPOINT_USAGE, TAG_USAGE, USAGE
+from streams.windows import rfc3339
 
 
 def add_usage(app: FastAPI, service: Service) -> None:

@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 
 from streams import keys
 from streams.api import earlier, pages
-from streams.api.ranges import rfc3339
 from streams.api.rows import Page
 from streams.decoding import wire
 from streams.events import CoverageEvent, UsageEvent
 from streams.readmodel import ReadModel
 from streams.state import PartitionState
+from streams.windows import rfc3339
 from tests.integration.api_kit import NOW, SIMS, app_of, bearer, client_of, rows_of
 from tests.integration.test_api_restatements import ABOUT, DAY, Worker, record
 

@@ -8,7 +8,8 @@ import pytest
 
 from streams.api.faults import InvalidQuestionError
 from streams.api.query import UsageQuery, parse_usage_query
-from streams.api.ranges import add_months, rfc3339
+from streams.api.ranges import add_months
+from streams.windows import rfc3339
 
 NOW = datetime(2026, 11, 21, 8, 2, 43, 500_000, UTC)
 
