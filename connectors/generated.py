@@ -67,6 +67,22 @@ simusage simulate --port 0 --faults simsy-shifting-pages,simsy-throttle
 ```
 """
 
+_WAYS: Final = """\
+
+What is the providers' way is no fault: it is always so, and whoever reads has to bear it.
+
+* **emnify**: statistics of an endpoint tell volumes as text; days without usage are missing; an
+  organisation's days end with a row `TOTAL`; a page past the end repeats the last one; a 401 comes in the
+  gateway's form, or with an empty body; ids lie beyond 2^53; a stream sends arrays of up to 3 000 records,
+  or of its `size`; with `size` 1 it is an object.
+* **KORE**: a range that breaks a rule gets 83601 to 83605; a SIM's range over 24 hours is widened to whole
+  hours; money is `"0"` without a unit until it is billed; a sink gets a test event before others, and at
+  most 50 at once.
+* **Onomondo**: cursors may end with `=`, a last page has no `next_page`, and an endpoint that goes on
+  failing is left alone for a while.
+* **SIMSY**: a 401 has no headers of the limit.
+"""
+
 _MEANINGS: Final = {
     "host": "Address to listen on.",
     "port": "Port to listen on; 0 takes a free one, which the log names.",
@@ -128,9 +144,9 @@ def configuration_page() -> str:
 
 
 def simulators_page() -> str:
-    """Return the page of what the simulators can be told to do wrong."""
+    """Return the page of what the simulators do, and can be told to do wrong."""
     rows = [f"| `{name}` | {effect} |" for name, effect in FAULTS.items()]
-    return "\n".join([_SIMULATORS, "| fault | effect |", "|---|---|", *rows]) + "\n"
+    return "\n".join([_SIMULATORS, "| fault | effect |", "|---|---|", *rows, _WAYS])
 
 
 def files() -> dict[Path, bytes]:
