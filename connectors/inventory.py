@@ -116,11 +116,13 @@ class Inventory:
         batch.settle(lambda sim, since: holdings.standing(sim).tenant_at(since))
 
     def unlisted(self, account: Account[Any], filed: Filed) -> bool:
-        """Whether only a listing says whose a record is, and none has shown its SIM yet."""
+        """Whether only a listing says whose a record is, and none has said so of its SIM yet.
+
+        That a listing has shown the SIM is not enough: what it shows comes before whose it is.
+        """
         if filed.placed or account.settings.tenant_of(filed.traits) is not None:
             return False
-        holdings, sim = self.of(account.name), filed.record.sim
-        return not holdings.places(sim) and holdings.as_of(sim) is None
+        return self.of(account.name).as_of(filed.record.sim) is None
 
     def tenants(self, account: Account[Any]) -> list[str]:
         """Return everybody who may own usage of the account, or once did."""

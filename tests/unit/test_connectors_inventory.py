@@ -137,6 +137,20 @@ async def test_only_a_listing_says_whose_a_sim_is_that_nothing_else_tells(invent
     assert not inventory.unlisted(SHARED, waits)
 
 
+async def test_a_sim_that_was_shown_is_not_listed_before_it_is_said_whose_it_is(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that follows the topic may have read the one and not the other."""
+    waits = Filed(usage(NOW), Traits(SIM), b"{}", NOW, placed=False)
+    with monkeypatch.context() as half:
+        half.setattr(inventory, "_ruled", lambda *_, **__: None)
+        await inventory.observe(SHARED, [Seen("sim", SIM, fleet="north")], NOW)
+    assert inventory.of(SHARED.name).places(SIM)
+    assert inventory.unlisted(SHARED, waits)
+    await inventory.observe(SHARED, [Seen("sim", SIM, fleet="north")], NOW)
+    assert not inventory.unlisted(SHARED, waits)
+
+
 async def test_ownership_is_written_before_usage(sender: MemorySender, inventory: Inventory) -> None:
     """So that another replica agrees, and a crash in between changes nothing."""
     await push(sender, inventory, usage(NOW), fleet="north")
