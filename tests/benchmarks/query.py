@@ -9,7 +9,6 @@ tenant get usage in the present hour, as the worker writes it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 import tempfile
@@ -72,9 +71,10 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
                 pids = {"serve": process.pid, "redis": server.pid}
                 return await _ask_all(f"http://127.0.0.1:{port}", fleet, seconds, pids)
             finally:
-                moving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await moving
+                # Python 3.11 may swallow a cancellation that meets a reply from Redis.
+                while not moving.done():
+                    moving.cancel()
+                    await asyncio.wait({moving}, timeout=1)
     finally:
         if process is not None:
             process.terminate()
