@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol
 
 from connectors.account import Account
 from connectors.batch import Batch
-from connectors.tasks import Turn
 from connectors.values import json_items
 from streams.errors import DataError
+from streams.tasks import Turn
 
 
 @dataclass(frozen=True, slots=True)

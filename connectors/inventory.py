@@ -23,10 +23,10 @@ from connectors.batch import Batch, Filed
 from connectors.compacted import FETCH_WAIT_MS, CompactedTopic, Log
 from connectors.holdings import Holdings
 from connectors.publisher import Proceed, Sender, always
-from connectors.tasks import Turn
 from streams.errors import ConfigError, DataError, UnavailableError
 from streams.inventory import Item, Kind, Ownership, Place, Places, decode, message
 from streams.settings import Settings
+from streams.tasks import Turn
 from streams.topics import INVENTORY
 from streams.usage import UsageRecord
 

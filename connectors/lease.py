@@ -13,9 +13,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from connectors.tasks import end
 from streams.errors import UnavailableError
 from streams.keys import lease_key
+from streams.tasks import end
 
 logger = logging.getLogger(__name__)
 

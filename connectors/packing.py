@@ -14,7 +14,7 @@ from typing import Any, Final
 from connectors.account import Account
 from connectors.batch import Batch
 from connectors.publisher import Owners, Sender, letters_of, note_rejected, usage_of
-from connectors.tasks import look_at
+from streams.tasks import look_at
 from streams.usage import UsageRecord
 
 PACK_S: Final = 0.02

@@ -16,9 +16,9 @@ from connectors.bookmarks import Bookmarks
 from connectors.http import ProviderError
 from connectors.lease import Held, Lease, LeaseLostError
 from connectors.publisher import Proceed
-from connectors.tasks import end
 from streams.connector_status import Kind, State, Trouble
 from streams.errors import UnavailableError
+from streams.tasks import end
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from aiokafka.errors import KafkaError
 from connectors.account import Account
 from connectors.batch import Batch, Filed
 from connectors.clients import start_whole
-from connectors.tasks import Turn, look_at
 from streams.deadletters import dead_letter
 from streams.errors import DataError, UnavailableError
 from streams.events import MAX_BYTES, CoverageEvent, Message, RejectedRecord, usage_messages
+from streams.tasks import Turn, look_at
 from streams.topics import DEADLETTERS, USAGE_EVENTS
 from streams.usage import UsageRecord
 

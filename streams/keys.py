@@ -17,6 +17,8 @@ key                             type     content
 `su1:coming:{tenant}:{hour}`    hash     likewise, of a sealed hour while it is written anew
 `su1:active:{tenant}:{day}`     hash     public id -> hours of the day in which it has a cell
                                          (`HOURS_BYTES`, a bit each)
+`su1:day-sums:{tenant}:{day}`   hash     canonical ICCID -> the SIM's cells, summed up over the day; an empty
+                                         field -> of when (`streams.api.day_sums`); expires
 `su1:coming-active:{tenant}:{day}`  hash  likewise, of a sealed day while it is written anew
 `su1:moved:{tenant}`            zset     what moved last at which tick (score): numbers of hours (their
                                          aggregates), `active:{day}`, `coverage`, `restated`
@@ -121,6 +123,11 @@ def coming_cells_key(tenant: str, hour: int) -> str:
 def active_key(tenant: str, day: int) -> str:
     """Who was active in which hours of one tenant's day, by its number since the epoch."""
     return f"{PREFIX}:active:{tenant}:{day}"
+
+
+def day_sums_key(tenant: str, day: int) -> str:
+    """Cells of one tenant's day, summed up for each SIM; readers make it, so it may be missing or old."""
+    return f"{PREFIX}:day-sums:{tenant}:{day}"
 
 
 def coming_active_key(tenant: str, day: int) -> str:

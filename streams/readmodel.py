@@ -218,6 +218,7 @@ class ReadModel:
         """Return the keys of all that the read model has of a tenant; the lists of others come last."""
         hours: list[Any] = await self._redis.zrange(keys.hours_key(tenant), 0, -1)
         minutes: list[Any] = await self._redis.zrange(keys.minutes_key(tenant), 0, -1)
+        by_day = keys.active_key, keys.day_sums_key
         others = (
             keys.hours_key,
             keys.minutes_key,
@@ -230,7 +231,7 @@ class ReadModel:
         )
         return [
             *(keys.cells_key(tenant, int(hour)) for hour in hours),
-            *(keys.active_key(tenant, day) for day in sorted({int(hour) // 24 for hour in hours})),
+            *(key(tenant, day) for key in by_day for day in sorted({int(hour) // 24 for hour in hours})),
             *(keys.minute_key(tenant, int(minute)) for minute in minutes),
             *(keys.windows_key(tenant, granularity) for granularity in GRANULARITIES),
             *(key(tenant) for key in others),

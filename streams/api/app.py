@@ -14,6 +14,7 @@ from starlette.responses import Response
 from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.admission import Admission, LimitHeaders
 from streams.api.bundles import add_bundles
+from streams.api.day_sums import summing_days
 from streams.api.endpoints import add_endpoints
 from streams.api.explain import add_explain
 from streams.api.explain_docs import EXPLAIN_EXAMPLE
@@ -70,7 +71,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with exporting(service):
+        async with exporting(service), summing_days(client, service.reader.store):
             yield
         if redis is None:
             await client.aclose()

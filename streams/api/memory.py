@@ -6,8 +6,8 @@ Who asked least recently is forgotten first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -16,9 +16,10 @@ import numpy.typing as npt
 import orjson
 
 from streams.aggregate import ByKind
-from streams.api.catalogue import NONE, Catalogue, Numbers, Slice
+from streams.api.catalogue import NONE, Catalogue, Numbers
 from streams.api.rows import Row
-from streams.cells import COLUMNS, measures_from_json
+from streams.api.series import NO_NUMBERS, Series, Wanted
+from streams.cells import measures_from_json
 from streams.coverage import Covered, union
 from streams.restatements import Restatement
 
@@ -115,45 +116,6 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """The cells of one SIM in the hours numbered in `[first, end)`, as of a tick."""
-
-    tick: int
-    first: int
-    end: int
-    places: Numbers
-    """The hour of each cell, in ascending order."""
-    contexts: Numbers
-    """The context of each."""
-    measures: npt.NDArray[np.int64]
-    """A row of `COLUMNS` for each."""
-
-    @classmethod
-    def unread(cls, first: int, end: int) -> Series:
-        """Return that nothing is known of these hours."""
-        return cls(-1, first, end, _NO_NUMBERS, _NO_NUMBERS, np.zeros((0, len(COLUMNS)), np.int64))
-
-    def renewed(self, tick: int, moved: Numbers, others: Iterable[Slice]) -> Series:
-        """Return it as of a later tick, when these are the cells of the hours that moved until then."""
-        stays = ~np.isin(self.places, moved)
-        parts = [(self.places[stays], self.contexts[stays], self.measures[stays])]
-        parts += [(np.repeat(each.places, each.sizes), each.contexts, each.measures) for each in others]
-        places, contexts, measures = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(places, kind="stable")
-        return replace(
-            self, tick=tick, places=places[order], contexts=contexts[order], measures=measures[order]
-        )
-
-    def within(self, catalogue: Catalogue, hours: Numbers) -> Slice:
-        """Return the cells of some successive hours of those that have usage at all."""
-        low, high = np.searchsorted(self.places, (hours[0], hours[-1] + 1)) if len(hours) else (0, 0)
-        places = self.places[low:high]
-        there = np.flatnonzero(hours[np.searchsorted(hours, places)] == places) + low
-        places, sizes = np.unique(self.places[there], return_counts=True)
-        return Slice(catalogue, places, sizes, self.contexts[there], self.measures[there])
-
-
-@dataclass(frozen=True, slots=True)
 class News:
     """What moved in Redis of a tenant since a tick, and until which."""
 
@@ -180,8 +142,8 @@ class Known:
     state: object = field(default_factory=object)
     """Another one whenever anything has moved."""
     coverage: Mapping[str, Covered] = field(default_factory=dict)
-    series: dict[str, Series] = field(default_factory=dict)
-    """What is known of single SIMs; what was asked for least recently comes first."""
+    series: dict[tuple[str, bool], Series] = field(default_factory=dict)
+    """What is known of single SIMs, by days or not; what was asked for least recently comes first."""
     restated: list[tuple[int, bytes]] | None = field(default_factory=list)
     """Hours and names of the restatements' parts, in order; `None` where they must be asked for."""
     parts: dict[bytes, Restatement] = field(default_factory=dict)
@@ -226,6 +188,19 @@ class Known:
 
     def numbers(self, first: int, end: int, since: int = -1) -> Numbers:
         """Return the numbers of hours in `[first, end)` that have usage and moved since a tick, in order."""
+        numbers, ticks = self._moments(first, end)
+        return numbers[ticks > since]
+
+    def moved_days(self, first: int, end: int) -> tuple[Numbers, Numbers]:
+        """Return the days of hours numbered in `[first, end)` that have usage, and when each moved last."""
+        hours, ticks = self._moments(first, end)
+        days, starts = np.unique(hours // 24, return_index=True)
+        latest = np.maximum.reduceat(ticks, starts) if len(days) else ticks
+        # An hour that has nothing any more is not known, but neither is anybody active in it any more.
+        stirred = [self._stirred.get(day, -1) for day in days.tolist()]
+        return days, np.maximum(latest, np.array(stirred, np.int64))
+
+    def _moments(self, first: int, end: int) -> tuple[Numbers, Numbers]:
         if self._columns is None:
             hours = sorted(self._hours.values(), key=lambda hour: hour.number)
             self._columns = (
@@ -234,8 +209,14 @@ class Known:
             )
         numbers, ticks = self._columns
         low, high = np.searchsorted(numbers, (first, end))
-        found: Numbers = numbers[low:high][ticks[low:high] > since]
-        return found
+        return numbers[low:high], ticks[low:high]
+
+    def places(self, wanted: Wanted, since: int = -1) -> Numbers:
+        """Return the hours, or first hours of days, that have usage and moved since a tick, in order."""
+        if not wanted.daily:
+            return self.numbers(wanted.first, wanted.end, since)
+        days, ticks = self.moved_days(wanted.first, wanted.end)
+        return 24 * days[ticks > since]
 
     def day(self, number: int) -> Day | None:
         """Return who was active in a day, `None` where that is not known (any more)."""
@@ -249,15 +230,15 @@ class Known:
         """Remember who was active in a day."""
         self._days[number] = day
 
-    def held(self, sim: str, first: int, end: int) -> Series | None:
-        """Return what is remembered of a SIM, if it says all of the hours numbered in `[first, end)`."""
-        series = self.series.get(sim)
-        return series if series is not None and series.first <= first and end <= series.end else None
+    def held(self, wanted: Wanted) -> Series | None:
+        """Return what is remembered of a SIM, if it says all of the hours that are wanted."""
+        series = self.series.get(wanted.key)
+        return series if series is not None and series.spans(wanted) else None
 
-    def keep_series(self, sim: str, series: Series) -> None:
+    def keep_series(self, wanted: Wanted, series: Series) -> None:
         """Remember a SIM's cells, and forget those of the SIM that was asked for least recently."""
-        self.series.pop(sim, None)
-        self.series[sim] = series
+        self.series.pop(wanted.key, None)
+        self.series[wanted.key] = series
         if len(self.series) > SERIES_KEPT:
             self.series.pop(next(iter(self.series)))
 
@@ -307,6 +288,5 @@ def covered(value: bytes) -> Covered:
     return Covered(body["provider"], union((low, high) for low, high in body["intervals"]))
 
 
-_NO_NUMBERS: Final[Numbers] = np.zeros(0, np.int64)
-_NOTHING: Final = Users(_NO_NUMBERS, np.zeros(0, np.uint32))
+_NOTHING: Final = Users(NO_NUMBERS, np.zeros(0, np.uint32))
 _NOBODY: Final = Day(0, _NOTHING, _NOTHING)

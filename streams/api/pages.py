@@ -18,8 +18,9 @@ from streams.api.past import Past
 from streams.api.query import UsageQuery
 from streams.api.reader import Reader
 from streams.api.rows import Page, Row, filled, first_start, page
+from streams.api.series import Wanted
 from streams.api.store import Store
-from streams.api.zones import window_second
+from streams.api.zones import UTC_CALENDAR, window_second
 from streams.cells import ZERO
 from streams.windows import hour_number, hour_start
 
@@ -50,12 +51,18 @@ async def page_of(
     return fold.finish(now)
 
 
-def one_sim(query: UsageQuery) -> tuple[str, int, int] | None:
-    """Return the one SIM, and the numbers of the hours, whose cells answer the question, if it is so."""
+def one_sim(query: UsageQuery) -> Wanted | None:
+    """Return the one SIM whose cells answer the question, and in which hours, if it is so."""
     sims = query.filters.get("sim", ())
     if len(sims) != 1 or sims[0] is None or query.granularity == "minute":
         return None
-    return sims[0], hour_number(first_start(query)), hour_number(query.end)
+    return _wanted(query, sims[0], hour_number(first_start(query)), hour_number(query.end))
+
+
+def _wanted(query: UsageQuery, sim: str, first: int, end: int) -> Wanted:
+    # Cells as they were are known by their hours.
+    daily = query.granularity != "hour" and query.as_of is None and not first % 24 and not end % 24
+    return Wanted(sim, first, end, daily and query.calendar == UTC_CALENDAR)
 
 
 async def _cells(store: Store, known: Known, query: UsageQuery) -> AsyncIterator[Slice]:
@@ -64,7 +71,7 @@ async def _cells(store: Store, known: Known, query: UsageQuery) -> AsyncIterator
     sims = await _sims(store, known, query, first, end)
     if sims is not None and len(sims) < 2 and query.granularity != "minute":
         for sim in sims:
-            yield await store.series(query.tenant, known, sim, first, end)
+            yield await store.series(query.tenant, known, _wanted(query, sim, first, end))
         return
     async for part in cells(query.tenant, known, first, end, sims):
         yield part

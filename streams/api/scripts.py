@@ -57,7 +57,32 @@ local function of_sim(prefix, sim, ...)
     end
   end
   ended()
-  return table.concat(runs, ' '), table.concat(parts)
+  return table.concat(runs, ' '), table.concat(parts), ''
+end
+local function of_days(sums, prefix, sim, ...)
+  local call, runs, parts, unsummed, days = redis.call, {}, {}, {}, {...}
+  for at = 1, #days, 2 do
+    local day, moved = tonumber(days[at]), tonumber(days[at + 1])
+    local held = call('HMGET', sums .. days[at], '', sim)
+    local filling, tick = string.match(held[1] or '', '^(.*) (%d+)$')
+    local value = held[2] or ''
+    if filling ~= marks[3] or tonumber(tick) < moved then
+      unsummed[#unsummed + 1] = days[at]
+      local values = {}
+      for hour = 24 * day, 24 * day + 23 do
+        values[#values + 1] = call('HGET', string.format('%s%.0f', prefix, hour), sim) or nil
+      end
+      value = table.concat(values)
+    end
+    if value ~= '' then
+      runs[#runs + 1] = string.format('%.0f 1 %d', day, #value)
+      parts[#parts + 1] = value
+    end
+  end
+  return table.concat(runs, ' '), table.concat(parts), table.concat(unsummed, ' ')
+end
+local function cells_of(kind, ...)
+  if kind == 'days' then return of_days(...) else return of_sim(...) end
 end
 """
 
@@ -96,9 +121,9 @@ local function told()
   return since, tick, more, table.concat(members, ' '), table.concat(ticks, ' '),
     table.concat(windows, '\\n'), table.concat(covered, '\\n')
 end
-local runs, cells = '', ''
-if #ARGV > 3 then runs, cells = of_sim(unpack(ARGV, 4)) end
-return answer(runs, cells, told())
+local runs, cells, unsummed = '', '', ''
+if #ARGV > 3 then runs, cells, unsummed = cells_of(unpack(ARGV, 4)) end
+return answer(runs, cells, unsummed, told())
 """
 """KEYS: moved, aggregates of hours, coverage. ARGV: the refills and the tick that the reader knows, how much
 it wants at a time, and what `SERIES` takes, if that is wanted too. Returns what that does; since which tick
@@ -122,9 +147,45 @@ return answer(tonumber(tick), table.concat(sizes, ' '), table.concat(parts))
 """KEYS: who was active in days. ARGV: about how many values at a time. Returns the tick, and of the first
 days, as many as that allows, how many contexts were active and which in which hours."""
 
-SERIES: Final = f"{_MARKS}{_OF_SIM} return answer(of_sim(unpack(ARGV)))"
-"""ARGV: prefix of the hours' cells, a SIM, and firsts and ends of runs of hours. Returns runs of hours in
-which the SIM has alike many bytes of cells (the first, how many, the bytes of each), and the cells."""
+SERIES: Final = f"{_MARKS}{_OF_SIM} return answer(cells_of(unpack(ARGV)))"
+"""ARGV: `hours`, prefix of the hours' cells, a SIM, and firsts and ends of runs of hours; or `days`, prefix
+of the days' sums, that of the hours' cells, a SIM, and days with the tick at which each moved last. Returns
+runs of hours (or days) in which the SIM has alike many bytes of cells (the first, how many, the bytes of
+each), the cells, and the days whose sums are not there, or are older than that tick: of those the cells are
+the hours'."""
+
+TICK: Final = f"{_MARKS} return answer(tonumber(redis.call('HGET', '{META}', 'tick') or '0'))"
+"""Returns the tick."""
+
+SIMS: Final = f"{_MARKS} return answer(table.concat(redis.call('HKEYS', KEYS[1])))"
+"""KEYS: cells of an hour. Returns the SIMs that have any."""
+
+OF_SIMS: Final = f"""{_MARKS}
+local parts, sizes = {{}}, {{}}
+for at = 1, #ARGV do parts[at] = {{}} end
+for _, key in ipairs(KEYS) do
+  for at, value in ipairs(redis.call('HMGET', key, unpack(ARGV))) do
+    if value then parts[at][#parts[at] + 1] = value end
+  end
+end
+for at = 1, #ARGV do
+  parts[at] = table.concat(parts[at])
+  sizes[at] = #parts[at]
+end
+return answer(table.concat(sizes, ' '), table.concat(parts))
+"""
+"""KEYS: cells of hours. ARGV: SIMs. Returns how many bytes of cells each has, and the cells."""
+
+PLACE: Final = """
+local whole = redis.call('HLEN', KEYS[1]) == tonumber(ARGV[1])
+if not whole then redis.call('UNLINK', KEYS[1]) return 0 end
+redis.call('HSET', KEYS[1], '', ARGV[2])
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return 1
+"""
+"""KEYS: a day's sums that were written aside, and where they belong. ARGV: how many SIMs there must be, of
+when they are, and for how many seconds they stay. Looks at no marks: sums say themselves of when they are."""
 
 CELLS: Final = f"""{_MARKS}
 local left = tonumber(ARGV[4])

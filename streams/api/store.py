@@ -16,8 +16,10 @@ import zstandard
 from redis.asyncio import Redis
 
 from streams.api import scripts
+from streams.api.asking import Question
 from streams.api.catalogue import Catalogue, Numbers, Slice, measures_of, public_runs
-from streams.api.memory import Day, Known, Memory, News, Series, covered
+from streams.api.memory import Day, Known, Memory, News, covered
+from streams.api.series import Series, Wanted
 from streams.cells import CELL_BYTES, ID_BYTES
 from streams.errors import RebuildingError
 from streams.keys import (
@@ -28,6 +30,7 @@ from streams.keys import (
     cells_key,
     contexts_key,
     coverage_key,
+    day_sums_key,
     hours_key,
     minute_key,
     minutes_key,
@@ -60,21 +63,23 @@ class Store:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._marks = redis.register_script(scripts.MARKS)
-        self._news = redis.register_script(scripts.NEWS)
-        self._names = redis.register_script(scripts.NAMES)
-        self._active = redis.register_script(scripts.ACTIVE)
-        self._series = redis.register_script(scripts.SERIES)
-        self._cells = redis.register_script(scripts.CELLS)
+        self._marks = Question(redis, scripts.MARKS)
+        self._news = Question(redis, scripts.NEWS)
+        self._names = Question(redis, scripts.NAMES)
+        self._active = Question(redis, scripts.ACTIVE)
+        self._series = Question(redis, scripts.SERIES)
+        self._cells = Question(redis, scripts.CELLS)
         self._memory = Memory()
         self._reading: dict[str, asyncio.Lock] = {}
+        self.unsummed: dict[tuple[str, int], None] = {}
+        """Tenants and days, in the order in which it was noticed that their sums are not there."""
 
     async def filling(self) -> bytes:
         """Return by which refills the model is complete. Raises `RebuildingError` when it is not."""
-        filling, _ = await self._ask(self._marks)
+        filling, _ = await self._marks.ask()
         return filling
 
-    async def look(self, tenant: str, ahead: tuple[str, int, int] | None = None) -> Known:
+    async def look(self, tenant: str, ahead: Wanted | None = None) -> Known:
         """Return what Redis has of a tenant now: hours and coverage; who was active is read by `days`.
 
         `ahead` is what `series` will be asked about, so that one question does for both.
@@ -86,26 +91,27 @@ class Store:
         async with self._lock(tenant):
             return await self._catch_up(tenant, self._memory.of(tenant))
 
-    async def _catch_up(self, tenant: str, known: Known, ahead: tuple[str, int, int] | None = None) -> Known:
+    async def _catch_up(self, tenant: str, known: Known, ahead: Wanted | None = None) -> Known:
         keys = [moved_key(tenant), windows_key(tenant, "hour"), coverage_key(tenant)]
-        if ahead is not None and (ahead[2] - ahead[1] > HOURS_A_CALL or known.held(*ahead) is not None):
+        if ahead is not None and (ahead.end - ahead.first > HOURS_A_CALL or known.held(ahead) is not None):
             ahead = None
         more = 1
         while more:
             asked = known.tick
             arguments = [known.filling, asked, NEWS_A_CALL]
             if ahead is not None:
-                arguments += [cells_key(tenant, 0)[:-1], *ahead]
-            filling, (runs, cells, since, tick, more, *told) = await self._ask(self._news, keys, arguments)
-            if filling != known.filling or since != asked:
+                arguments += _asked(tenant, known, ahead)
+            filling, answer = await self._news.ask(keys, arguments)
+            runs, cells, unsummed, since, tick, more, *told = answer
+            same = filling == known.filling and since == asked
+            if not same:
                 known = self._memory.anew(tenant, filling)
             known.take(_news(tick, *told) if told else News(tick))
-            if ahead is not None:
-                sim, first, end = ahead
-                read = await self._of_runs(tenant, known.catalogue, runs, cells)
-                unread = Series.unread(first, end)
-                known.keep_series(sim, unread.renewed(tick, np.arange(first, end), [read]))
-                ahead = None
+            # Sums of days were asked for by what was known before.
+            if ahead is not None and (same or not ahead.daily):
+                read = await self._of_runs(tenant, known.catalogue, ahead, runs, cells, unsummed)
+                known.keep_series(ahead, Series.unread(ahead).renewed(asked if ahead.daily else tick, [read]))
+            ahead = None
         known.whole = True
         return known
 
@@ -123,8 +129,7 @@ class Store:
     ) -> None:
         while missing:
             keys = [active_key(tenant, number) for number in missing]
-            filling, (tick, sizes, rows) = await self._ask(self._active, keys, [FIELDS_A_CALL])
-            _same(filling, known.filling)
+            tick, sizes, rows = await self._active.ask_again(known.filling, keys, [FIELDS_A_CALL])
             publics = [rows[at : at + ID_BYTES] for at in range(0, len(rows), _ACTIVE_ROW.itemsize)]
             await self._learn(tenant, known.catalogue, publics)
             contexts = known.catalogue.numbers(publics)
@@ -136,39 +141,34 @@ class Store:
             missing = missing[len(ends) - 1 :]
         self._memory.trim()
 
-    async def series(self, tenant: str, known: Known, sim: str, first: int, end: int) -> Slice:
-        """Return the cells of one SIM in the hours numbered in `[first, end)`."""
-        held = known.held(sim, first, end) or Series.unread(first, end)
-        tick, moved = known.tick, known.numbers(held.first, held.end, held.tick)
-        read = [
-            await self._of_sim(tenant, known, sim, moved[at : at + HOURS_A_CALL])
-            for at in range(0, len(moved), HOURS_A_CALL)
-        ]
-        held = held.renewed(tick, moved, read) if read else replace(held, tick=tick)
-        known.keep_series(sim, held)
-        return held.within(known.catalogue, known.numbers(first, end))
+    async def series(self, tenant: str, known: Known, wanted: Wanted) -> Slice:
+        """Return the cells of one SIM."""
+        held = known.held(wanted) or Series.unread(wanted)
+        tick, moved = known.tick, known.places(wanted._replace(first=held.first, end=held.end), held.tick)
+        most = max(1, HOURS_A_CALL // 24) if wanted.daily else HOURS_A_CALL
+        read = []
+        for at in range(0, len(moved), most):
+            arguments = _asked(tenant, known, wanted, moved[at : at + most])
+            answer = await self._series.ask_again(known.filling, (), arguments)
+            read.append(await self._of_runs(tenant, known.catalogue, wanted, *answer))
+        held = held.renewed(tick, read, moved) if read else replace(held, tick=tick)
+        known.keep_series(wanted, held)
+        return held.within(known.catalogue, known.places(wanted))
 
-    async def _of_sim(self, tenant: str, known: Known, sim: str, hours: Numbers) -> Slice:
-        """Return the cells of one SIM in some hours in order."""
-        cuts = np.flatnonzero(np.diff(hours) > 1) + 1
-        bounds = np.column_stack((hours[np.append(0, cuts)], hours[np.append(cuts, len(hours)) - 1] + 1))
-        arguments = [cells_key(tenant, 0)[:-1], sim, *bounds.ravel().tolist()]
-        filling, (runs, cells) = await self._ask(self._series, (), arguments)
-        _same(filling, known.filling)
-        return await self._of_runs(tenant, known.catalogue, runs, cells)
-
-    async def _of_runs(self, tenant: str, catalogue: Catalogue, runs: bytes, cells: bytes) -> Slice:
+    async def _of_runs(
+        self, tenant: str, catalogue: Catalogue, wanted: Wanted, runs: bytes, cells: bytes, unsummed: bytes
+    ) -> Slice:
+        self.unsummed |= dict.fromkeys((tenant, int(day)) for day in unsummed.split())
         firsts, counts, sizes = np.array(runs.split(), np.int64).reshape(-1, 3).T
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        places = np.repeat(firsts, counts) + within
+        places = (np.repeat(firsts, counts) + within) * (24 if wanted.daily else 1)
         return await self._slice(tenant, catalogue, places, np.repeat(sizes, counts), cells)
 
     async def restatements(self, tenant: str, known: Known, first: int, end: int) -> list[Restatement]:
         """Return the parts of the restatements of hours numbered in `[first, end)`, by hour."""
         while known.restated is None:
             tick = known.tick
-            filling, (names,) = await self._ask(self._names, [restatements_key(tenant)])
-            _same(filling, known.filling)
+            (names,) = await self._names.ask_again(known.filling, [restatements_key(tenant)])
             if known.tick == tick:
                 listed = names.split(b"\n") if names else []
                 known.restated = sorted((int(name.partition(b"|")[0]), name) for name in listed)
@@ -213,8 +213,7 @@ class Store:
         more = True
         while more:
             arguments = [prefix, first, f"({end}", FIELDS_A_CALL, *(sims or ())]
-            filling, (places, sizes, cells, more) = await self._ask(self._cells, [index], arguments)
-            _same(filling, known.filling)
+            places, sizes, cells, more = await self._cells.ask_again(known.filling, [index], arguments)
             if not places:
                 return
             numbers = np.array(places.split(b" "), np.int64)
@@ -244,20 +243,26 @@ class Store:
                     raise RebuildingError("a cell's dimensions are not there yet")
                 catalogue.learn(public, value)
 
-    async def _ask(
-        self, script: Any, keys: Sequence[str] = (), arguments: Sequence[Any] = ()
-    ) -> tuple[bytes, list[Any]]:
-        """Return by which refills the model is complete, and what else the script returns."""
-        with unavailable():
-            partitions, lacking, filling, *found = await script(keys, arguments)
-        if not partitions:
-            raise RebuildingError("the read model is empty")
-        if lacking:
-            raise RebuildingError(f"{lacking} of {partitions} partitions are not complete yet")
-        return filling, found
-
     def _lock(self, tenant: str) -> asyncio.Lock:
         return self._reading.setdefault(tenant, asyncio.Lock())
+
+
+def _asked(tenant: str, known: Known, wanted: Wanted, moved: Numbers | None = None) -> list[Any]:
+    """Return what asks for the places that moved, or for all of them."""
+    prefix = cells_key(tenant, 0)[:-1]
+    if wanted.daily:
+        days, ticks = known.moved_days(wanted.first, wanted.end)
+        if moved is not None:
+            of = np.isin(24 * days, moved)
+            days, ticks = days[of], ticks[of]
+        pairs = np.column_stack((days, ticks)).ravel().tolist()
+        return ["days", day_sums_key(tenant, 0)[:-1], prefix, wanted.sim, *pairs]
+    bounds = [wanted.first, wanted.end]
+    if moved is not None:
+        cuts = np.flatnonzero(np.diff(moved) > 1) + 1
+        firsts, lasts = moved[np.append(0, cuts)], moved[np.append(cuts, len(moved)) - 1]
+        bounds = np.column_stack((firsts, lasts + 1)).ravel().tolist()
+    return ["hours", prefix, wanted.sim, *bounds]
 
 
 def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: bytes) -> News:
@@ -273,8 +278,3 @@ def _news(tick: int, members: bytes, ticks: bytes, windows: bytes, coverage: byt
         dict(sorted(accounts.items())) if MOVED_COVERAGE.encode() in moved else None,
         MOVED_RESTATED.encode() in moved,
     )
-
-
-def _same(filling: bytes, before: bytes) -> None:
-    if filling != before:
-        raise RebuildingError("the read model was filled anew meanwhile")

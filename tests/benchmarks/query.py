@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedRedis, free_port, spawn
 from streams.readmodel import ReadModel
+from streams.tasks import end
 from streams.windows import window_start
 from tests.benchmarks.callbacks import percentile_ms
 from tests.benchmarks.figures import Result
@@ -71,10 +72,7 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
                 pids = {"serve": process.pid, "redis": server.pid}
                 return await _ask_all(f"http://127.0.0.1:{port}", fleet, seconds, pids)
             finally:
-                # Python 3.11 may swallow a cancellation that meets a reply from Redis.
-                while not moving.done():
-                    moving.cancel()
-                    await asyncio.wait({moving}, timeout=1)
+                await end([moving])
     finally:
         if process is not None:
             process.terminate()

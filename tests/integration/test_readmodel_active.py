@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from streams import keys, operations
+from streams.api.series import Wanted
 from streams.api.store import Store
 from streams.archive import Archived
 from streams.cells import CELL_BYTES, decode_cells
@@ -79,7 +80,7 @@ async def seen(store: Store) -> tuple[dict[int, bytes], dict[int, list[tuple[int
 async def series(store: Store, first: int, end: int) -> list[tuple[int, list[list[int]]]]:
     """What one SIM used in hours, as a reader has it."""
     known = await store.look("acme")
-    found = await store.series("acme", known, SIMS[0], first, end)
+    found = await store.series("acme", known, Wanted(SIMS[0], first, end))
     rows = iter(found.measures.tolist())
     return [
         (hour, [next(rows) for _ in range(size)])
@@ -192,7 +193,7 @@ async def test_news_that_do_not_fit_into_one_answer_all_come(
     assert len(hours) == await redis.hlen(keys.windows_key("acme", "hour")) > 3
     known = await store.look("acme")
     for sim in SIMS:
-        found = await store.series("acme", known, sim, HOUR, HOUR + 99)
+        found = await store.series("acme", known, Wanted(sim, HOUR, HOUR + 99))
         stored = [await redis.hstrlen(keys.cells_key("acme", hour), sim) for hour in found.places]
         assert [size * CELL_BYTES for size in found.sizes] == stored
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.api.catalogue import Catalogue, Slice
-from streams.api.memory import Day, Known, Memory, News, Series
+from streams.api.memory import Day, Known, Memory, News
+from streams.api.series import Series, Wanted
 from streams.cells import COLUMNS, Context, context_id, context_value
 
 WHOLE_DAY = 2**24 - 1
@@ -100,14 +101,14 @@ def test_a_sims_cells_are_those_with_which_its_hours_moved_last(
     steps: list[dict[int, int]], listed: frozenset[int]
 ) -> None:
     """`steps` say how many cells hours come to; an hour that is not `listed` has none in the answer."""
-    catalogue, series = Catalogue(), Series.unread(0, 10)
+    catalogue, series = Catalogue(), Series.unread(Wanted("sim", 0, 10))
     wanted: dict[int, list[int]] = {}
     for tick, step in enumerate(steps):
         hours = np.array(sorted(step), np.int64)
         sizes = np.array([step[hour] for hour in hours.tolist()], np.int64)
         cells = np.arange(sizes.sum()) + 100 * tick
         some = Slice(catalogue, hours, sizes, cells, np.repeat(cells[:, None], len(COLUMNS), axis=1))
-        series = series.renewed(tick, hours, [some])
+        series = series.renewed(tick, [some], hours)
         wanted |= {
             hour: part.tolist()
             for hour, part in zip(hours.tolist(), np.split(cells, np.cumsum(sizes)), strict=False)

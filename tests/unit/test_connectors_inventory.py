@@ -248,7 +248,7 @@ async def test_whose_a_large_batch_is_lets_others_have_their_turn(
     inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The receiver answers other callbacks meanwhile; with turns of no length at every record."""
-    monkeypatch.setattr("connectors.tasks.TURN_S", 0.0)
+    monkeypatch.setattr("streams.tasks.TURN_S", 0.0)
     turns = 0
 
     async def other() -> None:

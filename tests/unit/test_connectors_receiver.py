@@ -205,7 +205,7 @@ async def test_no_secret_is_logged(client: httpx.AsyncClient, caplog: pytest.Log
 
 async def test_a_large_callback_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing and normalising give way again and again; with turns of no length at every record."""
-    monkeypatch.setattr("connectors.tasks.TURN_S", 0.0)
+    monkeypatch.setattr("streams.tasks.TURN_S", 0.0)
     turns = 0
 
     async def other() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from connectors.connect import CHATTER_S, Sparing
-from connectors.tasks import end
+from streams.tasks import end
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
