@@ -2,8 +2,9 @@
 
 Open loop: 200 requests a second, each due at a fixed time whatever became of those before, and its wait
 counts from then until the last byte of the answer. The month is one tenant's; the SIM is another one with
-each request. Warm: the first answers are left out. Meanwhile usage moves: ten times a second some SIMs of the
-tenant get usage in the present hour, as the worker writes it.
+each request. Warm: the first answers are left out, and so is the time in which the endpoint sums up days that
+are over. Meanwhile usage moves: ten times a second some SIMs of the tenant get usage in the present hour, as
+the worker writes it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import orjson
 from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedRedis, free_port, spawn
+from streams.api.day_sums import OVER_FOR_S
+from streams.keys import day_sums_key
 from streams.readmodel import ReadModel
 from streams.tasks import end
 from streams.windows import window_start
@@ -37,6 +40,7 @@ from tests.benchmarks.services import ROOT, say
 REQUESTS_A_SECOND: Final = 200
 WARM_UP_S: Final = 3.0
 READY_WITHIN_S: Final = 30.0
+SUMMED_UP_WITHIN_S: Final = 600.0
 MOVES_EVERY_S: Final = 0.1
 BELONGS_TO: Final = ("query_month_p99_ms", "query_sim_p99_ms")
 
@@ -70,7 +74,7 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
             moving = asyncio.create_task(_move(model, fleet))
             try:
                 pids = {"serve": process.pid, "redis": server.pid}
-                return await _ask_all(f"http://127.0.0.1:{port}", fleet, seconds, pids)
+                return await _ask_all(f"http://127.0.0.1:{port}", redis, fleet, seconds, pids)
             finally:
                 await end([moving])
     finally:
@@ -81,10 +85,13 @@ async def query(fleet: Fleet, seconds: float) -> list[Result]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _ask_all(address: str, fleet: Fleet, seconds: float, pids: dict[str, int]) -> list[Result]:
+async def _ask_all(
+    address: str, redis: Redis, fleet: Fleet, seconds: float, pids: dict[str, int]
+) -> list[Result]:
     results = []
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer benchmark"}) as session:
         await _ready(session, address)
+        await _summed_up(session, address, redis, fleet)
         for name, questions in zip(BELONGS_TO, _questions(fleet), strict=True):
             urls = cycle([address + question for question in questions])
             begun = time.monotonic()
@@ -97,6 +104,21 @@ async def _ask_all(address: str, fleet: Fleet, seconds: float, pids: dict[str, i
             cpu_ms = 1000 * meter.seconds("serve") / len(answers.waits)
             results.append(_result(name, answers, cpu_ms, meter.shares()))
     return results
+
+
+async def _summed_up(session: aiohttp.ClientSession, address: str, redis: Redis, fleet: Fleet) -> None:
+    """Ask about a SIM, and wait until the days that are over are summed up."""
+    begun, tenant = time.monotonic(), fleet.names()[0]
+    async with session.get(address + _questions(fleet)[1][0]) as response:
+        await response.read()
+    last = int(fleet.now.timestamp() - OVER_FOR_S) // 86_400
+    first = int(fleet.now.timestamp()) // 86_400 - fleet.asked_days + 1
+    places = [day_sums_key(tenant, day) for day in range(first, last)]
+    while await redis.exists(*places) < len(places):
+        if time.monotonic() > begun + SUMMED_UP_WITHIN_S:
+            raise TimeoutError(f"{len(places)} days were not summed up within {SUMMED_UP_WITHIN_S:.0f} s")
+        await asyncio.sleep(0.1)
+    say(f"{len(places)} days were summed up in {time.monotonic() - begun:.0f} s")
 
 
 async def _move(model: ReadModel, fleet: Fleet) -> None:

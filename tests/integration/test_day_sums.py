@@ -109,7 +109,7 @@ def used_at(sim: str, hour: int, **fields: Any) -> UsageRecord:
 
 async def total(store: Store) -> list[int]:
     """The first SIM's bytes of each day, by the days."""
-    found = await used(store, SIMS[0], daily=True)
+    found = await used(store, SIMS[0], daily=True, ahead=True)
     return [row[COLUMNS.index("total")] for row in found.values()]
 
 
@@ -124,14 +124,15 @@ async def test_they_are_read_in_place_of_the_hours(redis: Redis, model: ReadMode
 
 
 async def test_late_usage_makes_them_old(redis: Redis, model: ReadModel) -> None:
-    """Who remembers the SIM and who asks about it for the first time both see the late usage."""
-    state, remembering, store = await some_usage(model), Store(redis), Store(redis)
+    """Whoever remembers the SIM, or the tenant, or asks for the first time sees the late usage."""
+    state, remembering, looking, store = await some_usage(model), Store(redis), Store(redis), Store(redis)
     sums = DaySums(redis, store)
     assert await sums.add("acme", DAY)
     assert await total(remembering) == [28]
+    await looking.look("acme")
     fold(state, event(used_at(SIMS[0], 9)), offset=1)
     assert await model.write(model.batch(0, state, state.take_touched(), 1))
-    assert await total(remembering) == await total(store) == [35]
+    assert await total(remembering) == await total(looking) == await total(store) == [35]
     assert list(store.unsummed) == [("acme", DAY)]
     assert await sums.add("acme", DAY)
     store.unsummed.clear()
@@ -149,19 +150,29 @@ async def test_an_hour_that_has_nothing_any_more_makes_them_old(redis: Redis, mo
 
 
 async def test_those_of_an_earlier_filling_are_not_read(redis: Redis, model: ReadModel) -> None:
-    await some_usage(model)
-    store = Store(redis)
-    assert await DaySums(redis, store).add("acme", DAY)
+    state, store, looking = await some_usage(model), Store(redis), Store(redis)
+    sums = DaySums(redis, store)
+    assert await sums.add("acme", DAY)
+    for offset in range(1, 9):
+        fold(state, event(used_at(SIMS[0], 40, revision=offset)), offset=offset)
+        assert await model.write(model.batch(0, state, state.take_touched(), offset))
+    await looking.look("acme")
     held = await redis.dump(keys.day_sums_key("acme", DAY))
     assert held is not None
-    assert await model.begin_refill(0, 0)
+    assert await model.begin_refill(0, 8)
     assert not await redis.exists(keys.day_sums_key("acme", DAY))
+    await redis.delete(keys.META)
+    await model.claim(cluster="c", partitions=1)
     await redis.restore(keys.day_sums_key("acme", DAY), 0, held)
     state = fresh_state()
     fold(state, event(used_at(SIMS[0], 1)), offset=0)
     assert await model.write(model.batch(0, state, state.take_touched(), 0))
     assert await model.end_refill(0)
     assert await total(store) == await total(Store(redis)) == [7]
+    assert await sums.add("acme", DAY)
+    fold(state, event(used_at(SIMS[0], 2)), offset=1)
+    assert await model.write(model.batch(0, state, state.take_touched(), 1))
+    assert await total(looking) == [14]
 
 
 async def test_they_are_whole_or_not_there(
