@@ -152,6 +152,8 @@ class Known:
     _columns: tuple[Numbers, Numbers] | None = None
     """Numbers of the hours, in order, and when each moved last."""
     _stirred: dict[int, int] = field(default_factory=dict)
+    _moved_days: dict[tuple[int, int], tuple[Numbers, Numbers]] = field(default_factory=dict)
+    """By range, as long as nothing moves."""
     _days: dict[int, Day] = field(default_factory=dict)
 
     @property
@@ -165,6 +167,8 @@ class Known:
         if news.tick <= self.tick:
             return
         self.tick = news.tick
+        if news.hours or news.days:
+            self._moved_days.clear()
         if news.hours or news.days or news.coverage is not None or news.restated:
             self.state = object()
         if news.restated:
@@ -193,6 +197,11 @@ class Known:
 
     def moved_days(self, first: int, end: int) -> tuple[Numbers, Numbers]:
         """Return the days of hours numbered in `[first, end)` that have usage, and when each moved last."""
+        if (first, end) not in self._moved_days:
+            self._moved_days[first, end] = self._moments_of_days(first, end)
+        return self._moved_days[first, end]
+
+    def _moments_of_days(self, first: int, end: int) -> tuple[Numbers, Numbers]:
         hours, ticks = self._moments(first, end)
         days, starts = np.unique(hours // 24, return_index=True)
         latest = np.maximum.reduceat(ticks, starts) if len(days) else ticks

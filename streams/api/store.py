@@ -109,8 +109,9 @@ class Store:
             known.take(_news(tick, *told) if told else News(tick))
             # Sums of days were asked for by what was known before.
             if ahead is not None and (same or not ahead.daily):
+                old = ahead.daily and set(known.places(ahead, asked) // 24) - set(map(int, unsummed.split()))
                 read = await self._of_runs(tenant, known.catalogue, ahead, runs, cells, unsummed)
-                known.keep_series(ahead, Series.unread(ahead).renewed(asked if ahead.daily else tick, [read]))
+                known.keep_series(ahead, Series.unread(ahead).renewed(asked if old else tick, [read]))
             ahead = None
         known.whole = True
         return known
