@@ -28,6 +28,7 @@ from connectors.publisher import Proceed
 from connectors.registry import Toolbox
 from connectors.sweeping import Sweeping, is_total, take_back
 from connectors.values import EPOCH
+from streams.errors import ConfigError
 from streams.usage import UsageRecord
 
 RETENTION: Final = timedelta(days=545)
@@ -45,11 +46,23 @@ class _Done:
 
 
 class KoreSweep(Sweeping[KoreSettings]):
-    """One account's sweeps."""
+    """One account's sweeps.
+
+    Raises `ConfigError` where polls counted until now and nothing says from when pushes do: what was polled
+    would be retracted over the whole window, and KORE pushes nothing of the past.
+    """
 
     def __init__(self, account: KoreAccount, toolbox: Toolbox) -> None:
         super().__init__(account, toolbox, every_s=account.settings.poll_interval_s)
         self._counting: Counting = account.settings.counting
+        pushed = self._counting.source == "push" and self._counting.source_since is None
+        if pushed and self._bookmark.source == "poll":
+            raise ConfigError(
+                f"accounts.{account.name}.source_since",
+                "nothing",
+                "polls counted until now, and KORE pushes nothing of what they have counted: "
+                "name the midnight UTC from which pushes count, best the next one",
+            )
         self._api = kore_api(account, toolbox.http)
         self._usage = UsageReader(self._api)
         self._rows = RowReader(account, self._api, self._changes, toolbox.inventory)

@@ -18,7 +18,7 @@ from connectors.kore_events import usage_record
 from connectors.kore_usage import UsageReader
 from connectors.publisher import always
 from connectors.values import micros, utc_text
-from streams.errors import UnavailableError
+from streams.errors import ConfigError, UnavailableError
 from streams.events import usage_messages
 from streams.topics import USAGE_EVENTS
 from tests.integration.connector_kit import served
@@ -231,6 +231,31 @@ async def test_events_that_count_from_an_instant_replace_what_was_polled_since(s
     assert [each.end for each in sweeping.sender.coverage[covered:]] == [MIDNIGHT]
 
 
+async def test_a_change_to_events_without_an_instant_is_refused(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would retract the window, of which KORE pushes nothing; from the next midnight on it is fine."""
+    monkeypatch.setenv("KORE_SECRET", "s")
+    push = {"source": "push", "callback_secrets": ["${KORE_SECRET}"]}
+    await sweeping.sweep(always)
+    counted = sweeping.counted
+    with pytest.raises(ConfigError, match=r"accounts\.kore-acme\.source_since.*midnight UTC"):
+        sweeping.restart(**push)
+    sweeping.restart(**push, source_since=utc_text(MIDNIGHT + timedelta(days=1)))
+    await sweeping.sweep(always)
+    assert sweeping.counted == counted
+
+
+async def test_an_account_that_was_never_polled_needs_no_instant(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORE_SECRET", "s")
+    for _ in range(2):
+        sweeping.restart(source="push", callback_secrets=["${KORE_SECRET}"])
+        await sweeping.sweep(always)
+    assert sweeping.bookmark.source == "push"
+
+
 async def test_polls_that_count_again_replace_what_was_pushed_since(sweeping: Sweeping) -> None:
     """Each byte counts once, whichever source brought it first."""
     pushed = usage_record(event(data=data(timestamp=utc_text(NOW))), PUSH)
@@ -252,9 +277,10 @@ async def test_what_pushes_were_to_bring_is_polled_where_polls_count_again(
     monkeypatch.setenv("KORE_SECRET", "s")
     await sweeping.sweep(always)
     covered = len(sweeping.sender.coverage)
+    push = {"source": "push", "source_since": utc_text(MIDNIGHT), "callback_secrets": ["${KORE_SECRET}"]}
     for _ in range(2):
         sweeping.now += timedelta(days=5)
-        sweeping.restart(source="push", callback_secrets=["${KORE_SECRET}"])
+        sweeping.restart(**push)
         await sweeping.sweep(always)
     assert sweeping.history.since == NOW.replace(minute=0) + timedelta(days=5) - HOUR
     assert sweeping.bookmark.covered_until == micros(NOW)
