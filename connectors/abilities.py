@@ -30,7 +30,9 @@ def abilities(settings: Settings) -> Abilities:
 def _ability(provider: Provider, table: Mapping[str, Any]) -> Ability:
     fields = provider.settings.model_fields
     source, hours = (table.get(key, fields[key].default) for key in ("source", "settle_hours"))
-    lacks = provider.lacks.get(source, frozenset())
+    lacks = provider.lacks.get(source, frozenset()).union(
+        *(besides for key, besides in provider.lacks_without.items() if not table.get(key))
+    )
     if table.get("pro_rata") is True:
         # What is spread over hours belongs to no minute.
         lacks |= {"minute"}

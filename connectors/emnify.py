@@ -93,6 +93,7 @@ class _Emnify:
         "push": frozenset({"fleet", "rat"}),
         "poll": frozenset({"fleet", "rat", "country", "network", "minute"}),
     }
+    lacks_without: Mapping[str, frozenset[Lack]] = {}
 
     def needs(self, account: EmnifyAccount, sims: int) -> Needs:
         """Count a look at the stream, or each SIM's days; beside them the logins of every 240 minutes."""

@@ -36,6 +36,7 @@ class _Kore:
         "poll": frozenset({"endpoint", "tag", "rat", "sms", "minute"}),
         "push": frozenset({"endpoint", "tag", "sms", "minute"}),
     }
+    lacks_without: Mapping[str, frozenset[Lack]] = {}
 
     def needs(self, account: KoreAccount, sims: int) -> Needs:
         """Of each chunk the networks, the fleets, the rows of each pair of them and the plain totals."""

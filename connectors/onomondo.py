@@ -38,6 +38,7 @@ class _Onomondo:
         "poll": frozenset({"endpoint", "fleet"}),
         "push": frozenset({"endpoint", "fleet"}),
     }
+    lacks_without: Mapping[str, frozenset[Lack]] = {"callback_token": frozenset({"sms"})}
 
     def needs(self, account: OnomondoAccount, sims: int) -> Needs:
         """All pages of today with every sweep, of the closed days now and then, and the SIMs.

@@ -74,6 +74,10 @@ class Provider(Protocol):
     def lacks(self) -> Mapping[Source, frozenset[Lack]]:
         """What usage never tells, by each `source` that an account may have."""
 
+    @property
+    def lacks_without(self) -> Mapping[str, frozenset[Lack]]:
+        """What it does not tell either where an optional key of the account is missing, by that key."""
+
     def needs(self, account: Account[Any], sims: int) -> Needs:
         """Return the requests that the account's schedule makes with so many SIMs, at worst."""
 

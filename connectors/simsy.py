@@ -26,6 +26,7 @@ class _Simsy:
     settings: type[AccountSettings] = SimsySettings
     limits: Sequence[Limit] = LIMITS
     lacks: Mapping[Source, frozenset[Lack]] = {"poll": frozenset({"fleet", "tag", "rat"})}
+    lacks_without: Mapping[str, frozenset[Lack]] = {}
 
     def needs(self, account: SimsyAccount, sims: int) -> Needs:
         """A count of each chunk, and the pages of the newest two, which grow; the others now and then."""

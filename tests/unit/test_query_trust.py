@@ -243,6 +243,8 @@ def test_every_provider_says_what_it_lacks(name: str) -> None:
     provider = find_provider(name)
     assert provider is not None
     assert set(provider.lacks) == set(get_args(provider.settings.model_fields["source"].annotation))
+    for key in provider.lacks_without:
+        assert not provider.settings.model_fields[key].default, "a key that may be missing"
 
 
 def test_the_page_tells_what_each_provider_lacks() -> None:
@@ -268,14 +270,18 @@ def test_abilities_follow_the_account() -> None:
         "polled": {"provider": "emnify", "source": "poll", "settle_hours": 48},
         "spread": {"provider": "emnify", "pro_rata": True},
         "kore-1": {"provider": "kore"},
+        "called": {"provider": "onomondo", "callback_token": "${ONOMONDO_CALLBACK_TOKEN}"},
+        "uncalled": {"provider": "onomondo"},
         "odd": {"provider": "nobody"},
     }
     found = abilities(Settings(accounts=tables))
-    assert set(found.accounts) == {"pushed", "polled", "spread", "kore-1"}
+    assert set(found.accounts) == {"pushed", "polled", "spread", "kore-1", "called", "uncalled"}
     assert "country" not in found.of("pushed", "emnify").lacks
     assert {"country", "minute"} <= found.of("polled", "emnify").lacks
     assert found.of("polled", "emnify").settle == timedelta(hours=48)
     assert "minute" in found.of("spread", "emnify").lacks
     assert found.of("kore-1", "kore").settle == timedelta(hours=24)
+    assert "sms" not in found.of("called", "onomondo").lacks
+    assert "sms" in found.of("uncalled", "onomondo").lacks
     # An account that is no longer configured is known by its coverage alone.
     assert found.of("gone", "kore").lacks == found.of("kore-1", "kore").lacks
