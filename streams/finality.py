@@ -112,6 +112,14 @@ class Finality:
         tenant, kind = self._contexts.group_list[number]
         return tenant, kind.account
 
+    def codes(self, contexts: I64, hours: U64) -> U64:
+        """Return account and hour of each cell in one number, which `place_of` knows."""
+        return self.accounts(contexts) << _GROUP_SHIFT | hours.astype(np.uint64)
+
+    def place_of(self, code: int) -> tuple[str, str, int]:
+        """Return the tenant, the account and the hour number of a code."""
+        return *self.account_of(code >> 32), code & 0xFFFFFFFF
+
     def _is_final(self, group: int, hour: int) -> bool:
         tenant, account = self.account_of(group)
         return any(holds(part, hour) for part in self._parts[tenant][account])

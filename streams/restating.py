@@ -7,46 +7,33 @@ is the restatement; if it was cut short, its successor compares once more, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 import numpy as np
 
-from streams.cells import COLUMNS, COST_SCALE, Measures, in_columns
+from streams.causes import Causes, Sources
 from streams.changelog import Write
 from streams.contexts import Contexts
-from streams.contributions import HOUR_US, RETRACTED, Contributions
+from streams.contributions import Contributions
 from streams.coverage import Account, Covered, Interval, union
 from streams.decoding import WireEvent
-from streams.finality import Finality, Settle, holds, whole_hours
+from streams.finality import Finality, Settle, whole_hours
 from streams.finals import Finals
-from streams.index import I64, U64, distinct
+from streams.index import U64, distinct
 from streams.ledger import Merge
-from streams.restatements import (
-    NO_CAUSE,
-    Cause,
-    Changed,
-    Key,
-    Kind,
-    Restatement,
-    read_restatement,
-)
+from streams.restatements import Cause, Key, Restatement, read_restatement
 from streams.rollups import Rollups, split
-from streams.said import Place, Record, Said, loads
+from streams.said import Record, Said, loads
 from streams.seals import Seals
 from streams.staging import Replacement
-from streams.sums import WIDTH, Matrix, measures, summed
+from streams.stating import Stating, matrix_of, placed
+from streams.sums import Matrix, summed
 from streams.versions import Standing, Versions
 
 _NO_CELLS: U64 = np.zeros(0, np.uint64)
 
 _HOUR_BITS = np.uint64(32)
-
-Sources = Callable[[I64], tuple[I64, list[tuple[str, str | None]]]]
-"""Returns for positions in the last batch which event each came with, and of each event origin and run."""
-
-_KINDS: Final[tuple[Kind, ...]] = ("correction", "late", "retraction")
 
 
 class Restating:
@@ -74,7 +61,8 @@ class Restating:
         self._covered: dict[Account, tuple[Interval, ...]] = {}
         self._loaded_coverage: list[tuple[Account, str, Iterable[Interval], int, Iterable[Interval]]] = []
         self._coming: dict[Account, Covered] = {}
-        self._causes: dict[Place, Cause] = {}
+        self._causes = Causes(self._finality)
+        self._stating = Stating(contexts, self._finality, self.said)
         self._loaded: dict[str, Record] = {}
         self._recovered: list[tuple[int, Key, U64]] = []
 
@@ -118,7 +106,7 @@ class Restating:
         if len(changed):
             self._before.append((changed, self._rollups.measured(changed)))
             if sources is not None:
-                self._explain(changed, merge, sources)
+                self._causes.explain(changed, merge, sources)
 
     def final(self, account: Account) -> tuple[Interval, ...]:
         """Return what is final of an account by all coverage so far."""
@@ -156,7 +144,7 @@ class Restating:
         for low, high in final:
             within |= (hours * 3600 >= low) & ((hours + 1) * 3600 <= high)
         keys = keys[within]
-        self._replaced.append((replacement, keys, _placed(old, keys), _placed(new, keys)))
+        self._replaced.append((replacement, keys, placed(old, keys), placed(new, keys)))
 
     def unsaved_replaced(self, version: int) -> list[Write]:
         """Return the changelog records of what was replaced in sealed hours; the archive has it by then.
@@ -167,9 +155,9 @@ class Restating:
         writes: list[Write] = []
         for replacement, keys, old, new in replaced:
             cause = Cause(("backfill",), (replacement.run,), ())
-            causes = dict.fromkeys(self._places(keys), cause)
+            causes = dict.fromkeys(self._stating.places(keys), cause)
             finals = {(replacement.tenant, replacement.account): replacement.final}
-            writes += self._writes(version, self._statements(version, keys, old, new, causes, finals))
+            writes += self._writes(version, self._stating.statements(version, keys, old, new, causes, finals))
         return writes
 
     def unsaved(self, version: int) -> list[Write]:
@@ -180,9 +168,9 @@ class Restating:
         # What a cell measured first is what was published.
         keys, first = np.unique(keys, return_index=True)
         old = np.concatenate([matrix for _, matrix in self._before])[first]
-        causes, self._causes, self._before = self._causes, {}, []
+        causes, self._before = self._causes.take(), []
         measured = self._rollups.measured(keys)
-        return self._writes(version, self._statements(version, keys, old, measured, causes))
+        return self._writes(version, self._stating.statements(version, keys, old, measured, causes))
 
     def _writes(self, version: int, statements: Iterable[tuple[Restatement, list[int]]]) -> list[Write]:
         return [write for said, names in statements for write in self.said.say(version, said, names)]
@@ -230,65 +218,6 @@ class Restating:
         self.finals.begin(offset)
         return np.concatenate([_NO_CELLS, *(cells for _, cells in again)])
 
-    def _statements(
-        self,
-        version: int,
-        keys: U64,
-        old: Matrix,
-        new: Matrix,
-        causes: Mapping[Place, Cause],
-        finals: Mapping[Account, Sequence[Interval]] | None = None,
-    ) -> Iterator[tuple[Restatement, list[int]]]:
-        """Yield what is to be said of changed cells, and the names of their contexts.
-
-        `finals` are what was final of accounts whose coverage has changed since.
-        """
-        old, new = _normal(old), _normal(new)
-        changed = np.flatnonzero((old != new).any(axis=1))
-        places: dict[Place, list[int]] = {}
-        for at, place in zip(changed.tolist(), self._places(keys[changed]), strict=True):
-            places.setdefault(place, []).append(at)
-        for place, rows in sorted(places.items()):
-            tenant, account, hour = place
-            final = self._finality.around(tenant, hour)
-            for part in (finals or {}).get((tenant, account), ()):
-                if holds(part, hour):
-                    final[account] = part
-            cause = causes.get(place, NO_CAUSE)
-            yield self._statement(version, place, cause, final, keys[rows], old[rows], new[rows])
-
-    def _statement(
-        self,
-        version: int,
-        place: Place,
-        cause: Cause,
-        final: Mapping[str, Interval],
-        keys: U64,
-        old: Matrix,
-        new: Matrix,
-    ) -> tuple[Restatement, list[int]]:
-        tenant, account, hour = place
-        numbers = split(keys)[0]
-        contexts = [self._contexts.context(number) for number in numbers.tolist()]
-        cells = [
-            Changed(context, measures(before), measures(after))
-            for context, before, after in zip(contexts, old, new, strict=True)
-        ]
-        restatement = Restatement(
-            tenant,
-            account,
-            contexts[0].provider,
-            hour,
-            self.said.next_revision(place),
-            version,
-            self.said.stated(tenant),
-            # What follows from a statement of another hour, as in a session, corrects this one.
-            cause if cause.kinds else cause._replace(kinds=("correction",)),
-            final,
-            cells,
-        )
-        return restatement, self._contexts.names(numbers).tolist()
-
     def _newest(self, tenant: str) -> int:
         """Return the newest receipt of a tenant, of usage or of what is final, in microseconds."""
         return max(self._seals.of(tenant).newest, self.finals.latest(tenant) * 1_000_000)
@@ -305,8 +234,8 @@ class Restating:
         if not len(keys):
             return
         restatement = read_restatement(record.restatement())
-        self._before.append((keys, _matrix(each.old for each in restatement.cells)))
-        self._add_cause((key.tenant, key.account, key.hour), restatement.cause)
+        self._before.append((keys, matrix_of(each.old for each in restatement.cells)))
+        self._causes.add((key.tenant, key.account, key.hour), restatement.cause)
 
     def _keys(self, record: Record) -> U64:
         """Return the cells that a record speaks of, none where they cannot be told or lie in the archive."""
@@ -315,62 +244,7 @@ class Restating:
             return _NO_CELLS
         return numbers.astype(np.uint64) << _HOUR_BITS | np.uint64(record.key.hour)
 
-    def _explain(self, changed: U64, merge: Merge, sources: Sources) -> None:
-        """Note why final hours change: which statements that the merge took in speak of them."""
-        wanted = np.unique(self._codes(*split(changed)))
-        entering, leaving = merge.entering, merge.leaving
-        entered = self._codes(entering["context"], entering["start"] // HOUR_US)
-        left = self._codes(leaving["context"], leaving["start"] // HOUR_US)
-        # What is replaced stands at the end of what enters.
-        fresh = len(entered) - len(left)
-        rows = np.concatenate(
-            (np.flatnonzero(np.isin(entered, wanted)), np.flatnonzero(np.isin(left, wanted)) + fresh)
-        )
-        codes = np.concatenate((entered[np.isin(entered, wanted)], left[np.isin(left, wanted)]))
-        kinds = np.where(entering["flags"][rows] & RETRACTED, 2, np.where(rows < fresh, 1, 0))
-        events, told = sources(merge.positions[rows])
-        found = np.unique(np.stack((codes.astype(np.int64), kinds, events), axis=1), axis=0)
-        for code, kind, number in found.tolist():
-            origin, run = told[number]
-            place = (*self._finality.account_of(code >> 32), code & 0xFFFFFFFF)
-            name: Kind = _KINDS[kind] if run is None else "backfill"
-            self._add_cause(place, Cause((name,), () if run is None else (run,), (origin,)))
-
-    def _add_cause(self, place: Place, cause: Cause) -> None:
-        self._causes[place] = self._causes.get(place, NO_CAUSE).plus(cause)
-
-    def _codes(self, contexts: I64, hours: U64) -> U64:
-        """Return account and hour of each place in one number."""
-        return self._finality.accounts(contexts) << _HOUR_BITS | hours.astype(np.uint64)
-
-    def _places(self, keys: U64) -> Iterator[Place]:
-        for code in self._codes(*split(keys)).tolist():
-            tenant, account = self._finality.account_of(code >> 32)
-            yield tenant, account, code & 0xFFFFFFFF
-
 
 def _second(microseconds: int) -> int:
     """Return the second by which an instant is past."""
     return -(-microseconds // 1_000_000)
-
-
-def _placed(given: Contributions, keys: U64) -> Matrix:
-    """Return the measures of sorted cells out of those given; of others zeros."""
-    found, sums = summed(given.keys, given.measures)
-    matrix = np.zeros((len(keys), WIDTH), np.int64)
-    wanted = np.isin(found, keys)
-    matrix[np.searchsorted(keys, found[wanted])] = sums[wanted]
-    return matrix
-
-
-def _normal(matrix: Matrix) -> Matrix:
-    """Return measures with less than a whole unit in the parts of the cost, so that equal ones are alike."""
-    whole = matrix.copy()
-    units, parts = COLUMNS.index("cost_units"), COLUMNS.index("cost_parts")
-    more, whole[:, parts] = np.divmod(matrix[:, parts], COST_SCALE)
-    whole[:, units] += more
-    return whole
-
-
-def _matrix(cells: Iterable[Measures]) -> Matrix:
-    return np.array([in_columns(cell) for cell in cells], np.int64)
