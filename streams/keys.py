@@ -19,6 +19,8 @@ key                             type     content
                                          (`HOURS_BYTES`, a bit each)
 `su1:day-sums:{tenant}:{day}`   hash     canonical ICCID -> the SIM's cells, summed up over the day; an empty
                                          field -> of when (`streams.api.day_sums`); expires
+`su1:day-sums-aside:{tenant}:{day}:{n}`  hash  likewise, while they are made; expires
+`su1:day-sums-tried:{tenant}:{day}`  string  that somebody makes or has made them; expires
 `su1:coming-active:{tenant}:{day}`  hash  likewise, of a sealed day while it is written anew
 `su1:moved:{tenant}`            zset     what moved last at which tick (score): numbers of hours (their
                                          aggregates), `active:{day}`, `coverage`, `restated`
@@ -128,6 +130,16 @@ def active_key(tenant: str, day: int) -> str:
 def day_sums_key(tenant: str, day: int) -> str:
     """Cells of one tenant's day, summed up for each SIM; readers make it, so it may be missing or old."""
     return f"{PREFIX}:day-sums:{tenant}:{day}"
+
+
+def day_sums_aside_key(tenant: str, day: int, number: str) -> str:
+    """The same while it is made."""
+    return f"{PREFIX}:day-sums-aside:{tenant}:{day}:{number}"
+
+
+def day_sums_tried_key(tenant: str, day: int) -> str:
+    """That somebody makes the same, or has made it lately."""
+    return f"{PREFIX}:day-sums-tried:{tenant}:{day}"
 
 
 def coming_active_key(tenant: str, day: int) -> str:

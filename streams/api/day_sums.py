@@ -12,9 +12,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from itertools import pairwise
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import islice, pairwise
+from typing import Any, Final
 
 import numpy as np
 from redis.asyncio import Redis
@@ -24,7 +24,7 @@ from streams.api.asking import Question
 from streams.api.store import Store
 from streams.cells import CELL_BYTES, COLUMNS, ID_BYTES, SIM_BYTES
 from streams.errors import UnavailableError
-from streams.keys import cells_key, day_sums_key
+from streams.keys import cells_key, day_sums_aside_key, day_sums_key, day_sums_tried_key
 from streams.redis_access import unavailable
 from streams.tasks import end
 
@@ -33,14 +33,19 @@ log = logging.getLogger(__name__)
 OVER_FOR_S: Final = 36 * 3600
 """For so long a day has to be over: until then much comes late."""
 
+OLDEST_S: Final = 63 * 86_400
+"""Two months and a day: older days are rarely asked for, and their sums would take memory all the same."""
+
 AGAIN_AFTER_S: Final = 600
-"""A day that still moves is summed up this seldom."""
+"""A day that still moves is summed up this seldom, by whatever replica."""
 
 KEPT_S: Final = 35 * 86_400
 _ASIDE_S: Final = 3600
 
 SIMS_A_CALL: Final = 100
 """SIMs that are summed up at a time, about 2 ms of Redis and 2 ms of this process."""
+
+NAMES_A_CALL: Final = 1000
 
 _SHARE: Final = 0.2
 """Of the time that may go into it."""
@@ -61,35 +66,38 @@ class DaySums:
         self._tick = Question(redis, scripts.TICK)
         self._sims = Question(redis, scripts.SIMS)
         self._cells = Question(redis, scripts.OF_SIMS)
-        self._place = redis.register_script(scripts.PLACE)
-        self._tried: dict[tuple[str, int], float] = {}
+        self._aside = redis.register_script(scripts.ASIDE)
+        self._place = Question(redis, scripts.PLACE)
 
     async def run(self) -> None:
         """Sum up days without end."""
         while True:
             try:
                 while (place := self.next()) is not None:
-                    await self.add(*place)
-                    self.done(*place)
+                    if await self.claim(*place):
+                        await self.add(*place)
                 await asyncio.sleep(_LOOK_EVERY_S)
             except UnavailableError as error:
                 log.info("days are not summed up", extra={"reason": str(error)})
                 await asyncio.sleep(_WAIT_S)
 
     def next(self) -> tuple[str, int] | None:
-        """Return the tenant and the day that are due, `None` while there are none."""
+        """Return the latest day that is wanted and due, and its tenant; `None` while there is none."""
         now, unsummed = self._clock(), self._store.unsummed
-        self._tried = {place: at for place, at in self._tried.items() if now < at + AGAIN_AFTER_S}
-        while unsummed:
-            place = next(iter(unsummed))
-            del unsummed[place]
-            if (place[1] + 1) * 86_400 + OVER_FOR_S <= now and place not in self._tried:
-                return place
-        return None
+        due = range(int(now - OLDEST_S) // 86_400, int(now - OVER_FOR_S) // 86_400)
+        for place in [place for place in unsummed if place[1] not in due]:
+            unsummed.discard(place)
+        if not unsummed:
+            return None
+        latest = max(unsummed, key=lambda place: place[1])
+        unsummed.discard(latest)
+        return latest
 
-    def done(self, tenant: str, day: int) -> None:
-        """Note that a day was summed up now."""
-        self._tried[tenant, day] = self._clock()
+    async def claim(self, tenant: str, day: int) -> bool:
+        """Return whether nobody has tried to sum the day up lately. Raises `UnavailableError`."""
+        with unavailable():
+            place = day_sums_tried_key(tenant, day)
+            return bool(await self._redis.set(place, 1, nx=True, ex=AGAIN_AFTER_S))
 
     async def add(self, tenant: str, day: int) -> bool:
         """Sum up a tenant's day; returns whether its sums are there.
@@ -99,28 +107,40 @@ class DaySums:
         # Before anything is read: what moves from here on makes the sums old.
         filling, (tick,) = await self._tick.ask()
         hours = [cells_key(tenant, hour) for hour in range(24 * day, 24 * day + 24)]
+        aside = day_sums_aside_key(tenant, day, secrets.token_hex(8))
         found: set[bytes] = set()
         for hour in hours:
-            (names,) = await self._sims.ask_again(filling, [hour])
-            found.update(np.frombuffer(names, f"S{SIM_BYTES}").tolist())
-        sims, place = sorted(found), day_sums_key(tenant, day)
-        aside = f"{place}:{secrets.token_hex(8)}"
-        for at in range(0, len(sims), SIMS_A_CALL):
-            begun = time.perf_counter()
-            part = sims[at : at + SIMS_A_CALL]
-            sizes, cells = await self._cells.ask_again(filling, hours, part)
-            values = summed(np.array(sizes.split(b" "), np.int64), cells)
-            # A SIM that has lost its usage since it was listed counts all the same.
-            with unavailable():
-                await cast(Any, self._redis.hset(aside, mapping=dict(zip(part, values, strict=True))))
-                await self._redis.expire(aside, _ASIDE_S)
-            await asyncio.sleep((time.perf_counter() - begun) * (1 / _SHARE - 1))
+            cursor: bytes | int = b"0"
+            while cursor != 0:
+                async with _pause():
+                    arguments = [cursor, NAMES_A_CALL]
+                    cursor, names = await self._sims.ask_again(filling, [hour], arguments)
+                    found.update(np.frombuffer(names, f"S{SIM_BYTES}").tolist())
+                    cursor = int(cursor)
+        if not found:
+            return False
+        sims = iter(found)
+        while part := list(islice(sims, SIMS_A_CALL)):
+            async with _pause():
+                sizes, cells = await self._cells.ask_again(filling, hours, part)
+                await self.put(aside, part, summed(np.array(sizes.split(b" "), np.int64), cells))
+        keys = [aside, day_sums_key(tenant, day), *hours]
+        (there,) = await self._place.ask_again(filling, keys, [len(found), tick, KEPT_S, filling])
+        return bool(there)
+
+    async def put(self, aside: str, sims: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Write some SIMs' sums aside: a SIM that has lost its usage since it was listed counts too."""
+        pairs = [each for pair in zip(sims, values, strict=True) for each in pair]
         with unavailable():
-            return bool(
-                await self._place([aside, place], [len(sims), b"%b %d" % (filling, tick), KEPT_S])
-                if sims
-                else False
-            )
+            await self._aside([aside], [_ASIDE_S, *pairs])
+
+
+@contextlib.asynccontextmanager
+async def _pause() -> AsyncIterator[None]:
+    """Have the work of a block followed by a pause, so that questions have their turn."""
+    begun = time.perf_counter()
+    yield
+    await asyncio.sleep((time.perf_counter() - begun) * (1 / _SHARE - 1))
 
 
 def summed(sizes: Any, cells: bytes) -> list[bytes]:
@@ -140,9 +160,11 @@ def summed(sizes: Any, cells: bytes) -> list[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def summing_days(redis: Redis, store: Store) -> AsyncIterator[None]:
+async def summing_days(
+    redis: Redis, store: Store, clock: Callable[[], float] = time.time
+) -> AsyncIterator[None]:
     """Sum up days until the block ends."""
-    running = asyncio.create_task(DaySums(redis, store).run())
+    running = asyncio.create_task(DaySums(redis, store, clock).run())
     try:
         yield
     finally:

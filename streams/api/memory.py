@@ -152,8 +152,8 @@ class Known:
     _columns: tuple[Numbers, Numbers] | None = None
     """Numbers of the hours, in order, and when each moved last."""
     _stirred: dict[int, int] = field(default_factory=dict)
-    _moved_days: dict[tuple[int, int], tuple[Numbers, Numbers]] = field(default_factory=dict)
-    """By range, as long as nothing moves."""
+    _day_columns: tuple[Numbers, Numbers] | None = None
+    """Numbers of the days, in order, and when each moved last."""
     _days: dict[int, Day] = field(default_factory=dict)
 
     @property
@@ -168,7 +168,7 @@ class Known:
             return
         self.tick = news.tick
         if news.hours or news.days:
-            self._moved_days.clear()
+            self._day_columns = None
         if news.hours or news.days or news.coverage is not None or news.restated:
             self.state = object()
         if news.restated:
@@ -192,33 +192,32 @@ class Known:
 
     def numbers(self, first: int, end: int, since: int = -1) -> Numbers:
         """Return the numbers of hours in `[first, end)` that have usage and moved since a tick, in order."""
-        numbers, ticks = self._moments(first, end)
-        return numbers[ticks > since]
+        numbers, ticks = self._moments()
+        low, high = np.searchsorted(numbers, (first, end))
+        found: Numbers = numbers[low:high][ticks[low:high] > since]
+        return found
 
     def moved_days(self, first: int, end: int) -> tuple[Numbers, Numbers]:
-        """Return the days of hours numbered in `[first, end)` that have usage, and when each moved last."""
-        if (first, end) not in self._moved_days:
-            self._moved_days[first, end] = self._moments_of_days(first, end)
-        return self._moved_days[first, end]
+        """Return the days in `[first, end)`, of hour numbers, that have usage, and when each moved last."""
+        if self._day_columns is None:
+            hours, ticks = self._moments()
+            days, starts = np.unique(hours // 24, return_index=True)
+            latest = np.maximum.reduceat(ticks, starts) if len(days) else ticks
+            # An hour that has nothing any more is not known, but neither is anybody active in it any more.
+            stirred = [self._stirred.get(day, -1) for day in days.tolist()]
+            self._day_columns = days, np.maximum(latest, np.array(stirred, np.int64))
+        days, ticks = self._day_columns
+        low, high = np.searchsorted(days, (first // 24, end // 24))
+        return days[low:high], ticks[low:high]
 
-    def _moments_of_days(self, first: int, end: int) -> tuple[Numbers, Numbers]:
-        hours, ticks = self._moments(first, end)
-        days, starts = np.unique(hours // 24, return_index=True)
-        latest = np.maximum.reduceat(ticks, starts) if len(days) else ticks
-        # An hour that has nothing any more is not known, but neither is anybody active in it any more.
-        stirred = [self._stirred.get(day, -1) for day in days.tolist()]
-        return days, np.maximum(latest, np.array(stirred, np.int64))
-
-    def _moments(self, first: int, end: int) -> tuple[Numbers, Numbers]:
+    def _moments(self) -> tuple[Numbers, Numbers]:
         if self._columns is None:
             hours = sorted(self._hours.values(), key=lambda hour: hour.number)
             self._columns = (
                 np.array([hour.number for hour in hours], np.int64),
                 np.array([hour.tick for hour in hours], np.int64),
             )
-        numbers, ticks = self._columns
-        low, high = np.searchsorted(numbers, (first, end))
-        return numbers[low:high], ticks[low:high]
+        return self._columns
 
     def places(self, wanted: Wanted, since: int = -1) -> Numbers:
         """Return the hours, or first hours of days, that have usage and moved since a tick, in order."""

@@ -157,8 +157,14 @@ the hours'."""
 TICK: Final = f"{_MARKS} return answer(tonumber(redis.call('HGET', '{META}', 'tick') or '0'))"
 """Returns the tick."""
 
-SIMS: Final = f"{_MARKS} return answer(table.concat(redis.call('HKEYS', KEYS[1])))"
-"""KEYS: cells of an hour. Returns the SIMs that have any."""
+SIMS: Final = f"""{_MARKS}
+local next, held = unpack(redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2]))
+local sims = {{}}
+for at = 1, #held, 2 do sims[#sims + 1] = held[at] end
+return answer(next, table.concat(sims))
+"""
+"""KEYS: cells of an hour. ARGV: where to go on, and about how many at a time. Returns where to go on, which
+is `0` at the end, and SIMs that have any, maybe again."""
 
 OF_SIMS: Final = f"""{_MARKS}
 local parts, sizes = {{}}, {{}}
@@ -176,16 +182,31 @@ return answer(table.concat(sizes, ' '), table.concat(parts))
 """
 """KEYS: cells of hours. ARGV: SIMs. Returns how many bytes of cells each has, and the cells."""
 
-PLACE: Final = """
-local whole = redis.call('HLEN', KEYS[1]) == tonumber(ARGV[1])
-if not whole then redis.call('UNLINK', KEYS[1]) return 0 end
-redis.call('HSET', KEYS[1], '', ARGV[2])
-redis.call('RENAME', KEYS[1], KEYS[2])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-return 1
+ASIDE: Final = """
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
-"""KEYS: a day's sums that were written aside, and where they belong. ARGV: how many SIMs there must be, of
-when they are, and for how many seconds they stay. Looks at no marks: sums say themselves of when they are."""
+"""KEYS: where a day's sums are written aside. ARGV: for how many seconds, and SIMs with their sums."""
+
+PLACE: Final = f"""{_MARKS}
+local count, tick, seconds = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local now = tonumber(redis.call('HGET', '{META}', 'tick') or '0')
+if redis.call('HLEN', KEYS[1]) ~= count or marks[3] ~= ARGV[4] or now < tonumber(tick) then
+  redis.call('UNLINK', KEYS[1])
+  return answer(0)
+end
+for at = 3, #KEYS do
+  local left = redis.call('TTL', KEYS[at])
+  if left >= 0 then seconds = math.min(seconds, left) end
+end
+redis.call('HSET', KEYS[1], '', marks[3] .. ' ' .. tick)
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('EXPIRE', KEYS[2], seconds)
+return answer(1)
+"""
+"""KEYS: a day's sums that were written aside, where they belong, and the cells that they were made of. ARGV:
+how many SIMs there must be, as of which tick and refills they are, and for how many seconds they stay, which
+is no longer than their cells do. Returns whether they are in their place."""
 
 CELLS: Final = f"""{_MARKS}
 local left = tonumber(ARGV[4])

@@ -71,8 +71,8 @@ class Store:
         self._cells = Question(redis, scripts.CELLS)
         self._memory = Memory()
         self._reading: dict[str, asyncio.Lock] = {}
-        self.unsummed: dict[tuple[str, int], None] = {}
-        """Tenants and days, in the order in which it was noticed that their sums are not there."""
+        self.unsummed: set[tuple[str, int]] = set()
+        """Tenants and days whose sums were found not to be there."""
 
     async def filling(self) -> bytes:
         """Return by which refills the model is complete. Raises `RebuildingError` when it is not."""
@@ -145,11 +145,13 @@ class Store:
     async def series(self, tenant: str, known: Known, wanted: Wanted) -> Slice:
         """Return the cells of one SIM."""
         held = known.held(wanted) or Series.unread(wanted)
-        tick, moved = known.tick, known.places(wanted._replace(first=held.first, end=held.end), held.tick)
+        # All that is remembered becomes as new, though less may be wanted.
+        whole = wanted._replace(first=held.first, end=held.end)
+        tick, moved = known.tick, known.places(whole, held.tick)
         most = max(1, HOURS_A_CALL // 24) if wanted.daily else HOURS_A_CALL
         read = []
         for at in range(0, len(moved), most):
-            arguments = _asked(tenant, known, wanted, moved[at : at + most])
+            arguments = _asked(tenant, known, whole, moved[at : at + most])
             answer = await self._series.ask_again(known.filling, (), arguments)
             read.append(await self._of_runs(tenant, known.catalogue, wanted, *answer))
         held = held.renewed(tick, read, moved) if read else replace(held, tick=tick)
@@ -159,7 +161,7 @@ class Store:
     async def _of_runs(
         self, tenant: str, catalogue: Catalogue, wanted: Wanted, runs: bytes, cells: bytes, unsummed: bytes
     ) -> Slice:
-        self.unsummed |= dict.fromkeys((tenant, int(day)) for day in unsummed.split())
+        self.unsummed.update((tenant, int(day)) for day in unsummed.split())
         firsts, counts, sizes = np.array(runs.split(), np.int64).reshape(-1, 3).T
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         places = (np.repeat(firsts, counts) + within) * (24 if wanted.daily else 1)

@@ -187,6 +187,7 @@ class ReadModel:
         await self._redis.hdel(keys.windows_key(tenant, "hour"), str(hour * 3600))
         await self._redis.zrem(keys.hours_key(tenant), str(hour))
         await self.move(tenant, str(hour))
+        await self.move(tenant, keys.moved_day(hour // 24))
 
     async def move(self, tenant: str, member: str) -> None:
         """Say that something of the tenant has moved."""

@@ -17,13 +17,17 @@ from redis.asyncio import Redis
 
 from streams import keys, operations
 from streams.api import day_sums
-from streams.api.day_sums import AGAIN_AFTER_S, KEPT_S, OVER_FOR_S, DaySums, summed, summing_days
+from streams.api.day_sums import AGAIN_AFTER_S, KEPT_S, OLDEST_S, OVER_FOR_S, DaySums, summed, summing_days
 from streams.api.series import Wanted
 from streams.api.store import Store
+from streams.archive import Archived
 from streams.cells import CELL_BYTES, COLUMNS, ID_BYTES
+from streams.days import SealedDay
 from streams.errors import RebuildingError
 from streams.readmodel import ReadModel
+from streams.rollups import split
 from streams.state import PartitionState
+from streams.touched import Touched
 from streams.usage import UsageRecord
 from tests.integration.test_readmodel_active import HOUR, SIMS, some_event
 from tests.oracle import BASE, event, fold, fresh_state, usage
@@ -31,7 +35,7 @@ from tests.waiting import wait_until
 
 DAY = HOUR // 24
 FIRST, END = 24 * DAY, 24 * (DAY + 4)
-"""Some event is of these days."""
+"""Events are of the first three days, the fourth one is sealed."""
 
 Used = dict[tuple[int, int], list[int]]
 
@@ -71,21 +75,57 @@ async def assert_alike(redis: Redis, readers: list[Store]) -> None:
         assert await used(fresh, sim, daily=True) == await used(fresh, sim, daily=False)
 
 
-@pytest.mark.parametrize("seed", range(6))
+async def keep_asking(store: Store, random: Random, over: asyncio.Event) -> None:
+    """Ask about SIMs and days at random, as others do while something is written."""
+    while not over.is_set():
+        first, end = sorted(random.sample(range(FIRST, END + 1, 24), 2))
+        wanted = Wanted(random.choice(SIMS), first, end, daily=True)
+        known = await store.look("acme", random.choice((None, wanted)))
+        await store.series("acme", known, wanted)
+
+
+def sealed_day(state: PartitionState, touched: Touched, random: Random) -> SealedDay:
+    """The day of which no event is, with some of the cells that were touched and nothing else."""
+    start = 24 * (DAY + 3)
+    cells = touched.cells[: random.randrange(len(touched.cells) + 1)]
+    numbers, hours = split(cells)
+    measured = state.rollups.measured(cells)
+    live = measured.any(axis=1)
+    within = hours[live] % np.uint64(24) + np.uint64(start)
+    return SealedDay(
+        state, "acme", start, Archived(state.contexts.names(numbers[live]), within, measured[live])
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
 async def test_they_say_what_the_hours_say(
     redis: Redis, model: ReadModel, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Days are summed up between writes and in the midst of one, with a SIM in each call."""
+    """Days are summed up, and readers ask, between writes and in the midst of one.
+
+    Each operation and each SIM is a call of its own; in half of the runs news come in parts.
+    """
     monkeypatch.setattr(operations, "BYTES_A_CALL", 1)
     monkeypatch.setattr(day_sums, "SIMS_A_CALL", 1)
+    monkeypatch.setattr(day_sums, "_SHARE", 1)
+    if seed % 2:
+        monkeypatch.setattr("streams.api.store.NEWS_A_CALL", 2)
     random, state, readers = Random(seed), fresh_state(), [Store(redis), Store(redis)]
     sums = DaySums(redis, readers[0])
-    for offset in range(20):
+    for offset in range(14):
         fold(state, *(some_event(random) for _ in range(random.randrange(1, 6))), offset=offset)
-        batch = model.batch(0, state, state.take_touched(), offset)
+        touched = state.take_touched()
+        batch = model.batch(0, state, touched, offset)
+        if random.random() < 0.4:
+            model.add_day(batch, state, sealed_day(state, touched, random))
         days = random.sample(range(DAY, DAY + 4), random.randrange(4))
-        at_once = [sums.add("acme", day) for day in days[:2]]
-        taken, *_ = await asyncio.gather(model.write(batch), *at_once)
+        over = asyncio.Event()
+        asking = [
+            asyncio.create_task(keep_asking(each, Random(random.random()), over)) for each in readers * 2
+        ]
+        taken, *_ = await asyncio.gather(model.write(batch), *(sums.add("acme", day) for day in days[:2]))
+        over.set()
+        await asyncio.gather(*asking)
         assert taken
         await assert_alike(redis, readers)
         for day in days[2:]:
@@ -133,7 +173,7 @@ async def test_late_usage_makes_them_old(redis: Redis, model: ReadModel) -> None
     fold(state, event(used_at(SIMS[0], 9)), offset=1)
     assert await model.write(model.batch(0, state, state.take_touched(), 1))
     assert await total(remembering) == await total(looking) == await total(store) == [35]
-    assert list(store.unsummed) == [("acme", DAY)]
+    assert store.unsummed == {("acme", DAY)}
     assert await sums.add("acme", DAY)
     store.unsummed.clear()
     assert await total(store) == await total(Store(redis)) == [35]
@@ -182,16 +222,17 @@ async def test_they_are_whole_or_not_there(
     monkeypatch.setattr(day_sums, "SIMS_A_CALL", 1)
     await some_usage(model)
     sums, pieces = DaySums(redis, Store(redis)), 0
-    write = redis.hset
+    put = sums.put
 
-    async def losing(name: str, **fields: Any) -> int:
+    async def losing(aside: str, *piece: Any) -> None:
         nonlocal pieces
         pieces += 1
         if pieces == 2:
-            await redis.unlink(name)
-        return await write(name, **fields)
+            await redis.unlink(aside)
+        await put(aside, *piece)
+        assert await redis.ttl(aside) > 0
 
-    monkeypatch.setattr(redis, "hset", losing)
+    monkeypatch.setattr(sums, "put", losing)
     assert not await sums.add("acme", DAY)
     assert pieces == len(SIMS)
     assert [key async for key in redis.scan_iter("*day-sums*")] == []
@@ -200,54 +241,101 @@ async def test_they_are_whole_or_not_there(
 async def test_a_refill_meanwhile_ends_the_summing(
     redis: Redis, model: ReadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also behind the last look at the cells."""
     await some_usage(model)
-    sums, write = DaySums(redis, Store(redis)), redis.hset
+    sums = DaySums(redis, Store(redis))
+    put = sums.put
 
-    async def refilling(name: str, **fields: Any) -> int:
-        monkeypatch.setattr(redis, "hset", write)
+    async def refilling(*piece: Any) -> None:
+        await put(*piece)
         assert await model.begin_refill(0, 0)
         assert await model.end_refill(0)
-        return await write(name, **fields)
 
-    monkeypatch.setattr(day_sums, "SIMS_A_CALL", 1)
-    monkeypatch.setattr(redis, "hset", refilling)
+    monkeypatch.setattr(sums, "put", refilling)
     with pytest.raises(RebuildingError, match="filled anew"):
         await sums.add("acme", DAY)
     assert not await redis.exists(keys.day_sums_key("acme", DAY))
+
+
+async def test_an_older_copy_meanwhile_ends_the_summing(
+    redis: Redis, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis restored from a copy goes on from an earlier tick: later usage must not seem to be known."""
+    await some_usage(model)
+    sums = DaySums(redis, Store(redis))
+    put = sums.put
+
+    async def restoring(*piece: Any) -> None:
+        await put(*piece)
+        await redis.hset(keys.META, "tick", "0")
+
+    monkeypatch.setattr(sums, "put", restoring)
+    assert not await sums.add("acme", DAY)
+    assert not await redis.exists(keys.day_sums_key("acme", DAY))
+
+
+async def test_they_stay_no_longer_than_their_cells(redis: Redis, model: ReadModel) -> None:
+    await some_usage(model)
+    await redis.expire(keys.cells_key("acme", HOUR), 1000)
+    assert await DaySums(redis, Store(redis)).add("acme", DAY)
+    assert await redis.ttl(keys.day_sums_key("acme", DAY)) in range(900, 1001)
+
+
+async def test_every_sim_is_found_however_many_there_are(
+    redis: Redis, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than Redis tells at a time."""
+    monkeypatch.setattr(day_sums, "NAMES_A_CALL", 10)
+    many = [f"898830300000{number:07}" for number in range(1500)]
+    state = fresh_state()
+    for at in range(0, len(many), 500):
+        fold(state, event(*(used_at(sim, 1) for sim in many[at : at + 500])), offset=at)
+    assert await model.write(model.batch(0, state, state.take_touched(), 0))
+    assert await DaySums(redis, Store(redis)).add("acme", DAY)
+    assert await redis.hlen(keys.day_sums_key("acme", DAY)) == len(many) + 1
 
 
 async def test_a_day_without_usage_has_none(redis: Redis, model: ReadModel) -> None:
     assert not await DaySums(redis, Store(redis)).add("acme", DAY)
 
 
-def test_a_day_is_due_once_it_is_over_long_enough_and_not_again_at_once() -> None:
-    store, now = Store(Redis()), (DAY + 1) * 86_400 + OVER_FOR_S - 1
+def test_the_latest_of_the_days_that_are_due_comes_first() -> None:
+    """Those of the last weeks, once they are over long enough."""
+    now = (DAY + 1) * 86_400 + OVER_FOR_S - 1
+    store = Store(Redis())
     sums = DaySums(Redis(), store, lambda: now)
-    wanted = {("acme", DAY + 1): None, ("acme", DAY): None}
+    oldest = (now + 1 - OLDEST_S) // 86_400
+    wanted = {("acme", day) for day in (oldest - 1, oldest, DAY - 5, DAY, DAY + 1)}
     store.unsummed |= wanted
-    assert sums.next() is None
+    assert [sums.next() for _ in range(3)] == [("acme", DAY - 5), ("acme", oldest), None]
     now += 1
     store.unsummed |= wanted
-    assert (sums.next(), sums.next()) == (("acme", DAY), None)
-    sums.done("acme", DAY)
-    now += AGAIN_AFTER_S - 1
-    store.unsummed |= wanted
-    assert sums.next() is None
-    now += 1
-    store.unsummed |= wanted
-    assert sums.next() == ("acme", DAY)
+    assert [sums.next() for _ in range(4)] == [("acme", day) for day in (DAY, DAY - 5, oldest)] + [None]
+    assert not store.unsummed
+
+
+async def test_one_of_many_replicas_sums_a_day_up(redis: Redis) -> None:
+    """And none does again for a while, whatever became of it."""
+    some, other = DaySums(redis, Store(redis)), DaySums(redis, Store(redis))
+    assert await some.claim("acme", DAY)
+    assert not await other.claim("acme", DAY)
+    assert await other.claim("acme", DAY + 1)
+    assert await other.claim("zebra", DAY)
+    assert await redis.ttl(keys.day_sums_tried_key("acme", DAY)) in range(
+        AGAIN_AFTER_S - 60, AGAIN_AFTER_S + 1
+    )
 
 
 async def test_what_a_reader_lacked_is_summed_up_beside_the_answers(redis: Redis, model: ReadModel) -> None:
     await some_usage(model)
     store = Store(redis)
-    async with summing_days(redis, store):
+    async with summing_days(redis, store, lambda: 86_400 * (DAY + 9)):
         assert await total(store) == [28]
         place = keys.day_sums_key("acme", DAY)
         await wait_until(lambda: redis.exists(place), description="the day is summed up")
-        store.unsummed.clear()
-        assert await total(Store(redis)) == [28]
-    assert not store.unsummed
+    another = Store(redis)
+    assert await total(another) == [28]
+    assert not another.unsummed
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**40)), max_size=9), max_size=5))
