@@ -1,7 +1,7 @@
 """Onomondo: bills that are polled from `/usage`, and the events of a webhook.
 
-Bills count from where the account's `source` says, and by the same identity, so a change of source counts
-nothing twice. SMS are told by the webhook alone.
+Bills count from where the account's `source` says. Both sides know one by its `bill_id`, where events bear it, so
+that a change of source counts nothing twice. SMS are told by the webhook alone.
 """
 
 from __future__ import annotations
