@@ -109,6 +109,9 @@ def plan(
             _duration(each.freshness_s),
             "NO" if each.problem else "yes",
         )
+        if (other := each.fallback) is not None:
+            figures = (f"{other.requests:,.0f}", _duration(other.sweep_s), "", _duration(other.freshness_s))
+            table.add_row(f"  {other.where}", "", "", *figures, "")
     on_screen = sys.stdout.isatty()
     Console(soft_wrap=not on_screen, markup=False, width=None if on_screen else 10_000).print(table)
     problems = [each.problem for each in plans if each.problem is not None]

@@ -9,6 +9,7 @@ what has changed (KORE's documentation).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
@@ -19,13 +20,16 @@ from connectors.kore_settings import KoreAccount, KoreSettings
 from connectors.kore_statements import INVENTORY_AGE
 from connectors.kore_sweep import KoreSweep, kore_api
 from connectors.limits import Limit
-from connectors.needs import Need, Needs, pages
+from connectors.needs import Fallback, Need, Needs, pages
 from connectors.registry import Toolbox, callback_url
 from streams.api.abilities import Lack
 from streams.events import Source
 
 PAIRS: Final = 4
 """Pairs of network and fleet that a chunk is taken to have usage of."""
+
+ASKED_OF_A_SIM: Final = 2
+"""Requests for one SIM of a chunk: its whole, and what its present fleet has of that."""
 
 
 class _Kore:
@@ -39,18 +43,22 @@ class _Kore:
     lacks_without: Mapping[str, frozenset[Lack]] = {}
 
     def needs(self, account: KoreAccount, sims: int) -> Needs:
-        """Of each chunk the networks, the fleets, the rows of each pair of them and the plain totals."""
+        """Of each chunk the networks, the fleets, the rows of each pair of them and the plain totals.
+
+        Where KORE refuses to group by SIM, each SIM is asked for its rows instead.
+        """
         settings = account.settings
         chunks = ceil(settings.reread_hours / settings.chunk_hours) + 1
         periods = settings.chunk_hours if settings.grain == "hour" else ceil(settings.chunk_hours / 24)
-        of_chunk = 3 + PAIRS + pages(sims * periods, settings.page_size)
+        occurring = 3 + PAIRS
+        grouped = occurring + pages(sims * periods, settings.page_size)
+        single = occurring + sims * ASKED_OF_A_SIM * pages(periods, settings.page_size)
+        sweep = Need("sweep", "/UsageRecords", chunks * grouped, settings.poll_interval_s)
         listings = 2 * pages(sims, settings.page_size)
         return Needs(
-            (
-                Need("sweep", "/UsageRecords", chunks * of_chunk, settings.poll_interval_s),
-                Need("listings", "/Sims", listings, INVENTORY_AGE.total_seconds()),
-            ),
+            (sweep, Need("listings", "/Sims", listings, INVENTORY_AGE.total_seconds())),
             lag_s=0.0,
+            fallback=Fallback("where grouping by SIM is refused", replace(sweep, requests=chunks * single)),
         )
 
     def job(self, account: KoreAccount, toolbox: Toolbox) -> KoreSweep:

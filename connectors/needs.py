@@ -24,12 +24,22 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """What the sweep becomes where the provider refuses the better way to ask."""
+
+    where: str
+    """When it is taken, in words."""
+    sweep: Need
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What a schedule asks of a provider, the sweep first."""
 
     polls: tuple[Need, ...]
     lag_s: float
     """Seconds from usage until the provider shows it, as far as it says."""
+    fallback: Fallback | None = None
 
 
 def pages(rows: float, size: int) -> int:

@@ -1,7 +1,7 @@
 """Onomondo: bills that are polled from `/usage`, and the events of a webhook.
 
-Bills count from where the account's `source` says. Both sides know one by its `bill_id`, where events bear it, so
-that a change of source counts nothing twice. SMS are told by the webhook alone.
+Bills count from where the account's `source` says. Where events bear a `bill_id` both sides know a bill by
+that, so a change of source counts nothing twice. SMS are told by the webhook alone.
 """
 
 from __future__ import annotations

@@ -22,6 +22,16 @@ UNJUDGED_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class FallbackPlan:
+    """The sweep in figures where the provider refuses the better way to ask."""
+
+    where: str
+    requests: float
+    sweep_s: float
+    freshness_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class AccountPlan:
     """One account's schedule in figures."""
 
@@ -38,6 +48,7 @@ class AccountPlan:
     """How old a number is at worst, while nothing fails."""
     problem: ConfigError | None
     """Why the limits make the schedule impossible."""
+    fallback: FallbackPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ def _planned(account: _Account, accounts: Sequence[_Account]) -> AccountPlan:
     sweep = account.needs.polls[0]
     shares = {limit.name: _share(limit, account, accounts) for limit in limits}
     tightest = max(limits, key=lambda limit: shares[limit.name], default=None)
-    sweep_s = max(sweep.requests * REQUEST_S, *(_stretched(limit, sweep) for limit in limits), 0.0)
+    sweep_s = _sweep_s(limits, sweep)
     over = tightest is not None and shares[tightest.name] > 1
     return AccountPlan(
         account=account.name,
@@ -88,7 +99,20 @@ def _planned(account: _Account, accounts: Sequence[_Account]) -> AccountPlan:
         limit=tightest.name if tightest else None,
         freshness_s=account.needs.lag_s + sweep.every_s + sweep_s,
         problem=_problem(account, tightest, shares[tightest.name]) if tightest and over else None,
+        fallback=_fallback(account.needs, limits),
     )
+
+
+def _fallback(needs: Needs, limits: Sequence[Limit]) -> FallbackPlan | None:
+    if needs.fallback is None:
+        return None
+    sweep = needs.fallback.sweep
+    sweep_s = _sweep_s(limits, sweep)
+    return FallbackPlan(needs.fallback.where, sweep.requests, sweep_s, needs.lag_s + sweep.every_s + sweep_s)
+
+
+def _sweep_s(limits: Sequence[Limit], sweep: Need) -> float:
+    return max(sweep.requests * REQUEST_S, *(_stretched(limit, sweep) for limit in limits), 0.0)
 
 
 def _share(limit: Limit, account: _Account, accounts: Sequence[_Account]) -> float:

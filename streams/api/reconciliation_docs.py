@@ -33,10 +33,10 @@ RECONCILIATION_PARAMETERS: Final[list[Json]] = [
 RECONCILIATION: Final[Json] = {
     "summary": "What was counted, held against what the providers say in total",
     "description": (
-        "A row for each account and window that has begun. The providers' totals never count. Where polls count "
-        "(the default of KORE and Onomondo) pushes are dropped and reconcile nothing: what was polled is held "
-        "against totals that are asked besides. Of a polled Onomondo account these are the present month's "
-        "alone: its days are `unsupported`, its months `match` or `late`."
+        "A row for each account and window that has begun. The providers' totals never count. Where polls "
+        "count (the default of KORE and Onomondo) pushes are dropped and reconcile nothing: what was polled "
+        "is held against totals that are asked besides. Of a polled Onomondo account these are the present "
+        "month's alone: its days are `unsupported`, its months `match` or `late`."
     ),
     "tags": ["usage"],
     "operation_id": "reconciliation",

@@ -137,6 +137,20 @@ def test_plan_shows_figures_and_refuses_what_limits_make_impossible(tmp_path: Pa
     assert "accounts.reports." in large.stderr
 
 
+def test_plan_shows_what_a_refusal_of_kore_would_take(tmp_path: Path) -> None:
+    """It asks nobody, so it cannot tell which of both lines will hold."""
+    text = (
+        "tenants = ['acme']\n[accounts.kore-acme]\nprovider = 'kore'\ntenant = 'acme'\n"
+        "client_id = 'x'\nclient_secret = '${KORE}'\n"
+    )
+    shown = simusage("plan", "--config", config(tmp_path, text), "--sims", "1000", KORE="secret")
+    assert shown.returncode == 0, shown.stderr
+    account, refusal = shown.stdout.splitlines()[1:]
+    assert account.split()[0] == "kore-acme"
+    assert refusal.strip().startswith("where grouping by SIM is refused")
+    assert "6,021" in refusal
+
+
 def test_run_without_demo_says_what_to_do() -> None:
     """There is no hidden default."""
     assert "--demo" in refused(simusage("run"))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.http import Failure, HttpClient, ProviderError
+from connectors.kore import ASKED_OF_A_SIM
 from connectors.kore_api import Fleet, KoreApi, Sim
 from connectors.kore_counting import Chunk
 from connectors.kore_events import usage_record
@@ -84,6 +85,13 @@ async def test_what_kore_refused_is_tried_again_after_an_hour(sweeping: Sweeping
     sweeping.now += HOUR
     assert "refuses" not in await sweeping.sweep(always)
     assert sweeping.counted == {("1", "262-01", "HF1"): 30}
+
+
+async def test_a_sim_takes_the_requests_that_the_plan_reckons_with(sweeping: Sweeping) -> None:
+    sweeping.kore.used = [used(), used(Sim="HS2", Network="HW2", Fleet="HF2")]
+    sweeping.kore.refused = {"sim"}
+    await sweeping.sweep(always)
+    assert sum("Sim" in asked for asked in sweeping.kore.asked) == len(sweeping.kore.sims) * ASKED_OF_A_SIM
 
 
 @pytest.mark.parametrize("status", [401, 429])

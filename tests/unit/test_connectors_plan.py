@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from connectors.account import Account, AccountSettings
+from connectors.kore import PROVIDER as KORE
 from connectors.limits import Limit, Scope
 from connectors.needs import Need, Needs, pages
-from connectors.plan import plan, refuse_impossible
+from connectors.plan import FallbackPlan, plan, refuse_impossible
 from connectors.registry import Registered, load_accounts, provider_names
 from streams.errors import ConfigError
 from streams.settings import load_settings
+from tests.unit.connector_fakes import kore_account
 from tests.unit.test_example_config import CONFIG, EXAMPLE, _secrets_in_the_environment
 
 __all__ = ["_secrets_in_the_environment"]
@@ -86,6 +88,14 @@ def test_as_often_as_the_limits_allow_is_never_refused() -> None:
     (found,) = plan([entry("a", Polled(Limit("requests", 10, 1.0), every_s=0.2))], {"a": 90_000})
     assert found.problem is None
     assert found.sweep_s == 890.0
+
+
+def test_a_provider_that_may_refuse_shows_both_ways_to_ask() -> None:
+    """KORE by SIM: of each of two chunks what occurs and two requests a SIM, a quarter of a second each."""
+    account = kore_account(reread_hours=24, chunk_hours=24, page_size=249, poll_interval_s=300)
+    (found,) = plan([Registered(account, KORE)], {account.name: 1000})
+    assert found.requests == 2 * (7 + 97)
+    assert found.fallback == FallbackPlan("where grouping by SIM is refused", 4014, 1003.5, 1303.5)
 
 
 @pytest.mark.parametrize("sims", [0, 1, 100_000])
