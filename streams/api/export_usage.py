@@ -55,12 +55,15 @@ async def _usage_rows(
     service: Service, query: UsageQuery, format_: Format, header: int
 ) -> AsyncIterator[Rows]:
     now = service.clock()
-    accounts, restated = await service.accounts(query.tenant), await service.restatements(query)
-    trusting = Trusting(query, accounts, service.abilities, now, restated)
+    accounts = await service.accounts(query.tenant)
+    trusting = Trusting(query, accounts, service.abilities, now, await service.restatements(query))
     if query.require == "final" and (moving := trusting.moving()) is not None:
         raise NotFinalError(moving.detail)
     for part in _parts(query):
         page = await read_page(service.reader, part, now)
+        # Redis has a restatement before the numbers that it moves, so these are all that the page may show.
+        restated = await service.restatements(query)
+        trusting = Trusting(query, accounts, service.abilities, now, restated)
         for first in range(0, len(page.rows), ROWS_AT_ONCE):
             rows = page.rows[first : first + ROWS_AT_ONCE]
             if format_ == "csv":

@@ -111,7 +111,10 @@ def add_summary(app: FastAPI, service: Service) -> None:
                 page, restated = await earlier(service, known, accounts, query, query.as_of, now)
                 of_all, _ = await earlier(service, known, accounts, whole, query.as_of, now)
         rows, totals = page.rows, of_all.rows
-        trusting = Trusting(query, accounts, service.abilities, now, restated)
+        # A row is restated by its window, and the whole range is one of its own.
+        of_rows, of_whole = (
+            Trusting(each, accounts, service.abilities, now, restated) for each in (query, whole)
+        )
         zone = query.calendar.zone
         body = {
             "tenant": tenant,
@@ -120,9 +123,9 @@ def add_summary(app: FastAPI, service: Service) -> None:
             "tz": query.calendar.name,
             "filters": query.filters,
             **({} if query.as_of is None else {"as_of": rfc3339(query.as_of)}),
-            "summary": _told(totals[0] if totals else _nothing(whole), trusting),
+            "summary": _told(totals[0] if totals else _nothing(whole), of_whole),
             "data": [
-                {"date": f"{row.start.astimezone(zone):%Y-%m-%d}", **_told(row, trusting)} for row in rows
+                {"date": f"{row.start.astimezone(zone):%Y-%m-%d}", **_told(row, of_rows)} for row in rows
             ],
             "watermark": {
                 name: None if (latest := watermark(account.intervals)) is None else second_text(latest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -11,8 +12,10 @@ from redis.asyncio import Redis
 
 from streams.api.answers import UsageAnswer
 from streams.api.summary import SummaryAnswer
-from streams.cells import Cell
-from tests.integration.api_kit import ReadModel, app_of, bearer, cell, client_of, rows_of
+from streams.cells import ZERO, Cell
+from streams.restatements import Cause, Changed, Restatement
+from streams.windows import hour_number
+from tests.integration.api_kit import NOW, ReadModel, app_of, bearer, cell, client_of, rows_of
 
 RANGE = {"from": "2026-11-18", "to": "2026-11-21"}
 
@@ -137,3 +140,30 @@ async def test_what_the_path_names_cannot_be_widened(acme: httpx.AsyncClient, pa
     """By the same filter in the query."""
     response = await acme.get(path, params={name: "other"})
     assert (response.status_code, response.json()["errors"][0]["code"]) == (422, "fixed")
+
+
+async def test_the_total_is_restated_with_one_of_its_days(acme: httpx.AsyncClient, redis: Redis) -> None:
+    """Also where that is not its first one."""
+    model = ReadModel(redis)
+    await model.cover("acme", "acme-emnify", "emnify", ("2026-11-01T00:00:00Z", "2026-11-21T08:00:00Z"))
+    context, measures = used(0, 7, "e/1", "a")
+    hour = hour_number(datetime(2026, 11, 20, 1, tzinfo=UTC))
+    final = hour * 3600 - 7 * 86_400, hour * 3600 + 86_400
+    await model.restate(
+        Restatement(
+            "acme",
+            "acme-emnify",
+            "emnify",
+            hour,
+            revision=1,
+            version=7,
+            stated_at=int(NOW.timestamp()) * 1_000_000,
+            cause=Cause(("late",), (), ()),
+            final={"acme-emnify": final},
+            cells=[Changed(context, ZERO, measures)],
+        )
+    )
+    found = await summary(acme, account="acme-emnify", **RANGE)
+    days = [(day.status, day.revision) for day in found.data]
+    assert days == [("final", 0), ("final", 0), ("restated", 1)]
+    assert (found.summary.status, found.summary.revision) == ("restated", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import httpx
@@ -13,15 +14,18 @@ from redis.asyncio import Redis
 
 from connectors.demo.embedded import EmbeddedRedis
 from streams import keys
+from streams.api import export_usage
 from streams.api.export_files import Rows
 from streams.api.export_jobs import LEASE_S, MAX_LOST, Jobs, Taken, TakenOverError
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
 from streams.api.export_worker import exporting
+from streams.api.pages import read_page
+from streams.api.rows import Page
 from streams.errors import UnavailableError
 from tests.integration.api_kit import ReadModel, bearer, client_of, settings
 from tests.integration.export_kit import Setting, job_of, order
-from tests.integration.tenants_kit import write_tenants
+from tests.integration.tenants_kit import OF, restatement_of, write_tenants
 from tests.waiting import wait_until
 
 
@@ -213,3 +217,27 @@ async def test_a_redis_that_is_away_is_waited_for(
             again = await order(api)
             await setting.worker().step()
             assert (await job_of(api, again))["state"] == "done"
+
+
+async def test_what_is_restated_while_a_file_is_made_is_said(
+    setting: Setting, api: httpx.AsyncClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that moved since the file was begun never looks as if it always had been so."""
+    await write_tenants(redis)
+    read = read_page
+
+    async def moving(*given: Any) -> Page:
+        await ReadModel(redis).restate(restatement_of("acme", datetime(2026, 11, 19, 7, tzinfo=UTC)))
+        return await read(*given)
+
+    monkeypatch.setattr(export_usage, "read_page", moving)
+    question = {
+        "from": "2026-11-19",
+        "to": "2026-11-20",
+        "granularity": "hour",
+        "account": OF["acme"]["account"],
+    }
+    place = await order(api, question=question, format="json")
+    await setting.worker().step()
+    rows = (await api.get((await job_of(api, place))["url"])).json()
+    assert [(row["status"], row["revision"]) for row in rows] == [("restated", 1)]
