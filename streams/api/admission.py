@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Asgi
 
 from streams.api.addresses import origin
+from streams.api.faults import Fault
 from streams.api.limits import COST, Limiter, Quota
 from streams.api.problems import ForbiddenError, TooManyRequestsError, limit_headers, unauthenticated
 from streams.api.tokens import Credential, Holder, Tokens, agreed, credentials_of
@@ -57,10 +58,7 @@ class Admission:
             scope: Scope = next(iter(security[0].values()))[0]
             holder = await self.admit(request, declared.get(COST, 1))
             if scope not in holder.scopes:
-                raise ForbiddenError(
-                    f"this credential may not do this: want one with the scope {scope!r}"
-                    + (" (ops = true, if it is of the configuration)" if scope == "ops" else "")
-                )
+                raise _out_of_scope(scope, holder)
 
     async def admit(self, request: HTTPConnection, cost: int) -> Holder:
         """Find out who asks, and count it; who that is, and what is left, stay in the request's state."""
@@ -136,6 +134,17 @@ class Admission:
             self._remembered |= read
             found |= read
         return found
+
+
+def _out_of_scope(scope: Scope, holder: Holder) -> ForbiddenError:
+    rule = f"one with the scope {scope!r}"
+    hint = " (ops = true, if it is of the configuration)" if scope == "ops" else ""
+    held = f"one with {', '.join(sorted(holder.scopes)) or 'none'}"
+    remedy = f"simusage token create --scope {scope}{hint}"
+    return ForbiddenError(
+        f"this credential may not do this: want {rule}{hint}",
+        [Fault("Authorization", "forbidden", rule, held, remedy)],
+    )
 
 
 class LimitHeaders:

@@ -92,7 +92,7 @@ def add_bundles(app: FastAPI, service: Service) -> None:
             instances = await _instances(seen)
             found = await _bundles(seen, instances)
         named = [each for each in found if name in _names(each.item) and account in (None, each.item.account)]
-        wanted = only_thing("bundle", [each.item for each in named])
+        wanted = only_thing("bundle", [each.item for each in named], name, account)
         own = [each.view() for each in instances if _is_of(each.item, wanted)]
         return answer(
             {"bundle": named[0].view(), "instances": own[:INSTANCES_SHOWN], "instance_count": len(own)}

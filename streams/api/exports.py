@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from math import ceil
 from typing import Annotated, Any, Final
@@ -90,8 +90,10 @@ def add_exports(app: FastAPI, service: Service) -> None:
                 f"{kept} exports wait, run, or lie there as a file, and no more may; "
                 f"in {seconds} s one of them makes room"
             )
+            rule = f"at most {kept} exports that wait, run, or lie there as a file"
+            fault = Fault("tenant", "too-many-exports", rule, "one more", f"ask again in {seconds} s")
             retry = {"Retry-After": str(seconds)}
-            return problem(request, 409, "too-many-exports", detail, headers=retry)
+            return problem(request, 409, fault.code, detail, faults=[fault], headers=retry)
         order = Order(tenant, wanted.kind, wanted.format, items, now)
         response = answer(_shown(Job(made, order, "queued", 0, None, None), now, b""), cache="no-store")
         response.status_code = 202
@@ -120,10 +122,12 @@ def add_exports(app: FastAPI, service: Service) -> None:
             genuine = False
         if not genuine or job.result is None:
             detail = "this link is none of ours, or was changed; take it as it stands in the export's url"
-            return problem(request, 403, "wrong-signature", detail)
+            return problem(request, 403, "wrong-signature", detail, faults=[_misfit(given)])
         if now >= expires or not await jobs.has_file(job.id):
             at = rfc3339(datetime.fromtimestamp(expires, UTC))
-            return problem(request, 410, "expired", f"the link expired at {at}; ask for the export again")
+            remedy = "ask for the export again"
+            fault = Fault("expires", "expired", "an instant to come, of a file that is there", at, remedy)
+            return problem(request, 410, "expired", f"the link expired at {at}; {remedy}", faults=[fault])
         name = f"{job.order.kind}-{job.order.asked_at:%Y%m%dT%H%M%SZ}.{job.order.format}"
         return StreamingResponse(
             _unpacked(jobs, job.id, job.result.pieces),
@@ -145,9 +149,21 @@ async def _read(jobs: Jobs, job: str) -> Job | None:
 
 
 def _unknown(request: Request) -> Response:
-    return problem(
-        request, 404, "not-found", "no export of this tenant has this id; one is forgotten a day after"
-    )
+    detail = "no export of this tenant has this id; one is forgotten a day after"
+    rule, remedy = "the id of an export of this tenant", "the Location that POST /v1/exports answers with"
+    fault = Fault("id", "not-found", rule, shown(request.path_params["id"]), remedy)
+    return problem(request, 404, "not-found", detail, faults=[fault])
+
+
+def _misfit(given: Mapping[str, str]) -> Fault:
+    """Return what is wrong with a link. The signature is half a credential, and never repeated."""
+    remedy = "the link as it stands in the export's url"
+    expires = given.get("expires", "none")
+    if not expires.isdecimal():
+        rule = "when the link expires, in seconds since the epoch"
+        return Fault("expires", "wrong-signature", rule, shown(expires), remedy)
+    got = "one of something else" if "signature" in given else "none"
+    return Fault("signature", "wrong-signature", "the signature of this export and expires", got, remedy)
 
 
 async def _unpacked(jobs: Jobs, job: str, pieces: int) -> AsyncIterator[bytes]:

@@ -15,6 +15,7 @@ from streams.api.openapi import (
     UNAUTHENTICATED,
     UNAVAILABLE,
     Json,
+    fault_example,
     header,
     problem_response,
     security,
@@ -87,12 +88,61 @@ TOO_MANY_KEPT: Final = problem_response(
     "too-many-exports",
     "As many exports of the tenant wait, run or lie there as may",
     "10 exports wait, run, or lie there as a file, and no more may; in 1800 s one of them makes room",
+    errors=[
+        fault_example(
+            "tenant",
+            "too-many-exports",
+            "at most 10 exports that wait, run, or lie there as a file",
+            "one more",
+            "ask again in 1800 s",
+        )
+    ],
     headers={"Retry-After": header("Seconds", {"type": "integer", "example": 1800})},
 )
-NOT_FOUND: Final = problem_response(404, "not-found", "Nothing is known of it", "no export has this id")
-EXPIRED: Final = problem_response(410, "expired", "It expired", "the link expired at 2026-11-21T10:00:01Z")
+NOT_FOUND: Final = problem_response(
+    404,
+    "not-found",
+    "Nothing is known of it",
+    "no export of this tenant has this id; one is forgotten a day after",
+    errors=[
+        fault_example(
+            "id",
+            "not-found",
+            "the id of an export of this tenant",
+            EXAMPLE_ID,
+            "the Location that POST /v1/exports answers with",
+        )
+    ],
+)
+EXPIRED: Final = problem_response(
+    410,
+    "expired",
+    "It expired",
+    "the link expired at 2026-11-21T10:00:01Z; ask for the export again",
+    errors=[
+        fault_example(
+            "expires",
+            "expired",
+            "an instant to come, of a file that is there",
+            "2026-11-21T10:00:01Z",
+            "ask for the export again",
+        )
+    ],
+)
 WRONG_SIGNATURE: Final = problem_response(
-    403, "wrong-signature", "The link is not one of ours", "take the link as it stands in the export's url"
+    403,
+    "wrong-signature",
+    "The link is not one of ours",
+    "this link is none of ours, or was changed; take it as it stands in the export's url",
+    errors=[
+        fault_example(
+            "signature",
+            "wrong-signature",
+            "the signature of this export and expires",
+            "one of something else",
+            "the link as it stands in the export's url",
+        )
+    ],
 )
 
 _ID: Final[Json] = {

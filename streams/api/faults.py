@@ -1,4 +1,4 @@
-"""What is wrong with a question: every fault that was found, not only the first."""
+"""What is wrong with a request: every fault that was found, not only the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streams.errors import SimusageError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a question: which parameter, by which rule, what came, and what would do."""
+    """One thing wrong with a request: which parameter, by which rule, what came, and what would do."""
 
     parameter: str
     code: str
@@ -19,12 +19,19 @@ class Fault:
     remedy: str
 
 
-class InvalidQuestionError(SimusageError):
-    """The question breaks rules; `faults` names every one that was found."""
+class RefusedError(SimusageError):
+    """The request is not done as it came; `faults` names everything wrong with it that was found."""
+
+    def __init__(self, detail: str, faults: Sequence[Fault]) -> None:
+        super().__init__(detail)
+        self.faults = tuple(faults)
+
+
+class InvalidQuestionError(RefusedError):
+    """The question breaks rules."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{f.parameter}: {f.rule}, got {f.got}" for f in faults))
-        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{f.parameter}: {f.rule}, got {f.got}" for f in faults), faults)
 
 
 def shown(text: str) -> str:

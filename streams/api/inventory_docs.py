@@ -9,6 +9,7 @@ from streams.api.openapi import (
     LINK,
     SECURITY,
     Json,
+    fault_example,
     filter_parameter,
     paging,
     parameter,
@@ -20,6 +21,11 @@ UNKNOWN: Final = problem_response(
     "unknown",
     "Nothing of the tenant's goes by this name, whoever else may have one that does",
     "No SIM of this tenant goes by this name.",
+    errors=[
+        fault_example(
+            "name", "unknown", "a name of one SIM of this tenant", "meter-7", "GET /v1/sims lists them"
+        )
+    ],
 )
 AMBIGUOUS: Final = problem_response(
     409,
@@ -27,13 +33,13 @@ AMBIGUOUS: Final = problem_response(
     "Several things of the tenant's go by this name",
     "name: a name of one SIM alone, or its account, got 8988303000008013931 of kore-acme, ...",
     errors=[
-        {
-            "parameter": "name",
-            "code": "ambiguous",
-            "rule": "a name of one SIM alone, or its account",
-            "got": "8988303000008013931 of kore-acme, 8988303000008013949 of acme-emnify",
-            "try": "8988303000008013931 in place of the name",
-        }
+        fault_example(
+            "name",
+            "ambiguous",
+            "a name of one SIM alone, or its account",
+            "8988303000008013931 of kore-acme, 8988303000008013949 of acme-emnify",
+            "8988303000008013931 in place of the name",
+        )
     ],
 )
 

@@ -50,6 +50,11 @@ def problem_response(
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
 
 
+def fault_example(parameter: str, code: str, rule: str, got: str, remedy: str) -> Json:
+    """Return one of the `errors` of a problem."""
+    return {"parameter": parameter, "code": code, "rule": rule, "got": got, "try": remedy}
+
+
 def header(description: str, schema: Json) -> Json:
     """Return how OpenAPI describes a header of an answer."""
     return {"description": description, "schema": schema}
@@ -67,6 +72,15 @@ UNAUTHENTICATED: Final = problem_response(
     "unauthenticated",
     "No credential, an unknown one, or two that contradict each other",
     "no credentials were sent; want 'Authorization: Bearer TOKEN'",
+    errors=[
+        fault_example(
+            "Authorization",
+            "unauthenticated",
+            "credentials that are known, and of one tenant",
+            "no credentials were sent",
+            "'Authorization: Bearer TOKEN'",
+        )
+    ],
     headers={"WWW-Authenticate": header("What is wanted", {"type": "string"})},
 )
 TOO_MANY: Final = problem_response(
@@ -74,6 +88,15 @@ TOO_MANY: Final = problem_response(
     "too-many-requests",
     "The tenant has used up its requests, or the address its failed authentications",
     "100 requests in 60 seconds are allowed to a tenant; this counts as 5 and 2 are left; ask again in 9 s",
+    errors=[
+        fault_example(
+            "tenant",
+            "too-many-requests",
+            "100 requests in 60 seconds are allowed to a tenant",
+            "this counts as 5 and 2 are left",
+            "ask again in 9 s",
+        )
+    ],
     headers={"Retry-After": header("Seconds", {"type": "integer", "example": 9})},
 )
 FORBIDDEN: Final = problem_response(
@@ -81,6 +104,15 @@ FORBIDDEN: Final = problem_response(
     "forbidden",
     "The credential is known and does not reach this",
     "this credential may not do this: want one with the scope 'export'",
+    errors=[
+        fault_example(
+            "Authorization",
+            "forbidden",
+            "one with the scope 'export'",
+            "one with read",
+            "simusage token create --scope export",
+        )
+    ],
 )
 INVALID: Final = problem_response(
     422,
@@ -88,13 +120,13 @@ INVALID: Final = problem_response(
     "A parameter breaks a rule",
     "from: want granularity=day needs from at the start of a UTC day; got 2026-11-01T10:00:00Z",
     errors=[
-        {
-            "parameter": "from",
-            "code": "misaligned",
-            "rule": "granularity=day needs from at the start of a UTC day",
-            "got": "2026-11-01T10:00:00Z",
-            "try": "from=2026-11-01T00:00:00Z or from=2026-11-02T00:00:00Z",
-        }
+        fault_example(
+            "from",
+            "misaligned",
+            "granularity=day needs from at the start of a UTC day",
+            "2026-11-01T10:00:00Z",
+            "from=2026-11-01T00:00:00Z or from=2026-11-02T00:00:00Z",
+        )
     ],
 )
 INTERNAL: Final = problem_response(

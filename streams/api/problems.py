@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from streams.api.faults import Fault, InvalidQuestionError
+from streams.api.faults import Fault, InvalidQuestionError, RefusedError, shown
 from streams.api.limits import Standing
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET
-from streams.errors import RebuildingError, SimusageError, UnavailableError
+from streams.errors import RebuildingError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Problem(BaseModel):
     status: Annotated[int, Field(ge=400, le=599)]
     detail: str
     instance: Annotated[str, Field(description="Path of the request")]
-    errors: list[ProblemError] = []
+    errors: Annotated[
+        list[ProblemError], Field(description="Of every 4xx: what is wrong with the request")
+    ] = []
     finalizes_at: Annotated[
         AwareDatetime | None,
         Field(
@@ -64,15 +66,15 @@ class Problem(BaseModel):
     ] = None
 
 
-class UnauthenticatedError(SimusageError):
+class UnauthenticatedError(RefusedError):
     """The request has no credential that is known."""
 
 
-class ForbiddenError(SimusageError):
+class ForbiddenError(RefusedError):
     """The request's credential is known and does not reach this."""
 
 
-class UnknownError(SimusageError):
+class UnknownError(RefusedError):
     """The tenant has nothing that goes by this name, whoever else may."""
 
 
@@ -80,11 +82,19 @@ class AmbiguousError(InvalidQuestionError):
     """A name that several things of the tenant go by."""
 
 
-class ArchiveDisabledError(SimusageError):
+class ArchiveDisabledError(RefusedError):
     """Single statements are not kept here; the text says how they would be."""
 
+    def __init__(self) -> None:
+        remedy = "set archive.enabled = true and run `simusage archive`"
+        rule = "true, so that single statements are kept"
+        super().__init__(
+            f"single statements are not kept here: {remedy}",
+            [Fault("archive.enabled", "archive-disabled", rule, "false", remedy)],
+        )
 
-class TooManyRequestsError(SimusageError):
+
+class TooManyRequestsError(RefusedError):
     """The tenant, or an address that failed to authenticate, has used up its limit."""
 
     def __init__(self, standing: Standing, cost: int) -> None:
@@ -93,9 +103,10 @@ class TooManyRequestsError(SimusageError):
             "tenant": f"{quota.limit} requests in {seconds} are allowed to a tenant",
             "address": f"{quota.limit} failed authentications in {seconds} are allowed to an address",
         }[quota.holder]
+        got = f"this counts as {cost} and {standing.remaining} are left"
+        remedy = f"ask again in {standing.retry_after_s} s"
         super().__init__(
-            f"{rule}; this counts as {cost} and {standing.remaining} are left;"
-            f" ask again in {standing.retry_after_s} s"
+            f"{rule}; {got}; {remedy}", [Fault(quota.holder, "too-many-requests", rule, got, remedy)]
         )
         self.retry_after_s = standing.retry_after_s
 
@@ -163,20 +174,24 @@ def _ambiguous(request: Request, error: Exception) -> Response:
 
 
 def _unknown(request: Request, error: Exception) -> Response:
-    return problem(request, 404, "unknown", str(error))
+    assert isinstance(error, UnknownError)
+    return problem(request, 404, "unknown", str(error), faults=error.faults)
 
 
 def _archive_disabled(request: Request, error: Exception) -> Response:
-    return problem(request, 404, "archive-disabled", str(error))
+    assert isinstance(error, ArchiveDisabledError)
+    return problem(request, 404, "archive-disabled", str(error), faults=error.faults)
 
 
 def _unauthenticated(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnauthenticatedError)
     wrong = ', error="invalid_token"' if "authorization" in request.headers else ""
     return problem(
         request,
         401,
         "unauthenticated",
         str(error),
+        faults=error.faults,
         headers={"WWW-Authenticate": f'Bearer realm="simusage"{wrong}'},
     )
 
@@ -186,21 +201,24 @@ def unauthenticated(request: HTTPConnection) -> UnauthenticatedError:
     sent = {"authorization", CLIENT_ID.lower(), CLIENT_SECRET.lower()} & set(request.headers)
     wanted = f"'Authorization: Bearer TOKEN', or {CLIENT_ID} with {CLIENT_SECRET}"
     if sent:
-        return UnauthenticatedError(
-            f"the credentials sent are not known, or contradict each other; want {wanted}"
-        )
-    return UnauthenticatedError(f"no credentials were sent; want {wanted}")
+        got = "the credentials sent are not known, or contradict each other"
+    else:
+        got = "no credentials were sent"
+    rule = "credentials that are known, and of one tenant"
+    return UnauthenticatedError(
+        f"{got}; want {wanted}", [Fault("Authorization", "unauthenticated", rule, got, wanted)]
+    )
 
 
 def _forbidden(request: Request, error: Exception) -> Response:
-    return problem(request, 403, "forbidden", str(error))
+    assert isinstance(error, ForbiddenError)
+    return problem(request, 403, "forbidden", str(error), faults=error.faults)
 
 
 def _too_many(request: Request, error: Exception) -> Response:
     assert isinstance(error, TooManyRequestsError)
-    return problem(
-        request, 429, "too-many-requests", str(error), headers={"Retry-After": str(error.retry_after_s)}
-    )
+    retry = {"Retry-After": str(error.retry_after_s)}
+    return problem(request, 429, "too-many-requests", str(error), faults=error.faults, headers=retry)
 
 
 def _rebuilding(request: Request, error: Exception) -> Response:
@@ -231,14 +249,17 @@ def _unprocessable(request: Request, error: Exception) -> Response:
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    detail = {
-        404: f"Nothing is at {request.url.path}; /openapi.json lists what is there.",
-        405: f"{request.method} is not possible here; the Allow header names what is.",
-    }.get(error.status_code, str(error.detail))
-    return problem(
-        request, error.status_code, phrase.lower().replace(" ", "-"), detail, headers=error.headers
-    )
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    detail, faults = str(error.detail), []
+    if error.status_code == 404:
+        remedy = "/openapi.json lists what is there"
+        detail = f"Nothing is at {request.url.path}; {remedy}."
+        faults = [Fault("path", code, "a path of the interface", shown(request.url.path), remedy)]
+    elif error.status_code == 405:
+        remedy = "the Allow header names what is"
+        detail = f"{request.method} is not possible here; {remedy}."
+        faults = [Fault("method", code, "a method of this path", shown(request.method), remedy)]
+    return problem(request, error.status_code, code, detail, faults=faults, headers=error.headers)
 
 
 def _internal(request: Request, error: Exception) -> Response:

@@ -85,9 +85,7 @@ def add_records(app: FastAPI, service: Service) -> None:
 def require_archive(service: Service) -> None:
     """Raise `ArchiveDisabledError` where single statements are not kept."""
     if not service.settings.archive.enabled:
-        raise ArchiveDisabledError(
-            "single statements are not kept here: set archive.enabled = true and run `simusage archive`"
-        )
+        raise ArchiveDisabledError
 
 
 def places_asked(sims: tuple[str | None, ...] | None, start: int, end: int) -> list[int]:

@@ -10,6 +10,7 @@ from streams.api.openapi import (
     LINK,
     SECURITY,
     Json,
+    fault_example,
     problem_response,
 )
 from streams.api.usage_docs import USAGE_PARAMETERS
@@ -19,6 +20,15 @@ NOT_ARCHIVED: Final = problem_response(
     "archive-disabled",
     "Single statements are not kept (`archive.enabled`)",
     "single statements are not kept here: set archive.enabled = true and run `simusage archive`",
+    errors=[
+        fault_example(
+            "archive.enabled",
+            "archive-disabled",
+            "true, so that single statements are kept",
+            "false",
+            "set archive.enabled = true and run `simusage archive`",
+        )
+    ],
 )
 
 _ANY_INSTANT: Final[dict[str, str]] = {

@@ -129,7 +129,8 @@ def add_stats(app: FastAPI, service: Service) -> None:
             seen = await visit(request, service)
             async with seen.reader.complete():
                 accounts = [each for each in seen.providers if account in (None, each)]
-                item = only_thing("endpoint", await belonging(seen, "endpoint", name, accounts))
+                named = await belonging(seen, "endpoint", name, accounts)
+                item = only_thing("endpoint", named, name, account)
             store = service.reader.store
             known = await store.look(seen.tenant)
             present = hour_number(seen.reader.now)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from streams.aggregate import describe
 from streams.api.query import UsageQuery
-from streams.api.rows import Page
+from streams.api.rows import Page, second_text
 from streams.api.trust import Trusting
+from streams.coverage import Covered, watermark
 from streams.windows import rfc3339
 
 MEDIA_TYPE: Final = "text/csv"
@@ -69,6 +72,28 @@ def usage_csv(query: UsageQuery, page: Page, trusting: Trusting) -> bytes:
             ]
         )
     return text.getvalue().encode()
+
+
+def csv_headers(
+    query: UsageQuery, accounts: Mapping[str, Covered], lacking: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Return what the JSON answer says around its rows; names of accounts are percent-encoded."""
+    headers = {
+        "X-Usage-Range": f"{rfc3339(query.start)}/{rfc3339(query.end)}",
+        "X-Usage-Watermark": "; ".join(
+            f"{quote(name, safe='')}={_latest(account)}" for name, account in sorted(accounts.items())
+        ),
+    }
+    if lacking:
+        headers["X-Usage-Unsupported-By"] = "; ".join(
+            f"{name}={','.join(providers)}" for name, providers in lacking.items()
+        )
+    return headers
+
+
+def _latest(account: Covered) -> str:
+    latest = watermark(account.intervals)
+    return "" if latest is None else second_text(latest)
 
 
 def wants_csv(accept: str) -> bool:

@@ -14,6 +14,7 @@ from streams.api.openapi import (
     RANGE,
     SECURITY,
     Json,
+    fault_example,
     filter_parameter,
     header,
     instant_parameter,
@@ -151,6 +152,11 @@ USAGE: Final[Json] = {
                 **LINK,
                 **ETAG,
                 "X-Usage-Range": header("Of CSV: the effective range, as an ISO 8601 interval", _TEXT),
+                "X-Usage-Watermark": header(
+                    "Of CSV: `watermark` as `account=instant; account=instant`, names percent-encoded;"
+                    " nothing behind the `=` where nothing is known of the account",
+                    _TEXT,
+                ),
                 "X-Usage-Unsupported-By": header("Of CSV: `unsupported_by`, where anything is", _TEXT),
             },
         },
@@ -162,6 +168,15 @@ USAGE: Final[Json] = {
             " `detail` why",
             "The range to 2026-11-02T00:00:00Z may still move, until 2026-11-03T00:00:00Z at the earliest."
             " Ask for a range that ends earlier, ask later, or leave require=final out.",
+            errors=[
+                fault_example(
+                    "require",
+                    "not-final",
+                    "final wants a range whose numbers move no more",
+                    "final for 2026-11-01T00:00:00Z/2026-11-02T00:00:00Z",
+                    "require=any, or ask again from 2026-11-03T00:00:00Z",
+                )
+            ],
             more={"finalizes_at": "2026-11-03T00:00:00Z"},
         ),
         **ERRORS,
@@ -177,6 +192,15 @@ NO_PATH: Final = problem_response(
     "not-found",
     "A name with a line break stands in no path; ask /v1/usage for it",
     "Nothing is at /v1/tags/meters/usage; /openapi.json lists what is there.",
+    errors=[
+        fault_example(
+            "path",
+            "not-found",
+            "a path of the interface",
+            "/v1/tags/meters/usage",
+            "/openapi.json lists what is there",
+        )
+    ],
 )
 
 

@@ -16,10 +16,10 @@ from streams.api.kept import KeptAnswers
 from streams.api.next_link import next_link
 from streams.api.pages import one_sim, page_of
 from streams.api.problems import problem
-from streams.api.query import parse_usage_query
+from streams.api.query import UsageQuery, parse_usage_query
 from streams.api.service import Service
-from streams.api.trust import Trusting
-from streams.api.usage_csv import MEDIA_TYPE, usage_csv, wants_csv
+from streams.api.trust import Moving, Trusting
+from streams.api.usage_csv import MEDIA_TYPE, csv_headers, usage_csv, wants_csv
 from streams.api.usage_docs import ENDPOINT_USAGE, TAG_USAGE, USAGE
 from streams.windows import rfc3339
 
@@ -67,19 +67,13 @@ async def _usage(
         page, restatements = await earlier(service, known, accounts, query, query.as_of, now)
     trusting = Trusting(query, accounts, service.abilities, now, restatements)
     if query.require == "final" and (moving := trusting.moving()) is not None:
-        until = None if moving.until is None else rfc3339(moving.until)
-        return problem(request, 409, "not-final", moving.detail, more={"finalizes_at": until})
+        return _not_final(request, query, moving)
     page = page or await page_of(store, known, query, now)
     lacking = unsupported_by(query, accounts, service.abilities)
     cursor = next_cursor(query, page)
     headers = {} if cursor is None else next_link(request, cursor)
     if csv:
-        # What the JSON answer says around its rows.
-        headers["X-Usage-Range"] = f"{rfc3339(query.start)}/{rfc3339(query.end)}"
-        if lacking:
-            headers["X-Usage-Unsupported-By"] = "; ".join(
-                f"{name}={','.join(providers)}" for name, providers in lacking.items()
-            )
+        headers |= csv_headers(query, accounts, lacking)
         answer = Finished.of(tenant, usage_csv(query, page, trusting), MEDIA_TYPE, headers)
     else:
         body = usage_answer(query, page, accounts, trusting, lacking)
@@ -87,6 +81,19 @@ async def _usage(
     if query.granularity != "minute" and known.state is made_from[0]:
         kept.keep(question, made_from, answer)
     return conditional(request, answer)
+
+
+def _not_final(request: Request, query: UsageQuery, moving: Moving) -> Response:
+    until = None if moving.until is None else rfc3339(moving.until)
+    otherwise = "a range without gaps" if until is None else f"ask again from {until}"
+    fault = Fault(
+        "require",
+        "not-final",
+        "final wants a range whose numbers move no more",
+        f"final for {rfc3339(query.start)}/{rfc3339(query.end)}",
+        f"require=any, or {otherwise}",
+    )
+    return problem(request, 409, fault.code, moving.detail, faults=[fault], more={"finalizes_at": until})
 
 
 def _fixed(name: Dimension, value: str) -> Fault:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streams.api.faults import Fault, InvalidQuestionError
+from streams.api.faults import Fault, InvalidQuestionError, shown
 from streams.api.inventory_reader import InventoryReader
 from streams.api.inventory_views import Held
 from streams.api.listing import Form, Listing, parse_listing
@@ -85,27 +85,37 @@ async def named_sim(seen: Visit, name: str, account: str | None) -> Held:
         held for held in await seen.reader.called(name, seen.providers) if account in (None, held.account)
     ]
     if not found:
-        raise UnknownError("No SIM of this tenant goes by this name.")
+        raise _unknown("SIM", name, account)
     if len(found) > 1:
         raise _ambiguous("SIM", [(held.account, held.sim) for held in found])
     return found[0]
 
 
-def only_thing(noun: str, found: Sequence[Item]) -> Item:
-    """Return the one thing that was found. Raises `UnknownError`, `AmbiguousError`."""
+def only_thing(noun: str, found: Sequence[Item], name: str, account: str | None) -> Item:
+    """Return the one thing that was found by a name. Raises `UnknownError`, `AmbiguousError`."""
     if not found:
-        raise UnknownError(f"No {noun} of this tenant goes by this name.")
+        raise _unknown(noun, name, account)
     if len(found) > 1:
         raise _ambiguous(noun, [(item.account, item.id) for item in found])
     return found[0]
 
 
+def _unknown(noun: str, name: str, account: str | None) -> UnknownError:
+    """Return the error of what the tenant has not: the same, whether or not another tenant has it."""
+    rule, remedy = f"a name of one {noun} of this tenant", f"GET /v1/{noun.lower()}s lists them"
+    if account is not None:
+        rule, remedy = f"{rule}, in account {shown(account)}", f"{remedy}; or leave account out"
+    return UnknownError(
+        f"No {noun} of this tenant goes by this name.", [Fault("name", "unknown", rule, shown(name), remedy)]
+    )
+
+
 def _ambiguous(noun: str, places: Sequence[tuple[str, str]]) -> AmbiguousError:
-    shown = ", ".join(f"{id_} of {account}" for account, id_ in places[:10])
+    named = ", ".join(f"{id_} of {account}" for account, id_ in places[:10])
     if len({id_ for _, id_ in places}) == 1:
         remedy = f"account={places[0][0]}"
     else:
         remedy = f"{places[0][1]} in place of the name"
     return AmbiguousError(
-        [Fault("name", "ambiguous", f"a name of one {noun} alone, or its account", shown, remedy)]
+        [Fault("name", "ambiguous", f"a name of one {noun} alone, or its account", named, remedy)]
     )

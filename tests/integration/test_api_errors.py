@@ -119,7 +119,8 @@ async def test_unauthenticated(redis_url: str, redis: Redis, headers: dict[str, 
     problem = problem_of(response, 401)
     assert response.headers["www-authenticate"].startswith('Bearer realm="simusage"')
     assert "wrong" not in response.text
-    assert not problem.errors
+    [error] = problem.errors
+    assert (error.parameter, error.code) == ("Authorization", "unauthenticated")
 
 
 async def test_a_fault_of_ours_is_a_problem_too(api: httpx.AsyncClient, redis: Redis) -> None:

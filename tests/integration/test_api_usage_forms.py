@@ -6,7 +6,7 @@ import asyncio
 import csv
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -237,6 +237,35 @@ async def test_csv_has_a_line_for_each_row(model: ReadModel, api: httpx.AsyncCli
     page = await api.get(f"{question}&limit=1", headers={"Accept": "text/csv"})
     rest = await api.get(page.links["next"]["url"], headers={"Accept": "text/csv"})
     assert page.text.splitlines() + rest.text.splitlines()[1:] == response.text.splitlines()
+
+
+async def test_csv_tells_the_watermark_of_each_account(
+    model: ReadModel, redis: Redis, redis_url: str
+) -> None:
+    """As JSON does, whatever letters a name has, and of an account that nothing is known of."""
+    odd, silent = "a; b=c, ü%3D", "quiet\r\nX-Evil: 1"
+    configured = {name: {"provider": "kore", "tenant": "acme"} for name in ("quiet", silent)}
+    await model.cover("acme", "acme-emnify", "emnify", ("2026-11-20T01:00:00Z", "2026-11-20T22:00:00Z"))
+    await model.cover("acme", odd, "kore", ("2026-11-20T01:00:00Z", "2026-11-20T23:00:00Z"))
+    app = create_app(settings(redis_url, accounts=configured), redis, clock=lambda: NOW)
+    async with client_of(app, bearer("acme")) as api:
+        told = (await api.get(f"/v1/usage?{DAY}")).json()["watermark"]
+        response = await api.get(f"/v1/usage?{DAY}", headers={"Accept": "text/csv"})
+        header = response.headers["x-usage-watermark"]
+        pairs = (each.split("=") for each in header.split("; "))
+        assert {unquote(name): at or None for name, at in pairs} == told
+        assert told == {
+            "acme-emnify": "2026-11-20T22:00:00Z",
+            odd: "2026-11-20T23:00:00Z",
+            "quiet": None,
+            silent: None,
+        }
+        assert header.isascii()
+        assert "x-evil" not in response.headers
+        await model.cover("acme", "quiet", "kore", ("2026-11-20T01:00:00Z", "2026-11-20T02:00:00Z"))
+        sent = {"Accept": "text/csv", "If-None-Match": response.headers["etag"]}
+        again = await api.get(f"/v1/usage?{DAY}&provider=emnify", headers=sent)
+        assert "quiet=2026-11-20T02:00:00Z" in again.headers["x-usage-watermark"]
 
 
 async def test_an_answer_that_the_client_has_is_not_sent_again(

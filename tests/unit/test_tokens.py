@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from streams.api.tokens import CLIENT_ID, CLIENT_SECRET, Holder, Tokens, agreed, credentials_of
 from streams.errors import ConfigError, DataError
@@ -111,6 +111,29 @@ def test_what_all_credentials_may_do_counts() -> None:
     assert agreed([reads, None]) is None
     assert agreed([reads, Holder("zebra", frozenset({"read"}))]) is None
     assert agreed([]) is None
+
+
+@pytest.mark.parametrize("child", ["acme-east", "acme.east", "acme_east", "acm"])
+def test_tenants_are_flat(child: str) -> None:
+    """However their names resemble each other, the token of neither opens the other."""
+    names = ("acme", child)
+    entries = [entry for name in names for entry in (bearer(name, name), pair(name, f"{name}.id", name))]
+    held = Tokens(Settings(tenants=names, serve=ServeSettings(tokens=tuple(entries))))
+    for name in names:
+        for sent in ({"authorization": f"Bearer {name}"}, {"cf-access-client-id": f"{name}.id"}):
+            headers = sent | ({} if "authorization" in sent else {"cf-access-client-secret": name})
+            [credential] = credentials_of(headers)
+            holder = held.holder(credential)
+            assert holder is not None
+            assert (holder.tenant, holder.scopes) == (name, frozenset({"read", "export"}))
+    with pytest.raises(ValidationError):
+        TokenSettings(tenant="acme/*", bearer=SecretStr("all"))
+    for parent, other in (names, names[::-1]):
+        both = {"authorization": f"Bearer {parent}"} | {
+            "cf-access-client-id": f"{other}.id",
+            "cf-access-client-secret": other,
+        }
+        assert agreed([held.holder(each) for each in credentials_of(both)]) is None
 
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
