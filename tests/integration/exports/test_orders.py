@@ -20,6 +20,7 @@ from streams.api.export_files import Rows
 from streams.api.export_jobs import Jobs
 from streams.api.export_kinds import READERS
 from streams.api.export_reading import Reading
+from streams.api.limits import HEADERS
 from streams.settings import LimitSettings
 from tests.integration.api_kit import NOW, SIMS, ReadModel, bearer, client_of, settings
 from tests.integration.export_kit import Setting, job_of, order
@@ -40,6 +41,7 @@ async def test_a_csv_from_order_to_file(setting: Setting, api: httpx.AsyncClient
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert response.headers["content-length"] == str(len(response.content)) == str(manifest["bytes"])
+    assert not {name.lower() for name in HEADERS} & set(response.headers)
     assert hashlib.sha256(response.content).hexdigest() == manifest["sha256"]
     rows = list(csv.DictReader(StringIO(response.text, newline="")))
     assert [(row["start"][:10], row["sim"], row["total_bytes"]) for row in rows] == [
