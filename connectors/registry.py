@@ -11,6 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from dis import get_instructions
+from functools import cache
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -140,7 +144,20 @@ def callback_url(public_url: str, account: str) -> str:
 def provider_names() -> list[str]:
     """Return the names of all provider modules there are."""
     found = (module.name for module in pkgutil.iter_modules(connectors.__path__) if not module.ispkg)
-    return sorted(name for name in found if find_provider(name) is not None)
+    return sorted(name for name in found if _may_provide(name) and find_provider(name) is not None)
+
+
+@cache
+def _may_provide(name: str) -> bool:
+    """Return whether a module's code gives the module a `PROVIDER`.
+
+    Worker and `serve` ask which providers there are; importing all modules would load every other role too.
+    """
+    spec = find_spec(f"connectors.{name}")
+    code = spec.loader.get_code(spec.name) if spec and isinstance(spec.loader, InspectLoader) else None
+    return code is not None and any(
+        step.opname == "STORE_NAME" and step.argval == "PROVIDER" for step in get_instructions(code)
+    )
 
 
 def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered:

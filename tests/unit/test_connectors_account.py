@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -125,6 +127,16 @@ def test_providers_are_the_modules_that_say_so() -> None:
     """No list names them."""
     assert {"emnify", "kore"} <= set(provider_names())
     assert not {"http", "account", "registry"} & set(provider_names())
+
+
+def test_to_name_the_providers_loads_no_role() -> None:
+    """Worker and `serve` ask at their start, and need neither the callback receiver nor the simulators."""
+    asked = "import sys, connectors.registry as it; print(it.provider_names()); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    names, modules = told.splitlines()
+    assert names == str(provider_names())
+    assert "connectors.kore" in modules.split()
+    assert not {"connectors.connect", "connectors.receiver", "connectors.simulators"} & set(modules.split())
 
 
 def test_secrets_do_not_show() -> None:
