@@ -10,21 +10,23 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from connectors.registry import Provider, find_provider
+from connectors.registry import Provider, find_provider, provider_names
 from streams.api.abilities import Abilities, Ability
 from streams.settings import Settings
 
 
 def abilities(settings: Settings) -> Abilities:
-    """Return the abilities of all accounts, and of their providers as they are by default."""
-    accounts: dict[str, Ability] = {}
-    providers: dict[str, Ability] = {}
-    for name, table in settings.accounts.items():
-        provider = find_provider(str(table.get("provider", "")))
-        if provider is not None:
-            accounts[name] = _ability(provider, table)
-            providers[str(table["provider"])] = _ability(provider, {})
-    return Abilities(accounts, providers)
+    """Return the abilities of all accounts, and of all providers as they are by default.
+
+    Usage of an account that is no longer configured stays, also where it was the last one of its provider.
+    """
+    known = {name: each for name in provider_names() if (each := find_provider(name)) is not None}
+    accounts = {
+        name: _ability(known[provider], table)
+        for name, table in settings.accounts.items()
+        if (provider := str(table.get("provider", ""))) in known
+    }
+    return Abilities(accounts, {name: _ability(each, {}) for name, each in known.items()})
 
 
 def _ability(provider: Provider, table: Mapping[str, Any]) -> Ability:

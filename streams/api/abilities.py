@@ -51,7 +51,7 @@ UNKNOWN: Final = Abilities()
 def unsupported_by(
     query: UsageQuery, accounts: Mapping[str, Covered], abilities: Abilities
 ) -> dict[str, list[str]]:
-    """Return, by what the question needs, the providers of the tenant's accounts that cannot tell it."""
+    """Return, by what the answer shows, the providers of the tenant's accounts that cannot tell it."""
     contributing = {name: accounts[name] for name in contributors(query, accounts)}
     found: dict[str, list[str]] = {}
     for need, lack in _needs(query):
@@ -84,10 +84,11 @@ def selected(
 
 
 def _needs(query: UsageQuery) -> Iterable[tuple[str, Lack]]:
-    asked = {*query.group_by, *query.filters}
-    yield from ((lack, lack) for lack in LACKS if lack in asked)
+    # Every row counts endpoints and messages.
+    shown = {"endpoint", *query.group_by, *query.filters}
+    yield from ((lack, lack) for lack in LACKS if lack in shown)
     # Who tells no messages is complete where data alone is asked for.
-    if "service" in asked and query.filters.get("service") != ("data",):
+    if query.filters.get("service") != ("data",):
         yield "service", "sms"
     if query.granularity == "minute":
         yield "minute", "minute"

@@ -139,8 +139,9 @@ class UsageAnswer(_Answer):
         dict[str, list[str]],
         Field(
             description=(
-                "By dimension (or `minute`) of the question: the providers of the tenant's accounts that do"
-                " not tell it. Their usage counts under null, or not at all, and that is not zero"
+                "By dimension (or `minute`) that the question names, or that a row counts (`endpoint`;"
+                " `service` of messages): the providers of the tenant's accounts that do not tell it. Their"
+                " usage counts under null, or not at all, and that is not zero"
             )
         ),
     ]

@@ -81,7 +81,12 @@ class _Stats(BaseModel):
     ]
     unsupported_by: Annotated[
         dict[str, list[str]],
-        Field(description="`minute`: providers whose statements are too long to belong to one"),
+        Field(
+            description=(
+                "What the account's provider does not tell: `minute` where its statements are too long to"
+                " belong to one, `service` where it tells no messages, `endpoint`"
+            )
+        ),
     ]
 
 
@@ -162,9 +167,7 @@ async def _stats(service: Service, seen: Visit, subject: Subject) -> dict[str, A
         "current_month": current,
         "last_hour": rows["minute"],
         "watermark": None if latest is None else second_text(latest),
-        "unsupported_by": unsupported_by(
-            replace(minutes, group_by=("service",)), accounts, service.abilities
-        ),
+        "unsupported_by": unsupported_by(minutes, accounts, service.abilities),
     }
 
 

@@ -183,7 +183,7 @@ async def test_final_or_not(model: ReadModel, redis: Redis, redis_url: str) -> N
     await model.put("acme", CELLS)
     await model.cover("acme", "acme-emnify", "emnify", ("2026-11-19T00:00:00Z", "2026-11-21T08:00:00Z"))
     await model.cover("acme", "acme-kore", "kore", ("2026-11-19T00:00:00Z", "2026-11-21T08:00:00Z"))
-    kore = Ability(frozenset({"tag", "minute"}), timedelta(hours=24))
+    kore = Ability(frozenset({"endpoint", "sms", "tag", "minute"}), timedelta(hours=24))
     abilities = Abilities(providers={"kore": kore})
     app = create_app(settings(redis_url), redis, abilities=abilities, clock=lambda: NOW)
     async with client_of(app, bearer("acme")) as api:
@@ -206,9 +206,16 @@ async def test_final_or_not(model: ReadModel, redis: Redis, redis_url: str) -> N
         ).json()
         assert month["finalizes_at"] is None
         assert "'acme-kore' is not known to be complete from 2026-11-01T00:00:00Z" in month["detail"]
-        assert (await api.get(f"/v1/usage?{DAY}&group_by=tag")).json()["unsupported_by"] == {"tag": ["kore"]}
+        counted = {"endpoint": ["kore"], "service": ["kore"]}
+        tags = await api.get(f"/v1/usage?{DAY}&group_by=tag")
+        assert tags.json()["unsupported_by"] == {**counted, "tag": ["kore"]}
         minutes = await api.get("/v1/usage?granularity=minute")
-        assert minutes.json()["unsupported_by"] == {"minute": ["kore"]}
+        assert minutes.json()["unsupported_by"] == {**counted, "minute": ["kore"]}
+        for path in ("/v1/usage", "/v1/usage/summary"):
+            assert (await api.get(f"{path}?{DAY}")).json()["unsupported_by"] == counted
+            assert (await api.get(f"{path}?{DAY}&provider=emnify")).json()["unsupported_by"] == {}
+        flat = await api.get(f"/v1/usage?{DAY}", headers={"Accept": "text/csv"})
+        assert flat.headers["x-usage-unsupported-by"] == "endpoint=kore; service=kore"
 
 
 async def test_csv_has_a_line_for_each_row(model: ReadModel, api: httpx.AsyncClient) -> None:

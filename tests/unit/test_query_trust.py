@@ -213,27 +213,32 @@ LACKING = Abilities(
     }
 )
 ACCOUNTS = {"kore-1": Covered("kore", ()), "simsy-1": Covered("simsy", ())}
+COUNTED = {"endpoint": ["kore"], "service": ["kore"]}
+"""Who cannot tell what every row counts."""
 
 
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
-        ([], {}),
-        ([("group_by", "country")], {}),
-        ([("group_by", "tag")], {"tag": ["kore", "simsy"]}),
+        ([], COUNTED),
+        ([("group_by", "country")], COUNTED),
+        ([("provider", "simsy")], {}),
+        ([("group_by", "tag")], {**COUNTED, "tag": ["kore", "simsy"]}),
         ([("tag", "blue"), ("provider", "simsy")], {"tag": ["simsy"]}),
-        ([("fleet", "vans"), ("group_by", "endpoint")], {"endpoint": ["kore"], "fleet": ["simsy"]}),
-        ([("fleet", "vans"), ("account", "kore-1")], {}),
-        ([("service", "sms")], {"service": ["kore"]}),
-        ([("group_by", "service")], {"service": ["kore"]}),
-        ([("service", "data")], {}),
-        ([("granularity", "minute")], {"minute": ["kore"]}),
+        ([("fleet", "vans"), ("group_by", "endpoint")], {**COUNTED, "fleet": ["simsy"]}),
+        ([("fleet", "vans"), ("account", "kore-1")], COUNTED),
+        ([("service", "sms")], COUNTED),
+        ([("group_by", "service")], COUNTED),
+        ([("service", "data"), ("service", "sms")], COUNTED),
+        ([("service", "data")], {"endpoint": ["kore"]}),
+        ([("service", "data"), ("group_by", "service")], {"endpoint": ["kore"]}),
+        ([("granularity", "minute")], {**COUNTED, "minute": ["kore"]}),
     ],
 )
 def test_unsupported_names_who_cannot_tell(
     items: list[tuple[str, str]], expected: dict[str, list[str]]
 ) -> None:
-    """What the question needs and a contributing account does not tell is named with its provider."""
+    """What the answer shows and a contributing account does not tell is named with its provider."""
     assert unsupported_by(ask(*items), ACCOUNTS, LACKING) == expected
 
 
@@ -284,4 +289,12 @@ def test_abilities_follow_the_account() -> None:
     assert "sms" not in found.of("called", "onomondo").lacks
     assert "sms" in found.of("uncalled", "onomondo").lacks
     # An account that is no longer configured is known by its coverage alone.
-    assert found.of("gone", "kore").lacks == found.of("kore-1", "kore").lacks
+    assert found.of("gone", "kore") == found.of("kore-1", "kore")
+
+
+@pytest.mark.parametrize("name", provider_names())
+def test_a_providers_last_account_leaves_it_known(name: str) -> None:
+    """Without any account of it, its usage still lacks what it lacks, and comes as late."""
+    configured = abilities(Settings(accounts={"one": {"provider": name}})).of("one", name)
+    assert configured.lacks
+    assert abilities(Settings()).of("one", name) == configured
