@@ -221,7 +221,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def merged(known: Iterable[Mapping[str, Any]], results: Iterable[Result], run: Run) -> list[dict[str, Any]]:
-    """Replace what was measured anew, keep the rest, and compare all with their baselines."""
+    """Replace what was measured anew; each row stands beside the baseline of its own run if there is one."""
     rows: dict[str, dict[str, Any]] = {row["name"]: dict(row) for row in known if row["name"] in FIGURES}
     for result in results:
         rows[result.name] = {
@@ -234,9 +234,12 @@ def merged(known: Iterable[Mapping[str, Any]], results: Iterable[Result], run: R
         }
     for name, row in rows.items():
         figure = FIGURES[name]
-        baseline = rows.get(figure.baseline or "", {}).get("value")
-        value = row["value"]
-        row["baseline"] = baseline
+        value, beside = row["value"], rows.get(figure.baseline or "")
+        if beside is None:
+            row["baseline"] = None
+        elif row.get("baseline") is None or beside["run"] == row["run"]:
+            row["baseline"] = beside["value"]
+        baseline = row["baseline"]
         row["ratio"] = rounded(value / baseline) if value is not None and baseline else None
         row["goal"] = figure.goal
     order = ("name", "unit", "value", "baseline", "ratio", "goal", "note", "cpu", "run")

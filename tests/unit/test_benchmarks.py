@@ -64,6 +64,13 @@ def test_a_new_result_replaces_the_old_one_and_is_compared_with_its_baseline() -
     assert rows["ingest_fat"]["ratio"] == 61.5
 
 
+def test_a_figure_stays_beside_the_baseline_of_its_own_run() -> None:
+    """A machine that is slower another day says nothing of the ratio."""
+    first = merged([], [Result("naive_faust_one_record_events", 2000.0), Result("ingest_fat", 5000.0)], RUN)
+    later = merged(first, [Result("naive_faust_one_record_events", 1000.0)], replace(RUN, date="2026-11-22"))
+    assert {row["name"]: row["ratio"] for row in later}["ingest_fat"] == 2.5
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("size", [1, 50, 500])
 def test_the_load_is_byte_for_byte_what_a_connector_sends(size: int, *, shuffled: bool) -> None:
