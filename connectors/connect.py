@@ -18,7 +18,7 @@ from connectors.poller import run_all
 from connectors.registry import load_accounts
 from streams.errors import ConfigError
 from streams.kafka import ensure_topics
-from streams.listening import answer_at_once
+from streams.listening import KEEP_ALIVE_S, answer_at_once
 from streams.settings import CallbackSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ async def _run(parts: Connector, listener: socket.socket, stop: asyncio.Event) -
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
     )

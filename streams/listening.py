@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 from streams.errors import ConfigError
+
+KEEP_ALIVE_S: Final = 75
+"""How long a connection may be idle: longer than the minute after which proxies and clients let go of theirs.
+
+Whoever closes first must not be the server: a request that is on its way just then would be lost.
+"""
 
 
 def listen(host: str, port: int, keys: str) -> socket.socket:

@@ -13,7 +13,7 @@ import uvicorn
 
 from streams.api.abilities import UNKNOWN, Abilities
 from streams.api.app import create_app
-from streams.listening import listen, url_of
+from streams.listening import KEEP_ALIVE_S, listen, url_of
 from streams.redis_access import check_redis, connect_redis
 from streams.settings import Settings
 
@@ -60,6 +60,7 @@ async def run(settings: Settings, abilities: Abilities = UNKNOWN) -> None:
                     server_header=False,
                     # Whom to believe about addresses is `serve.limits.trusted_proxies`.
                     proxy_headers=False,
+                    timeout_keep_alive=KEEP_ALIVE_S,
                     timeout_graceful_shutdown=STOP_WITHIN_S,
                 )
             )

@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -168,12 +170,9 @@ async def test_start_on_a_taken_port_names_it(redis: Redis, redis_url: str) -> N
     assert str(port) in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_role_serves_until_it_is_told_to_stop(
-    redis: Redis, redis_url: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    """`simusage serve` answers, and ends with exit code 0 on SIGTERM and on SIGINT."""
-    await filled(redis)
+@asynccontextmanager
+async def serving(redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
+    """`simusage serve` as a process, ready, and a client of it."""
     port = free_port()
     config = tmp_path / "simusage.toml"
     config.write_text(
@@ -203,13 +202,38 @@ async def test_the_role_serves_until_it_is_told_to_stop(
                     return False
 
             await wait_until(ready, description="the endpoint to be ready")
-            assert rows_of(await api.get("/v1/usage?granularity=all")) is not None
-            process.send_signal(number)
-            _, errors = await asyncio.wait_for(process.communicate(), LIMIT_S)
+            yield process, api
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_role_serves_until_it_is_told_to_stop(
+    redis: Redis, redis_url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """`simusage serve` answers, and ends with exit code 0 on SIGTERM and on SIGINT."""
+    await filled(redis)
+    async with serving(redis_url, tmp_path) as (process, api):
+        assert rows_of(await api.get("/v1/usage?granularity=all")) is not None
+        process.send_signal(number)
+        _, errors = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert process.returncode == 0
     assert b"Traceback" not in errors
     assert b"acme-token" not in errors
+
+
+async def test_the_server_is_not_who_closes_a_connection(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    """A request that is on its way when an idle connection is closed would be lost; 5 s are usual."""
+    await filled(redis)
+    async with serving(redis_url, tmp_path) as (_, api):
+        reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: simusage\r\n\r\n")
+        assert b"200" in await reader.readline()
+        await reader.readuntil(b"}")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 7)
+        writer.close()
