@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from dis import get_instructions
 from functools import cache
 from importlib.abc import InspectLoader
 from importlib.util import find_spec
@@ -149,15 +148,13 @@ def provider_names() -> list[str]:
 
 @cache
 def _may_provide(name: str) -> bool:
-    """Return whether a module's code gives the module a `PROVIDER`.
+    """Return whether a module's code names a `PROVIDER`.
 
     Worker and `serve` ask which providers there are; importing all modules would load every other role too.
     """
     spec = find_spec(f"connectors.{name}")
     code = spec.loader.get_code(spec.name) if spec and isinstance(spec.loader, InspectLoader) else None
-    return code is not None and any(
-        step.opname == "STORE_NAME" and step.argval == "PROVIDER" for step in get_instructions(code)
-    )
+    return code is not None and "PROVIDER" in code.co_names
 
 
 def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered:

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import ConfigError
-from streams.usage import TenantName
+from streams.usage import AccountName, TenantName
 
 _ENV_REFERENCE = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
 
@@ -233,7 +233,7 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = ArchiveSettings()
     serve: ServeSettings = ServeSettings()
     callbacks: CallbackSettings = CallbackSettings()
-    accounts: dict[str, dict[str, Any]] = {}
+    accounts: dict[AccountName, dict[str, Any]] = {}
     """One table an account; its keys are the provider module's."""
 
     @property

@@ -37,6 +37,9 @@ Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
 Volume = Annotated[int, Field(ge=0, le=MAX_VOLUME, strict=True)]
 Money = Annotated[Decimal, AfterValidator(_exact_cost)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+AccountName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""Of the configuration: no control characters, which part lines of what Redis tells and of headers."""
+
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 """No `#` and no `|`: the first is kept for shards of a tenant in the Kafka key, the second parts our keys."""
 

@@ -23,6 +23,7 @@ def write(folder: Path, text: str) -> Path:
         ("[kafka]\npartition = 4", "kafka.partition", "unknown key"),
         ("[kafka]\npartitions = 0", "kafka.partitions", "greater than or equal to 1"),
         ('tenants = ["Acme Ltd"]', "tenants.0", "pattern"),
+        ('[accounts."a\\tb"]\nprovider = "kore"', "accounts.a\tb.[key]", "pattern"),
         (
             '[[serve.tokens]]\ntenant = "acme"\nbearer = "hunter2"',
             "serve.tokens.0.bearer",
