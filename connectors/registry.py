@@ -38,6 +38,7 @@ from streams.settings import Settings, config_error
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
 _MODULE = re.compile(r"^[a-z][a-z0-9_]*$")
+_PROVIDES = re.compile(r"^PROVIDER\b.*=", re.MULTILINE)
 
 
 def utc_now() -> datetime:
@@ -148,13 +149,13 @@ def provider_names() -> list[str]:
 
 @cache
 def _may_provide(name: str) -> bool:
-    """Return whether a module's code names a `PROVIDER`.
+    """Return whether a module's text gives it a `PROVIDER`.
 
     Worker and `serve` ask which providers there are; importing all modules would load every other role too.
     """
     spec = find_spec(f"connectors.{name}")
-    code = spec.loader.get_code(spec.name) if spec and isinstance(spec.loader, InspectLoader) else None
-    return code is not None and "PROVIDER" in code.co_names
+    text = spec.loader.get_source(spec.name) if spec and isinstance(spec.loader, InspectLoader) else None
+    return text is not None and _PROVIDES.search(text) is not None
 
 
 def _load(name: str, table: Mapping[str, Any], settings: Settings) -> Registered:
