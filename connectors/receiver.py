@@ -47,6 +47,10 @@ AT_ONCE: Final = 4
 """Callbacks that are normalised in turns; the others queue. With a hundred at once each would wait for the
 turns of all, and so would Kafka's acknowledgements."""
 
+SMALL_BYTES: Final = 64 * 1024
+"""Callbacks up to this size queue apart: batches of thousands of records would use up the second that the
+sender of a single one gives us."""
+
 
 class Receiver:
     """The ASGI application over the handlers of all accounts."""
@@ -64,7 +68,7 @@ class Receiver:
         self._sender = sender
         self._owners = owners
         self._packer = Packer(sender, owners)
-        self._normalising = asyncio.Semaphore(AT_ONCE)
+        self._small, self._large = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self._body_limit = body_limit
         self._clock = clock
         self.accepted: dict[str, datetime] = {}
@@ -112,7 +116,7 @@ class Receiver:
     async def _take(self, handler: CallbackHandler, body: bytes) -> dict[str, int]:
         """Put into Kafka what a body holds; returns what became of its items. Raises `UnavailableError`."""
         account, at = handler.account, self._clock()
-        async with self._normalising:
+        async with self._small if len(body) <= SMALL_BYTES else self._large:
             batch = await normalised(handler, body)
         waiting = batch.part(lambda filed: self._owners.unlisted(account, filed))
         if waiting:

@@ -13,9 +13,10 @@ import pytest
 from connectors.batch import Batch
 from connectors.callbacks import CallbackHandler, normalised
 from connectors.emnify import EmnifyCallback
-from connectors.receiver import AT_ONCE, Receiver
+from connectors.receiver import AT_ONCE, SMALL_BYTES, Receiver
 from streams.events import MAX_BYTES, header
 from tests.unit.connector_fakes import NOW, SECRET, MemorySender, cdr, emnify_account, inventory_of
+from tests.waiting import LIMIT_S, wait_until
 
 LIMIT = 2_000_000
 PATH = "/callbacks/emnify-main"
@@ -240,3 +241,25 @@ async def test_few_callbacks_are_normalised_at_once(
     answers = await asyncio.gather(*(client.post(PATH, content=body_of(cdr(id=n))) for n in range(20)))
     assert [each.status_code for each in answers] == [200] * 20
     assert most == AT_ONCE
+
+
+async def test_a_small_callback_passes_large_ones(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender of a single event may give us a second, while others send thousands."""
+    large, done, waiting = body_of(cdr()) + b" " * SMALL_BYTES, asyncio.Event(), 0
+
+    async def slowly(handler: CallbackHandler, body: bytes) -> Batch:
+        nonlocal waiting
+        if len(body) > SMALL_BYTES:
+            waiting += 1
+            await done.wait()
+        return await normalised(handler, body)
+
+    monkeypatch.setattr("connectors.receiver.normalised", slowly)
+    others = [asyncio.create_task(client.post(PATH, content=large)) for _ in range(2 * AT_ONCE)]
+    await wait_until(lambda: waiting == AT_ONCE, description="large callbacks to take all their places")
+    async with asyncio.timeout(LIMIT_S):
+        assert (await client.post(PATH, content=body_of(cdr(id=2)))).status_code == 200
+    done.set()
+    assert [each.status_code for each in await asyncio.gather(*others)] == [200] * 2 * AT_ONCE
