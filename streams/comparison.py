@@ -49,7 +49,7 @@ class Bounds:
     first: int
     """What starts before may have lost events to the topic's retention."""
     kept: int
-    """What starts before has expired in the read model."""
+    """What starts before has expired in the read model, and may have left the topic of aggregates."""
 
     def hold(self, start: int) -> bool:
         """Whether what starts there is whole on both sides."""

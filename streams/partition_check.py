@@ -186,7 +186,7 @@ class PartitionCheck:
             windows = {window for tenant in self.tenants for window in words.of(tenant)} | {
                 (tenant, *window) for tenant in self.tenants for window in fold.view.windows(tenant)
             }
-            self._outcome.places += (kept := sum(self._bounds.first <= start for _, _, start in windows))
+            self._outcome.places += (kept := sum(self._bounds.hold(start) for _, _, start in windows))
             self._outcome.too_old += len(windows) - kept
         else:
             windows = set(only)
@@ -195,7 +195,7 @@ class PartitionCheck:
         ahead: dict[int, list[Window]] = {}
         for window in sorted(windows):
             word = words.of(window[0]).get(window)
-            if window[2] < self._bounds.first:
+            if not self._bounds.hold(window[2]):
                 continue
             if word is not None and fold.folded < word.version < end:
                 ahead.setdefault(word.version, []).append(window)

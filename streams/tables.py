@@ -25,15 +25,12 @@ from mode import Seconds, want_seconds
 from streams.batches import records_of
 from streams.changelog import Write
 from streams.state import PartitionState
-from streams.topics import DAY_MS
+from streams.topics import DAY_MS, WINDOW_SLACK_DAYS
 from streams.windows import Granularity, window_end, window_start
 
 logger = logging.getLogger(__name__)
 
 EXIT_BROKEN = 70
-
-_WINDOW_SLACK_DAYS = 62
-"""Kafka ages changelog records by their write and windows end up to a month later, so they stay longer."""
 
 
 def die(message: str, error: BaseException | None = None) -> None:
@@ -190,7 +187,7 @@ class WindowTable(_DirectTable):
     """
 
     def __init__(self, app: AppT, *, window: CalendarWindow, **kwargs: Any) -> None:
-        keep_ms = int(window.keep_seconds * 1000) + _WINDOW_SLACK_DAYS * DAY_MS
+        keep_ms = int(window.keep_seconds * 1000) + WINDOW_SLACK_DAYS * DAY_MS
         super().__init__(
             app,
             value_type=bytes,

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 DAY_MS = 24 * 3600 * 1000
 
+WINDOW_SLACK_DAYS = 62
+"""Kafka ages records by their write and windows end up to a month later, so what tells them stays longer."""
+
 USAGE_EVENTS = "usage.events.v1"
 AGGREGATES = "usage.aggregates.v1"
 RESTATEMENTS = "usage.restatements.v1"
@@ -31,13 +34,15 @@ def all_topics(retention_days: int, aggregate_months: int = 18) -> list[Topic]:
     """Every topic that simusage creates; single statements and aggregates are kept for so long."""
     keep = {"cleanup.policy": "delete", "retention.ms": str(retention_days * DAY_MS)}
     compact = {"cleanup.policy": "compact", "retention.ms": "-1"}
-    months = {"cleanup.policy": "compact,delete", "retention.ms": str(31 * aggregate_months * DAY_MS)}
+    days = 31 * aggregate_months
+    months = {"cleanup.policy": "compact,delete", "retention.ms": str(days * DAY_MS)}
+    windows = months | {"retention.ms": str((days + WINDOW_SLACK_DAYS) * DAY_MS)}
     return [
         Topic(USAGE_EVENTS, None, keep),
-        Topic(AGGREGATES, None, compact),
+        Topic(AGGREGATES, None, windows),
         Topic(RESTATEMENTS, None, months),
         Topic(HISTORY, None, compact),
-        Topic(RECONCILIATION, None, compact),
+        Topic(RECONCILIATION, None, windows),
         Topic(DEADLETTERS, 1, keep),
         Topic(BOOKMARKS, 1, compact),
         Topic(STATUS, 1, compact),

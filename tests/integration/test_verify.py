@@ -136,6 +136,22 @@ async def corrupt_word(stack: Stack) -> str:
     return f"aggregate {last.key.decode()}"
 
 
+async def test_verify_leaves_out_last_words_that_may_have_left_their_topic(stack: Stack) -> None:
+    """Events may be kept for longer than aggregates: what the topic has dropped is no difference."""
+    stack.worker()
+    starts = [BASE + timedelta(days=day - 120) for day in range(3)]
+    old = [usage(f"cdr:{start}", start=start, end=start + timedelta(minutes=1)) for start in starts]
+    await stack.publish([event(*old, received_at=starts[-1] + timedelta(days=1))])
+    await wait_until(stack.exact, timeout=60, description="folded")
+    word = await corrupt_word(stack)
+    result = await simusage(stack, "verify")
+    assert [word in line for line in result.differences] == [True], result
+    with stack.config.open("a", encoding="utf-8") as file:
+        file.write("\n[retention]\naggregate_months = 1\n")
+    result = await simusage(stack, "verify")
+    assert (result.code, result.differences) == (0, []), result
+
+
 async def test_verify_says_what_it_could_not_compare(stack: Stack) -> None:
     """Without a worker the read model does not catch up: that is no difference, and no success."""
     empty = await simusage(stack, "verify")
