@@ -39,9 +39,9 @@ async def totals(api: httpx.AsyncClient, start: str, end: str = "2026-11-22", **
         asked = {**asked, "cursor": cursor}
 
 
-async def test_every_range_tells_what_moved(redis_url: str, model: ReadModel) -> None:
+async def test_every_range_tells_what_moved(redis: Redis, redis_url: str, model: ReadModel) -> None:
     """A shorter range of a SIM that is remembered must not take from the longer one what moved outside it."""
-    async with client_of(app_of(redis_url), bearer("acme")) as api:
+    async with client_of(app_of(redis_url, redis), bearer("acme")) as api:
         month = {"2026-11-02": 21, "2026-11-21": 20}
         assert await totals(api, "2026-11-01") == month
         for number in range(1, 4):
@@ -59,7 +59,7 @@ async def test_sums_and_hours_say_the_same(
 ) -> None:
     if not summed:
         await redis.delete(*[key async for key in redis.scan_iter("*day-sums*")])
-    async with client_of(app_of(redis_url), bearer("acme")) as api:
+    async with client_of(app_of(redis_url, redis), bearer("acme")) as api:
         wanted = {
             "day": {"2026-10-30": 3, "2026-11-02": 21, "2026-11-21": 20},
             "month": {"2026-10-01": 3, "2026-11-01": 41},
@@ -74,16 +74,18 @@ async def test_sums_and_hours_say_the_same(
             assert part == {"2026-10-30": 13}
 
 
-async def test_the_days_of_a_zone_are_made_of_hours(redis_url: str, model: ReadModel) -> None:
-    async with client_of(app_of(redis_url), bearer("acme")) as api:
+async def test_the_days_of_a_zone_are_made_of_hours(redis: Redis, redis_url: str, model: ReadModel) -> None:
+    async with client_of(app_of(redis_url, redis), bearer("acme")) as api:
         for _ in range(2):
             days = await totals(api, "2026-10-01", tz="Europe/Berlin")
             assert days == {"2026-10-30": 3, "2026-11-01": 21, "2026-11-20": 20}
             assert await totals(api, "2026-10-01") == {"2026-10-30": 3, "2026-11-02": 21, "2026-11-21": 20}
 
 
-async def test_an_hour_that_is_gone_is_gone_from_its_day(redis_url: str, model: ReadModel) -> None:
-    async with client_of(app_of(redis_url), bearer("acme")) as api:
+async def test_an_hour_that_is_gone_is_gone_from_its_day(
+    redis: Redis, redis_url: str, model: ReadModel
+) -> None:
+    async with client_of(app_of(redis_url, redis), bearer("acme")) as api:
         assert await totals(api, "2026-11-01") == {"2026-11-02": 21, "2026-11-21": 20}
         await model.drop("acme", "2026-11-02T06:00")
         assert await totals(api, "2026-11-01") == {"2026-11-02": 10, "2026-11-21": 20}
