@@ -5,6 +5,7 @@ operation   key               field                 value
 ==========  ================  ====================  ======================================================
 `cells`     cells or minute   active, or empty      the SIMs' rows, each behind its SIM
 `gone`      cells or minute   active, or empty      SIMs that have no row any more
+`list`      list                                    a number: listed, whether it holds anything or not yet
 `hour`      list              cells or minute       `number expiry`: listed if it holds anything
 `contexts`  contexts          public ids            a line of JSON for each
 `set`       a hash            its field             its value
@@ -144,6 +145,7 @@ while at <= #ARGV do
       redis.call('HSET', key, sub(ARGV[at + 2], from, from + {ID_BYTES - 1}), context)
       from = from + {ID_BYTES}
     end
+  elseif op == 'list' then redis.call('ZADD', key, value, value)
   elseif op == 'hour' then
     local hour, expiry = string.match(value, '(%d+) (%d+)')
     if redis.call('EXPIREAT', ARGV[at + 2], expiry) == 1 then

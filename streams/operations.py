@@ -144,6 +144,10 @@ def cell_operations(contexts: Contexts, level: Level, cells: U64) -> Iterator[Op
         cuts = {
             int(ends[np.searchsorted(ends, cut)]) for cut in range(first + CELLS_A_PIECE, last, CELLS_A_PIECE)
         }
+        # Before there is anything: what a refill that was cut short leaves must be found and forgotten. The
+        # next one would take it for its own.
+        if first < last:
+            yield "list", level.index(tenant), "", str(number).encode()
         for low, high in pairwise(sorted({first, *cuts, last})):
             yield "cells", key, level.active(tenant, number), kept[low:high].tobytes()
         yield level.listed(tenant, number)

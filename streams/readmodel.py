@@ -142,25 +142,26 @@ class ReadModel:
             touched.minutes = state.minutes.live()
         cells = of_sims(state.contexts, touched.cells)
         told = state.contexts.untold(distinct(split(np.concatenate((cells, touched.minutes)))[0]))
+        windows = sorted(state.windows(touched))
+        tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
+        tenants |= {place.tenant for place in touched.places} | {key.tenant for key in touched.restated}
+        tenants |= {span.tenant for span in touched.finals}
+        # Whose it is stands before anything that is to be forgotten with it.
+        operations: list[Operation] = [self._tag(partition, tenant) for tenant in sorted(tenants)]
         # Numbers move behind what is said of their move.
-        operations: list[Operation] = [*restatement_operations(state.restating.said, touched.restated)]
+        operations += restatement_operations(state.restating.said, touched.restated)
         operations += context_operations(state.contexts, told)
         operations += cell_operations(state.contexts, hour_level(state.rollups, self._keep), cells)
         operations += minute_operations(state, touched)
-        windows = sorted(state.windows(touched))
         grouped = state.rollups.grouped(windows)
         operations += window_operations(grouped, version)
         compared = list(state.reconciling.touched(grouped, touched.places))
         operations += reconciliation_operations(compared)
-        tenants = {window[0] for window in windows} | {tenant for tenant, _ in touched.accounts}
-        tenants |= {place.tenant for place in touched.places} | {key.tenant for key in touched.restated}
-        tenants |= {span.tenant for span in touched.finals}
         for tenant, account in sorted(touched.accounts):
             covered = state.covered(tenant, account)
             value = orjson.dumps({"provider": covered.provider, "intervals": covered.intervals})
             operations.append(("set", keys.coverage_key(tenant), account, value))
             operations.append(("move", keys.moved_key(tenant), keys.MOVED_COVERAGE, b""))
-        operations += [("tag", keys.tenants_key(partition), tenant, b"") for tenant in sorted(tenants)]
         operations += expiry_operations(touched.expired)
         last = list(final_operations(state.restating.finals, touched.finals))
         return Batch(partition, version, touched, grouped, compared, operations, told, last)
@@ -169,12 +170,12 @@ class ReadModel:
         """Add a sealed day to a batch: it replaces what Redis has of that day."""
         told = state.contexts.untold(distinct(split(day.rollups.cells.live())[0]))
         batch.told = np.concatenate((batch.told, told))
+        batch.operations.append(self._tag(batch.partition, day.tenant))
         batch.operations += context_operations(state.contexts, told)
         batch.operations += day_operations(state.contexts, day, self._keep)
         for grouped in day.grouped():
             batch.operations += window_operations(grouped, batch.version)
             batch.operations += reconciliation_operations(state.reconciling.compared(grouped))
-        batch.operations.append(("tag", keys.tenants_key(batch.partition), day.tenant, b""))
 
     async def write(self, batch: Batch) -> bool:
         """Apply a batch to a partition that was met or is being refilled; returns whether Redis took it.
@@ -244,6 +245,9 @@ class ReadModel:
         """
         left = self._left.get(partition)
         return left is not None and bool(await self._end(keys=[keys.partition_key(partition)], args=left))
+
+    def _tag(self, partition: int, tenant: str) -> Operation:
+        return "tag", keys.tenants_key(partition), tenant, b""
 
     def _stamp(self) -> str:
         self._calls += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,3 +211,42 @@ async def test_a_model_of_another_layout_is_filled_anew(redis: Redis, model: Rea
     assert await model.end_refill(0)
     assert await ReadModel(redis, aggregate_months=18).meet(0, -1)
     assert await Store(redis).filling()
+
+
+async def everything(redis: Redis) -> dict[bytes, Any]:
+    """All that Redis has of the tenant, but for what was when."""
+    found: dict[bytes, Any] = {}
+    async for key in redis.scan_iter("*:acme*"):
+        if key != keys.moved_key("acme").encode():
+            hashed = await redis.type(key) == b"hash"
+            found[key] = await (redis.hgetall(key) if hashed else redis.zrange(key, 0, -1))
+    return found
+
+
+async def test_what_a_refill_that_was_cut_short_has_left_is_forgotten(
+    redis: Redis, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was cut, in its first batch or a later one, and though the numbers have moved since."""
+    monkeypatch.setattr(operations, "BYTES_A_CALL", 1)
+    random, before, now = Random(3), fresh_state(), fresh_state()
+    events = [some_event(random) for _ in range(12)]
+    batches = []
+    for offset in range(2):
+        fold(before, *events[4 * offset : 4 * offset + 4], offset=4 * offset)
+        batches.append(model.batch(0, before, before.take_touched(), offset))
+    fold(now, *events)
+    assert await model.write(model.batch(0, now, now.take_touched(), 2))
+    whole = await everything(redis)
+    calls = [each for batch in batches for each in (*batch.operations, *batch.last)]
+    assert len(calls) > 20
+    for at in range(len(calls)):
+        await redis.flushall()
+        cut_short = ReadModel(redis, aggregate_months=18)
+        await cut_short.claim(cluster="c", partitions=1)
+        assert await cut_short.begin_refill(0, -1)
+        assert await cut_short.write(replace(batches[0], operations=calls[:at], last=[]))
+        successor, state = ReadModel(redis, aggregate_months=18), fresh_state()
+        fold(state, *events)
+        assert await successor.begin_refill(0, 2)
+        assert await successor.write(successor.batch(0, state, state.take_touched(), 2))
+        assert await everything(redis) == whole, f"cut behind {at} of {len(calls)} operations"
