@@ -1,7 +1,7 @@
-"""Batches of changelog records, which go through Faust's recovery as one record.
+"""Batches of records, which go through Faust as one record.
 
-Faust spends a tenth of a millisecond on each record that it recovers, and windows have many small ones. So
-the consumer hands it the last record of each batch, with all of them in its headers, and the tables take the
+Faust spends a tenth of a millisecond on each record, of a changelog as of the source. So the consumer hands
+it the last record of each batch, with all of them in its headers, and the tables and the folding take the
 batch apart. Faust sees the same offsets in the same order, only fewer.
 """
 
@@ -14,21 +14,22 @@ from typing import Any, Final
 from aiokafka import ConsumerRecord
 from faust.types import EventT
 
-BATCH_BYTES: Final = 512 * 1024
+CHANGELOG_BYTES: Final = 512 * 1024
+SOURCE_BYTES: Final = 64 * 1024
 """Bytes of values at which a batch ends: a queue of Faust may hold some hundreds of batches."""
 
 _BATCH: Final = "batch"
 
 
-def batched(records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
-    """Return a record for each batch of consecutive records of one partition."""
+def batched(records: Sequence[ConsumerRecord], limit: int) -> list[ConsumerRecord]:
+    """Return a record for each batch of consecutive records of one partition, ended at `limit` bytes."""
     batches: list[ConsumerRecord] = []
     batch: list[ConsumerRecord] = []
     size = 0
     for record in records:
         batch.append(record)
         size += len(record.value or b"")
-        if size >= BATCH_BYTES or record is records[-1]:
+        if size >= limit or record is records[-1]:
             # Faust takes any mapping for headers.
             headers: Any = {_BATCH: batch}
             batches.append(replace(record, headers=headers))
@@ -36,8 +37,14 @@ def batched(records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
     return batches
 
 
+def records_in(event: EventT[Any]) -> list[ConsumerRecord]:
+    """Return the records of a batch, in order."""
+    headers: Any = event.message.headers
+    found: list[ConsumerRecord] = headers[_BATCH]
+    return found
+
+
 def records_of(events: Iterable[EventT[Any]]) -> Iterator[ConsumerRecord]:
     """Yield the records of batches, in order."""
     for event in events:
-        headers: Any = event.message.headers
-        yield from headers[_BATCH]
+        yield from records_in(event)

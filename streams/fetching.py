@@ -12,7 +12,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
-from streams.batches import batched
+from streams.batches import CHANGELOG_BYTES, SOURCE_BYTES, batched
 from streams.tables import StateTable
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,26 @@ class _Consumer(Consumer):
         # A copy: Faust's own set may become empty while this waits, which would mean all partitions.
         found = await super()._getmany(set(active_partitions), timeout)
         changelogs = self.app.tables.changelog_topics
-        return {tp: batched(records) if tp.topic in changelogs else records for tp, records in found.items()}
+        return {
+            tp: batched(records, CHANGELOG_BYTES if tp.topic in changelogs else SOURCE_BYTES)
+            for tp, records in found.items()
+        }
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Forget that offsets are missing: they are those of a batch, or `streams.folding` has seen to it."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return what may be committed: batches are acknowledged in order, each once all of it is done.
+
+        Faust looks for acknowledgements of all offsets between, which nobody gives.
+        """
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        offset: int = max(acked) + 1
+        acked.clear()
+        self._acked_index[tp].clear()
+        return offset
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.begins = {}

@@ -10,15 +10,17 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
+from aiokafka import ConsumerRecord
 from faust.types import TP, EventT
 
 from streams import topics
+from streams.batches import records_in
 from streams.deadletters import dead_letter
 from streams.decoding import decode
 from streams.errors import DataError
@@ -26,7 +28,6 @@ from streams.events import (
     COVERAGE_TYPE,
     TOTALS_TYPE,
     USAGE_TYPE,
-    Headers,
     decode_coverage,
     decode_totals,
     header,
@@ -96,17 +97,33 @@ class Folding:
     async def fold(self, stream: AsyncIterable[EventT[Any]]) -> None:
         """Take events as they come; acknowledge none of them here."""
         async for event in stream:
-            message = event.message
-            due = self._due(message.partition)
-            if message.offset > due:
-                if not self._is_ours(message):
-                    continue
-                await self._explain_hole(message, due)
-            self._fold_event(event)
-            self._next[message.partition] = max(due, message.offset + 1)
+            records = records_in(event)
+            if not await self._in_order(records):
+                continue
+            self._take(event, records)
             self._wake.set()
             if self._gathered.records >= 2 * self._settings.worker.flush_records:
                 await self._begin()
+
+    async def _in_order(self, records: Sequence[ConsumerRecord]) -> bool:
+        """Whether these are to be folded: no event before one of them is missing, unless it has expired."""
+        due = self._due(records[0].partition)
+        for record in records:
+            if record.offset > due:
+                if not self._is_ours(record):
+                    return False
+                await self._explain_hole(record, due)
+            due = max(due, record.offset + 1)
+        self._next[records[0].partition] = due
+        return True
+
+    def _take(self, event: EventT[Any], records: Sequence[ConsumerRecord]) -> None:
+        partition = records[0].partition
+        state = self.states.state_of(partition)
+        self._gathered.events.append((event, state))
+        self._gathered.states[partition] = state
+        for record in records:
+            self._fold_record(state, record)
 
     def _due(self, partition: int) -> int:
         """Return the offset that is due: of what the state lacks, or of what it is to publish again."""
@@ -116,61 +133,56 @@ class Folding:
             self._begins, self._next = going_back, dict(going_back)
         return min(version + 1, self._next.get(partition, version + 1))
 
-    def _is_ours(self, message: Any) -> bool:
+    def _is_ours(self, record: ConsumerRecord) -> bool:
         """Whether the partition is still ours; who has it now takes the event, which is not acknowledged."""
-        return TP(message.topic, message.partition) in self._app.consumer.assignment()
+        return TP(record.topic, record.partition) in self._app.consumer.assignment()
 
-    async def _explain_hole(self, message: Any, due: int) -> None:
+    async def _explain_hole(self, record: ConsumerRecord, due: int) -> None:
         """End the process if events were skipped that Kafka still has; the restart reads them.
 
         A fetch that Faust began before a rebalance and that returns after it is thrown away, though the
         consumer's position has moved on; the next acknowledgement would let the offset pass what it held.
         """
-        tp = TP(message.topic, message.partition)
+        tp = TP(record.topic, record.partition)
         earliest = (await self._app.consumer.earliest_offsets(tp))[tp]
-        if message.offset > max(due, earliest):
-            die(f"{tp.topic}/{tp.partition}: offset {message.offset} came where {due} was due")
+        if record.offset > max(due, earliest):
+            die(f"{tp.topic}/{tp.partition}: offset {record.offset} came where {due} was due")
         logger.error(
             "events expired before they were folded",
-            extra={"partition": tp.partition, "from": due, "to": message.offset},
+            extra={"partition": tp.partition, "from": due, "to": record.offset},
         )
 
-    def _fold_event(self, event: EventT[Any]) -> None:
-        message = event.message
-        gathered = self._gathered
-        state = self.states.state_of(message.partition)
-        gathered.events.append((event, state))
-        gathered.states[message.partition] = state
-        kind = header(_headers(message.headers), "ce_type")
-        value = message.value or b""
+    def _fold_record(self, state: PartitionState, record: ConsumerRecord) -> None:
+        kind = header(record.headers, "ce_type")
+        value = record.value or b""
         try:
             if kind == USAGE_TYPE:
-                self._fold_usage(state, event, value)
+                self._fold_usage(state, record, value)
             elif kind == COVERAGE_TYPE:
                 coverage = decode_coverage(value)
                 self._known(coverage.tenant, coverage.account)
-                state.fold_coverage(coverage, message.offset)
+                state.fold_coverage(coverage, record.offset)
             elif kind == TOTALS_TYPE:
                 totals = decode_totals(value)
                 self._known(totals.tenant, totals.account)
-                state.fold_totals(totals, message.offset)
+                state.fold_totals(totals, record.offset)
             else:
                 wanted = f"{USAGE_TYPE}, {COVERAGE_TYPE} or {TOTALS_TYPE}"
                 raise DataError("malformed", f"ce_type: got {kind!r}; want {wanted}")
         except DataError as error:
-            state.skip(message.offset)
-            self._letter(value, error, _origin(event), None, None)
+            state.skip(record.offset)
+            self._letter(value, error, _origin(record), None, None)
 
-    def _fold_usage(self, state: PartitionState, event: EventT[Any], value: bytes) -> None:
+    def _fold_usage(self, state: PartitionState, record: ConsumerRecord, value: bytes) -> None:
         usage, rejected = decode(value)
         tenant = account = None
         if usage is not None:
             tenant, account = usage.tenant, usage.account
             self._known(tenant, account)
             self._gathered.records += len(usage.records)
-            state.take(usage, event.message.offset, _origin(event), value)
-        for record in rejected:
-            self._letter(record.value, record.error, _origin(event), tenant, account)
+            state.take(usage, record.offset, _origin(record), value)
+        for lost in rejected:
+            self._letter(lost.value, lost.error, _origin(record), tenant, account)
 
     def _known(self, tenant: str, account: str) -> None:
         if tenant not in self._tenants:
@@ -317,10 +329,5 @@ def _or_die() -> Iterator[None]:
         die("a flush failed", error)
 
 
-def _origin(event: EventT[Any]) -> str:
-    message = event.message
-    return f"{message.topic}/{message.partition}/{message.offset}"
-
-
-def _headers(raw: Any) -> Headers:
-    return list(raw.items()) if isinstance(raw, Mapping) else list(raw or ())
+def _origin(record: ConsumerRecord) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"

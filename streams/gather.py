@@ -6,8 +6,6 @@ for it. They are taken apart in chunks on the way; what cannot count is found ov
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
 from datetime import UTC, timedelta
 from itertools import chain, repeat
 from operator import attrgetter
@@ -21,14 +19,15 @@ from streams.cells import SIM_BYTES
 from streams.competition import Conflict, Payload
 from streams.contexts import Contexts
 from streams.contributions import Table
-from streams.decoding import WireEvent, WireRecord, decode
+from streams.decoding import WireEvent, WireRecord
 from streams.devices import Device, Scope
 from streams.digests import digest, digest_prefix, digests
 from streams.errors import DataError
 from streams.events import RejectedRecord, describe
+from streams.gathered import Events, Rejection
 from streams.index import I64, Bools
 from streams.rows import STATEMENT
-from streams.statements import fields_of, finished, microseconds, raw
+from streams.statements import fields_of, finished, raw
 from streams.usage import UsageRecord
 
 FUTURE_LIMIT = timedelta(hours=24)
@@ -46,95 +45,11 @@ device_of = attrgetter(*_DEVICE)
 place_of = attrgetter(*_PLACE)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A record that does not count, and the event that it came with."""
-
-    record: RejectedRecord
-    tenant: str
-    account: str
-    origin: str
-
-
 class Batch(NamedTuple):
     """Statements for a merge, and the sessions of some by position."""
 
     table: Table
     sessions: dict[int, bytes]
-
-
-class _Events:
-    """The events that records came with; a record is known by its position among those of all events.
-
-    Records are dropped once they are taken apart, if their event can be read again: to free them right after
-    their decoding costs a tenth of freeing them long after.
-    """
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._counts: list[int] = []
-        self._events: list[WireEvent] = []
-        self._values: list[bytes | None] = []
-        self._origins: list[str] = []
-        self._oldest: list[int] = []
-        self.records = 0
-
-    def add(self, event: WireEvent, origin: str, oldest: int, value: bytes | None) -> None:
-        self._oldest.append(oldest)
-        self._firsts.append(self.records)
-        self._counts.append(len(event.records))
-        self._events.append(event)
-        self._values.append(value)
-        self._origins.append(origin)
-        self.records += len(event.records)
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def since(self, number: int) -> list[WireEvent]:
-        return self._events[number:]
-
-    def drop_records(self, number: int) -> None:
-        """Drop the records of the events from this one on that can be read again."""
-        for at in range(number, len(self._events)):
-            if self._values[at] is not None:
-                self._events[at] = msgspec.structs.replace(self._events[at], records=[])
-
-    def received(self) -> I64:
-        """Return when each record was received, in microseconds."""
-        return np.repeat(microseconds([event.received_at for event in self._events]), self._counts)
-
-    def oldest(self) -> I64:
-        """Return when each record may start at the earliest, in microseconds."""
-        return np.repeat(np.array(self._oldest, np.int64), self._counts)
-
-    def numbers(self, positions: I64) -> I64:
-        """Return the numbers of the events of records."""
-        found: I64 = np.searchsorted(np.array(self._firsts, np.int64), positions, side="right") - 1
-        return found
-
-    def source(self, number: int) -> tuple[str, str | None]:
-        """Return where an event came from, and the backfill that it belongs to."""
-        return self._origins[number], self._events[number].run
-
-    def find(self, position: int) -> tuple[WireEvent, WireRecord]:
-        number = bisect_right(self._firsts, position) - 1
-        event, value = self._events[number], self._values[number]
-        if not event.records and value is not None:
-            event = self._events[number] = _again(value)
-        return event, event.records[position - self._firsts[number]]
-
-    def rejection(self, position: int, rejected: RejectedRecord) -> Rejection:
-        number = bisect_right(self._firsts, position) - 1
-        event = self._events[number]
-        return Rejection(rejected, event.tenant, event.account, self._origins[number])
-
-
-def _again(value: bytes) -> WireEvent:
-    event, _ = decode(value)
-    if event is None:
-        raise RuntimeError("an event that had usable records has none when it is read again")
-    return event
 
 
 class Gather:
@@ -143,14 +58,16 @@ class Gather:
     def __init__(self, contexts: Contexts, horizon: timedelta) -> None:
         self._contexts = contexts
         self._horizon = horizon
-        self._settling = _Events()
+        self._scopes: dict[Scope, tuple[bytes, dict[Device, int]]] = {}
+        """By scope, how its digests begin, and the numbers of its devices."""
+        self._settling = Events()
         self._kept: I64 = np.zeros(0, np.int64)
         self._begin()
 
     def _begin(self) -> None:
-        self._events = _Events()
-        self._apart = (0, 0)
-        """Events and records that have been taken apart already."""
+        self._events = Events()
+        self._apart = 0
+        """Records that have been taken apart already."""
         self._chunks: list[Table] = []
         self._sessions: dict[int, bytes] = {}
         self._refused: dict[int, RejectedRecord] = {}
@@ -161,7 +78,7 @@ class Gather:
         `value` is what exactly this event was decoded from, if it can be read again.
         """
         self._events.add(event, origin, oldest, value)
-        if self._events.records - self._apart[1] >= CHUNK:
+        if self._events.records - self._apart >= CHUNK:
             self._take_apart()
 
     def batch(self) -> tuple[Batch | None, list[Rejection]]:
@@ -169,7 +86,7 @@ class Gather:
 
         The batch is `None` where there is nothing to merge.
         """
-        if self._events.records > self._apart[1]:
+        if self._events.records > self._apart:
             self._take_apart()
         events, chunks, sessions, refused = self._events, self._chunks, self._sessions, self._refused
         self._begin()
@@ -202,7 +119,7 @@ class Gather:
 
     def settle(self, conflicts: list[Conflict]) -> list[Rejection]:
         """Return the losers of the last batch's conflicts as records with their events."""
-        events, self._settling = self._settling, _Events()
+        events, self._settling = self._settling, Events()
         rejections = []
         for conflict in conflicts:
             at = int(self._kept[conflict.position])
@@ -223,23 +140,22 @@ class Gather:
         return msgspec.json.encode(body)
 
     def _take_apart(self) -> None:
-        whole, first = self._apart
-        events = self._events.since(whole)
-        self._apart = (len(self._events), self._events.records)
+        first, self._apart = self._apart, self._events.records
+        events = self._events.take()
         fields = fields_of(chain.from_iterable(event.records for event in events))
+        identities, sessions = fields["identity"], fields["session"]
+        devices = list(zip(*(fields[name] for name in _DEVICE), strict=True))
         known: list[int] = []
         keys: list[bytes] = []
         for event in events:
-            part = slice(len(keys), len(keys) + len(event.records))
-            prefix = digest_prefix(event.tenant, event.account)
-            keys += digests(prefix, fields["identity"][part])
-            of_scope = self._contexts.devices.of(_scope(event))
-            devices = zip(*(fields[name][part] for name in _DEVICE), strict=True)
-            known += map(of_scope.get, devices, repeat(_UNKNOWN))
-            if any(fields["session"][part]):
+            low, high = len(keys), len(keys) + len(event.records)
+            prefix, numbers = self._scope_of(event)
+            keys += digests(prefix, identities[low:high])
+            known += map(numbers.get, devices[low:high], repeat(_UNKNOWN))
+            if any(sessions[low:high]):
                 self._sessions |= {
                     first + at: digest(prefix, session)
-                    for at, session in enumerate(fields["session"][part], part.start)
+                    for at, session in enumerate(sessions[low:high], low)
                     if session is not None
                 }
         places = zip(*(fields[name] for name in _PLACE), strict=True)
@@ -252,15 +168,24 @@ class Gather:
                 map(self._contexts.places.get, places, repeat(_UNKNOWN)), np.int64, len(known)
             ),
         }
-        self._meet(chunk, first)
+        self._meet(chunk, first, events)
         self._chunks.append(chunk)
-        self._events.drop_records(whole)
 
-    def _meet(self, chunk: Table, first: int) -> None:
+    def _scope_of(self, event: WireEvent) -> tuple[bytes, dict[Device, int]]:
+        scope = _scope(event)
+        found = self._scopes.get(scope)
+        if found is None:
+            prefix = digest_prefix(event.tenant, event.account)
+            found = self._scopes[scope] = prefix, self._contexts.devices.of(scope)
+        return found
+
+    def _meet(self, chunk: Table, first: int, events: list[WireEvent]) -> None:
         """Check names that are new, and intern them: devices and places repeat, so this is rare."""
         contexts = self._contexts
-        for at in np.flatnonzero((chunk["device"] < 0) | (chunk["place"] < 0)).tolist():
-            event, record = self._events.find(first + at)
+        new = np.flatnonzero((chunk["device"] < 0) | (chunk["place"] < 0)).tolist()
+        pairs = [(event, record) for event in events for record in event.records] if new else []
+        for at in new:
+            event, record = pairs[at]
             device, place = device_of(record), place_of(record)
             # The contract itself is slow to ask: most devices are seen to keep it without.
             plain = place in contexts.places and is_plain(device)
@@ -271,7 +196,7 @@ class Gather:
             else:
                 self._refused[first + at] = rejected
 
-    def _in_time(self, events: _Events, table: Table) -> Bools:
+    def _in_time(self, events: Events, table: Table) -> Bools:
         latest = events.received() + FUTURE_LIMIT // _MICROSECOND
         start: I64 = table["start"]
         found: Bools = (events.oldest() <= start) & (start <= latest) & (start <= table["end"])

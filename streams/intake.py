@@ -14,10 +14,12 @@ from streams.contributions import HOUR_US
 from streams.decoding import WireEvent, WireRecord
 from streams.errors import DataError
 from streams.events import CoverageEvent, RejectedRecord
-from streams.gather import Batch, Gather, Rejection
+from streams.gather import Batch, Gather
+from streams.gathered import Rejection
 from streams.index import I64
 from streams.seals import PIN_HOURS, Seals
 from streams.staging import Replacement, Staging
+from streams.statements import microsecond
 from streams.windows import hour_start
 
 _LONG_AGO: Final = -(2**62)
@@ -35,7 +37,7 @@ class Intake:
     ) -> None:
         self._seals = seals
         self._staging = staging
-        self._horizon = horizon
+        self._horizon_us = horizon // timedelta(microseconds=1)
         self._audit = audit
         self._gather = Gather(contexts, horizon)
         self._lost: list[Rejection] = []
@@ -45,19 +47,20 @@ class Intake:
     ) -> set[int]:
         """Gather an event's records; return the hours of which a replay can only publish what is there."""
         given = event
-        due = self._seals.receive(event.tenant, event.received_at)
-        sealed = hour_start(due)
-        received = round(event.received_at.timestamp() * 1_000_000)
-        oldest = max(due * HOUR_US, received - self._horizon // timedelta(microseconds=1))
+        received = microsecond(event.received_at)
+        due = self._seals.receive(event.tenant, received)
+        oldest = max(due * HOUR_US, received - self._horizon_us)
         again: set[int] = set()
         if event.run is not None:
             oldest = due * HOUR_US
+            sealed = hour_start(due)
             event, staged = _parted(event, lambda record: _is_staged(record, sealed))
             if staged.records and not replayed:
                 self._stage(staged, offset, origin)
         if replayed:
             # Older ones were folded too, or found too old then; only their publication may be missing.
-            event, old = _parted(event, lambda record: record.start < sealed)
+            before = hour_start(due)
+            event, old = _parted(event, lambda record: record.start < before)
             again = {int(record.start.timestamp()) // 3600 for record in old.records}
         if event.records:
             whole = value if event is given else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -119,25 +119,32 @@ class Seals:
 
     def of(self, tenant: str) -> Seal:
         """Return a tenant's seal."""
-        return self._of.setdefault(tenant, Seal())
+        seal = self._of.get(tenant)
+        if seal is None:
+            seal = self._of[tenant] = Seal()
+        return seal
 
     def tenants(self) -> list[str]:
         """Return the tenants that have had events."""
         return sorted(self._of)
 
-    def receive(self, tenant: str, received_at: datetime) -> int:
-        """Note a receipt; return the hour number up to which the tenant's hours are to be sealed."""
+    def receive(self, tenant: str, received: int) -> int:
+        """Note a receipt, in microseconds; return the hour number up to which hours are to be sealed."""
         seal = self.of(tenant)
-        seal.newest = max(seal.newest, int(received_at.timestamp() * 1e6))
-        return self.due(tenant)
+        seal.newest = max(seal.newest, received)
+        return self._due(seal)
 
     def due(self, tenant: str) -> int:
         """Return the hour number up to which the tenant's hours are to be sealed.
 
         A backfill holds it up: what it says of an hour goes either to the ledger or to the archive.
         """
-        seal = self.of(tenant)
+        return self._due(self.of(tenant))
+
+    def _due(self, seal: Seal) -> int:
         day = max(0, seal.newest - self._horizon_us) // (HOURS_A_DAY * _HOUR_US)
+        if not seal.pins:
+            return max(day * HOURS_A_DAY, seal.until)
         pinned = (until for until, since in seal.pins.values() if seal.newest - since < PIN_HOURS * _HOUR_US)
         return max(min([day * HOURS_A_DAY, *pinned]), seal.until)
 

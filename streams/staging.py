@@ -19,7 +19,8 @@ from streams.contexts import Contexts
 from streams.contributions import HOUR_US, Contributions, Table, of_session, of_statements
 from streams.coverage import Interval
 from streams.decoding import WireEvent
-from streams.gather import Gather, Rejection
+from streams.gather import Gather
+from streams.gathered import Rejection
 from streams.index import I64, U64, distinct
 from streams.ledger import Ledger
 from streams.rollups import Rollups, split

@@ -17,7 +17,7 @@ from streams.coverage import Covered
 from streams.decoding import WireEvent
 from streams.events import CoverageEvent, TotalsEvent
 from streams.finality import Settle
-from streams.gather import Rejection
+from streams.gathered import Rejection
 from streams.intake import Intake
 from streams.levels import Levels
 from streams.recovery import Recovery

@@ -6,7 +6,7 @@ What the worker sets aside as a dead letter counts nowhere, so no answer may sho
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from streams.events import CoverageEvent
 from streams.gather import FUTURE_LIMIT, device_of, is_plain, place_of, refusal
 from streams.seals import Seals
 from streams.statement_chunks import Origin, Statements, of_records
+from streams.statements import microsecond
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PLACES_KNOWN: Final = 100_000
 
@@ -61,8 +61,8 @@ class StatementIntake:
         """Gather an event's statements."""
         if event.tenant not in self._tenants:
             return
-        sealed = self._seals.receive(event.tenant, event.received_at) * HOUR_US
-        received = (event.received_at - _EPOCH) // _MICROSECOND
+        received = microsecond(event.received_at)
+        sealed = self._seals.receive(event.tenant, received) * HOUR_US
         gathered = self._gathered.setdefault(event.tenant, _Gathered())
         gathered.records += event.records
         gathered.origins.append(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from streams.decoding import decode
-from streams.gather import CHUNK, Rejection
+from streams.gather import CHUNK
+from streams.gathered import Rejection
 from streams.state import PartitionState
 from tests.oracle import BASE, cells_of, event, fresh_state, usage
 
