@@ -265,6 +265,9 @@ class Folding:
     async def _begin(self) -> None:
         """Take step 1, and have the rest begin when the flush before has ended."""
         async with self._turn:
+            if not self._gathered.states:
+                # Another has taken it meanwhile: to wait for its write would only hold the next events up.
+                return
             with _or_die():
                 if not self._ahead():
                     await self._written()
