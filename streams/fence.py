@@ -33,6 +33,9 @@ from typing import Final
 from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
 from streams.keys import META
 
+_MANY = 200
+"""SIMs or contexts that one command speaks of: a command costs the script as much as some of its fields."""
+
 FENCED: Final = f"""
 local held = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 local fence = tonumber(held[1] or '-1')
@@ -49,6 +52,16 @@ local function mark(day, id, used)
   hours = used and bit.bor(hours, day.bit) or bit.band(hours, bit.bnot(day.bit))
   if hours == 0 then redis.call('HDEL', day.key, id)
   else redis.call('HSET', day.key, id, struct.pack('<I4', hours)) end
+  day.moved = true
+end
+
+local function begun(day, ids)
+  local held, fields = redis.call('HMGET', day.key, unpack(ids)), {{}}
+  for number, id in ipairs(ids) do
+    local hours = held[number] and struct.unpack('<I4', held[number]) or 0
+    fields[2 * number - 1], fields[2 * number] = id, struct.pack('<I4', bit.bor(hours, day.bit))
+  end
+  redis.call('HSET', day.key, unpack(fields))
   day.moved = true
 end
 
@@ -82,27 +95,36 @@ while at <= #ARGV do
     local day = noting(ARGV[at + 2])
     local from = 1
     while from <= #value do
-      local sim = sub(value, from, from + {SIM_BYTES - 1})
-      local cells = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
-      from = from + {SIM_BYTES + CELL_BYTES}
-      if sub(value, from, from + {SIM_BYTES - 1}) == sim then
-        local rows = {{cells}}
-        repeat
-          rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
-          from = from + {SIM_BYTES + CELL_BYTES}
-        until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
-        cells = table.concat(rows)
-      end
-      if day then
-        local was = redis.call('HGET', key, sim) or ''
-        local id = #cells == {CELL_BYTES} and sub(cells, 1, {ID_BYTES})
-        if id and was == '' then mark(day, id, true)
-        elseif not (id and #was == {CELL_BYTES} and sub(was, 1, {ID_BYTES}) == id) then
-          note(day, cells, was, true)
-          note(day, was, cells, false)
+      local sims, fields = {{}}, {{}}
+      repeat
+        local sim = sub(value, from, from + {SIM_BYTES - 1})
+        local cells = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+        from = from + {SIM_BYTES + CELL_BYTES}
+        if sub(value, from, from + {SIM_BYTES - 1}) == sim then
+          local rows = {{cells}}
+          repeat
+            rows[#rows + 1] = sub(value, from + {SIM_BYTES}, from + {SIM_BYTES + CELL_BYTES - 1})
+            from = from + {SIM_BYTES + CELL_BYTES}
+          until sub(value, from, from + {SIM_BYTES - 1}) ~= sim
+          cells = table.concat(rows)
         end
+        local number = #sims + 1
+        sims[number], fields[2 * number - 1], fields[2 * number] = sim, sim, cells
+      until #sims == {_MANY} or from > #value
+      if day then
+        local held, fresh = redis.call('HMGET', key, unpack(sims)), {{}}
+        for number = 1, #sims do
+          local was, cells = held[number] or '', fields[2 * number]
+          local id = #cells == {CELL_BYTES} and sub(cells, 1, {ID_BYTES})
+          if id and was == '' then fresh[#fresh + 1] = id
+          elseif not (id and #was == {CELL_BYTES} and sub(was, 1, {ID_BYTES}) == id) then
+            note(day, cells, was, true)
+            note(day, was, cells, false)
+          end
+        end
+        if #fresh > 0 then begun(day, fresh) end
       end
-      redis.call('HSET', key, sim, cells)
+      redis.call('HSET', key, unpack(fields))
     end
     noted(day)
   elseif op == 'gone' then
@@ -140,11 +162,17 @@ while at <= #ARGV do
   elseif op == 'tag' then redis.call('SADD', key, ARGV[at + 2])
   elseif op == 'move' then redis.call('ZADD', key, tick, ARGV[at + 2])
   elseif op == 'contexts' then
-    local from = 1
+    local from, fields = 1, {{}}
     for context in string.gmatch(value, '[^\\n]+') do
-      redis.call('HSET', key, sub(ARGV[at + 2], from, from + {ID_BYTES - 1}), context)
+      fields[#fields + 1] = sub(ARGV[at + 2], from, from + {ID_BYTES - 1})
+      fields[#fields + 1] = context
       from = from + {ID_BYTES}
+      if #fields == {2 * _MANY} then
+        redis.call('HSET', key, unpack(fields))
+        fields = {{}}
+      end
     end
+    if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
   elseif op == 'list' then redis.call('ZADD', key, value, value)
   elseif op == 'hour' then
     local hour, expiry = string.match(value, '(%d+) (%d+)')
