@@ -64,6 +64,8 @@ FULL = Sizes(
 )
 QUICK = Sizes("quick", 200_000, 100_000, 20_000, 100_000, (100_000, 300_000), 15.0, 4.0, 120.0, (5_000, 5.0))
 
+_FLEETS = (1_000, 100_000, 1_000_000)
+
 Wanted = frozenset[str]
 
 
@@ -186,20 +188,29 @@ async def grow(bench: Bench) -> list[Result]:
 
 
 async def scale(bench: Bench) -> list[Result]:
-    """The worker's CPU time for a record, for three sizes of the fleet."""
-    costs: dict[int, float] = {}
-    notes = []
-    for sims in (1_000, 100_000, 1_000_000):
-        records = bench.sizes.scale
-        async with rig(bench.make, bench.spec(records, sims=sims)) as (at, load):
-            await at.load(load.events(records))
-            went, _ = await _ours(at, load, f"scale, {sims:,} SIMs", bench.sizes.limit_s)
-        if (cost := went.cpu_us_a_record) is not None:
-            costs[sims] = cost
-            notes.append(f"{sims} SIMs {cost:.1f} us of CPU a record, {went.rate or 0:,.0f} records/s")
-            notes += went.problems
-    ratio = costs[1_000_000] / costs[1_000] if {1_000, 1_000_000} <= costs.keys() else None
-    return [Result("scale_cost_ratio", ratio, "; ".join(notes))]
+    """The worker's CPU time for a record by size of the fleet: while it is met, and once it is known."""
+    records, limit = bench.sizes.scale, bench.sizes.limit_s
+    costs: dict[str, list[tuple[int, Fold]]] = {"scale_first_cost_ratio": [], "scale_cost_ratio": []}
+    for sims in _FLEETS:
+        async with rig(bench.make, bench.spec(2 * records, sims=sims)) as (at, load):
+            for known, (name, went) in enumerate(costs.items()):
+                await at.load(load.events(records))
+                say(f"{name}, {sims:,} SIMs: {records:,} records")
+                went.append((sims, await fold(at, load, limit=limit, at_least=known * records)))
+                await at.end("worker")
+            say(await check_exact(at, load))
+    return [_scale(name, went) for name, went in costs.items()]
+
+
+def _scale(name: str, folds: Sequence[tuple[int, Fold]]) -> Result:
+    costs = {sims: went.cpu_us_a_record for sims, went in folds}
+    notes = [
+        f"{sims} SIMs {costs[sims] or 0:.1f} us of CPU a record, {went.rate or 0:,.0f} records/s"
+        for sims, went in folds
+    ]
+    few, many = costs[_FLEETS[0]], costs[_FLEETS[-1]]
+    ratio = many / few if few and many else None
+    return Result(name, ratio, "; ".join([*notes, *(each for _, went in folds for each in went.problems)]))
 
 
 async def fresh(bench: Bench) -> list[Result]:
@@ -248,7 +259,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, tuple[str, ...]]] = {
     "freshness": (fresh, OF_FRESHNESS),
     "receiver": (pushed, OF_RECEIVER),
     "growth": (grow, OF_GROWTH),
-    "scale": (scale, ("scale_cost_ratio",)),
+    "scale": (scale, ("scale_cost_ratio", "scale_first_cost_ratio")),
     "shuffled": (shuffled, ("ingest_fat_shuffled",)),
 }
 
