@@ -111,7 +111,7 @@ class _Consumer(Consumer):
         also takes for committed what Kafka has refused, and keeps acknowledgements of a state that is lost.
         """
         ours = {tp for tp in self.assignment() if self._is_source(tp)}
-        for known in (self._acked, self._acked_index, self._gap, self._committed_offset):
+        for known in (self._acked, self._acked_index, self._committed_offset):
             for tp in ours:
                 known.pop(tp, None)
         await super().perform_seek()

@@ -1,7 +1,7 @@
 """One flush: what was gathered becomes durable, then public, then acknowledged, in the order of the promises.
 
-A flush is a snapshot, which is taken without awaiting, and the writing of it. The next snapshot may be taken
-while this one is written, so nothing here looks at a state for what the snapshot should say.
+A flush is a snapshot, of each partition taken without awaiting, and the writing of it. The next snapshot may
+be taken while this one is written, so nothing here looks at a state for what the snapshot should say.
 """
 
 from __future__ import annotations
@@ -93,21 +93,8 @@ class Flushing:
         self._history = history
         self._projection = projection
 
-    def snapshot(self, gathered: Gathered) -> Snapshot:
-        """Encode what the gathered events changed, once they are merged."""
-        if gathered.letters:
-            reasons = Counter(header(letter.headers, "ce_reason") for letter in gathered.letters)
-            logger.warning("dead letters", extra={"reasons": dict(reasons)})
-        return Snapshot(
-            gathered,
-            {
-                partition: self._part(partition, state)
-                for partition, state in sorted(gathered.states.items())
-                if self._states.holds(partition, state)
-            },
-        )
-
-    def _part(self, partition: int, state: PartitionState) -> Part:
+    def part(self, partition: int, state: PartitionState) -> Part:
+        """Encode what changed in a partition, once it is merged."""
         sealing = Sealing.of(state)
         unsaved = state.unsaved(sealing.seals if sealing else None)
         fresh = state.take_touched()
@@ -130,6 +117,9 @@ class Flushing:
         parts = {p: part for p, part in snapshot.parts.items() if self._states.holds(p, part.state)}
 
         # Step 2.
+        if snapshot.gathered.letters:
+            reasons = Counter(header(letter.headers, "ce_reason") for letter in snapshot.gathered.letters)
+            logger.warning("dead letters", extra={"reasons": dict(reasons)})
         await self._tell(topics.DEADLETTERS, snapshot.gathered.letters)
         for partition, part in parts.items():
             if sealing := part.sealing:

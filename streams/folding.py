@@ -10,14 +10,14 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
 from aiokafka import ConsumerRecord
-from faust.types import TP, EventT
+from faust.types import EventT
 
 from streams import topics
 from streams.batches import records_in
@@ -28,6 +28,8 @@ from streams.events import (
     COVERAGE_TYPE,
     TOTALS_TYPE,
     USAGE_TYPE,
+    Message,
+    RejectedRecord,
     decode_coverage,
     decode_totals,
     header,
@@ -36,6 +38,7 @@ from streams.fetching import begins
 from streams.finality import Settle
 from streams.flushing import Flushing, Gathered, Snapshot
 from streams.history import History
+from streams.offsets import Offsets
 from streams.projection import Projection
 from streams.readmodel import ReadModel
 from streams.settings import Settings
@@ -47,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG_SECONDS = 2.0
 """Longest wait of a flush for events that Kafka has shown us: larger flushes cost less a record."""
+
+YIELD_SECONDS = 0.001
+"""Time for the write of the flush before to get on, between two partitions of the next."""
 
 BROKEN_AFTER_SECONDS = 120.0
 """A flush that Kafka does not acknowledge for so long ends the process; the restart recovers."""
@@ -80,13 +86,11 @@ class Folding:
         }
         for table in (self.states, *self.windows.values()):
             app.tables.add(table)
+        self._offsets = Offsets(app, self.states)
         self._gathered = Gathered()
         self._turn = asyncio.Lock()
         """Held by whoever takes a snapshot: then the next write cannot begin either."""
         self._writing: asyncio.Task[None] | None = None
-        self._begins: Mapping[int, int] = {}
-        self._next: dict[int, int] = {}
-        """The offsets that are due since the consumer went back to `_begins`."""
         self._wake = asyncio.Event()
         history = History(app, settings.kafka.bootstrap)
         self.projection = Projection(
@@ -98,24 +102,12 @@ class Folding:
         """Take events as they come; acknowledge none of them here."""
         async for event in stream:
             records = records_in(event)
-            if not await self._in_order(records):
+            if not await self._offsets.pass_by(records):
                 continue
             self._take(event, records)
             self._wake.set()
             if self._gathered.records >= 2 * self._settings.worker.flush_records:
                 await self._begin()
-
-    async def _in_order(self, records: Sequence[ConsumerRecord]) -> bool:
-        """Whether these are to be folded: no event before one of them is missing, unless it has expired."""
-        due = self._due(records[0].partition)
-        for record in records:
-            if record.offset > due:
-                if not self._is_ours(record):
-                    return False
-                await self._explain_hole(record, due)
-            due = max(due, record.offset + 1)
-        self._next[records[0].partition] = due
-        return True
 
     def _take(self, event: EventT[Any], records: Sequence[ConsumerRecord]) -> None:
         partition = records[0].partition
@@ -124,33 +116,6 @@ class Folding:
         self._gathered.states[partition] = state
         for record in records:
             self._fold_record(state, record)
-
-    def _due(self, partition: int) -> int:
-        """Return the offset that is due: of what the state lacks, or of what it is to publish again."""
-        version = self.states.state_of(partition).version
-        going_back = begins(self._app)
-        if going_back is not self._begins:
-            self._begins, self._next = going_back, dict(going_back)
-        return min(version + 1, self._next.get(partition, version + 1))
-
-    def _is_ours(self, record: ConsumerRecord) -> bool:
-        """Whether the partition is still ours; who has it now takes the event, which is not acknowledged."""
-        return TP(record.topic, record.partition) in self._app.consumer.assignment()
-
-    async def _explain_hole(self, record: ConsumerRecord, due: int) -> None:
-        """End the process if events were skipped that Kafka still has; the restart reads them.
-
-        A fetch that Faust began before a rebalance and that returns after it is thrown away, though the
-        consumer's position has moved on; the next acknowledgement would let the offset pass what it held.
-        """
-        tp = TP(record.topic, record.partition)
-        earliest = (await self._app.consumer.earliest_offsets(tp))[tp]
-        if record.offset > max(due, earliest):
-            die(f"{tp.topic}/{tp.partition}: offset {record.offset} came where {due} was due")
-        logger.error(
-            "events expired before they were folded",
-            extra={"partition": tp.partition, "from": due, "to": record.offset},
-        )
 
     def _fold_record(self, state: PartitionState, record: ConsumerRecord) -> None:
         kind = header(record.headers, "ce_type")
@@ -171,7 +136,7 @@ class Folding:
                 raise DataError("malformed", f"ce_type: got {kind!r}; want {wanted}")
         except DataError as error:
             state.skip(record.offset)
-            self._letter(value, error, _origin(record), None, None)
+            self._gathered.letters.append(_letter(RejectedRecord(value, error), _origin(record), None, None))
 
     def _fold_usage(self, state: PartitionState, record: ConsumerRecord, value: bytes) -> None:
         usage, rejected = decode(value)
@@ -181,22 +146,13 @@ class Folding:
             self._known(tenant, account)
             self._gathered.records += len(usage.records)
             state.take(usage, record.offset, _origin(record), value)
-        for lost in rejected:
-            self._letter(lost.value, lost.error, _origin(record), tenant, account)
+        self._gathered.letters += [_letter(lost, _origin(record), tenant, account) for lost in rejected]
 
     def _known(self, tenant: str, account: str) -> None:
         if tenant not in self._tenants:
             raise DataError(
                 "unknown-tenant", f"tenant {tenant!r} of account {account!r} is not among `tenants`"
             )
-
-    def _letter(
-        self, value: bytes, error: DataError, origin: str, tenant: str | None, account: str | None
-    ) -> None:
-        letter = dead_letter(
-            value, error, origin=origin, failed_at=datetime.now(UTC), tenant=tenant, account=account
-        )
-        self._gathered.letters.append(letter)
 
     def _ask(self, partition: int, state: PartitionState) -> None:
         self._gathered.states[partition] = state
@@ -247,7 +203,7 @@ class Folding:
     async def flush(self) -> None:
         """Make durable, publish, acknowledge.
 
-        1. Merge and snapshot: what the gathered events changed, encoded before anything is awaited.
+        1. Merge and snapshot: what the gathered events changed, of each partition without awaiting anything.
         2. Dead letters, then the days that are sealed now, then the changelog of the state: wait until Kafka
            has acknowledged each. Letters first, because a state that is durable does not meet a conflict
            again when its event is replayed; days before the changelog that points at them.
@@ -271,7 +227,7 @@ class Folding:
             with _or_die():
                 if not self._ahead():
                     await self._written()
-                snapshot = self._flushing.snapshot(await self._merged())
+                snapshot = await self._snapshot()
                 await self._written()
                 self._writing = asyncio.create_task(self._write(snapshot))
                 if snapshot.alone:
@@ -307,18 +263,30 @@ class Folding:
             await self._written()
             yield
 
-    async def _merged(self) -> Gathered:
+    async def _snapshot(self) -> Snapshot:
+        """Merge and encode what was gathered, partition by partition: each is a state of its own.
+
+        What is folded in between counts in those that were not merged yet. Its event is acknowledged with the
+        next flush.
+        """
         met: dict[int, PartitionState] = {}
         # More may be gathered meanwhile.
         while unmet := {p: s for p, s in self._gathered.states.items() if met.get(p) is not s}:
             for partition, state in sorted(unmet.items()):
                 await self.projection.meet(partition, state)
             met |= unmet
-        for state in self._gathered.states.values():
-            for lost in state.merge():
-                self._letter(lost.record.value, lost.record.error, lost.origin, lost.tenant, lost.account)
         gathered, self._gathered = self._gathered, Gathered()
-        return gathered
+        snapshot = Snapshot(gathered, {})
+        for partition, state in sorted(gathered.states.items()):
+            gathered.letters += [
+                _letter(lost.record, lost.origin, lost.tenant, lost.account) for lost in state.merge()
+            ]
+            if self.states.holds(partition, state):
+                snapshot.parts[partition] = self._flushing.part(partition, state)
+            if self._writing is not None and not self._writing.done():
+                # Else Redis would wait for its next call until all are encoded.
+                await asyncio.sleep(YIELD_SECONDS)
+        return snapshot
 
 
 @contextmanager
@@ -330,6 +298,11 @@ def _or_die() -> Iterator[None]:
         die(f"Kafka acknowledged nothing for {BROKEN_AFTER_SECONDS:.0f} s", error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the offset must stay
         die("a flush failed", error)
+
+
+def _letter(lost: RejectedRecord, origin: str, tenant: str | None, account: str | None) -> Message:
+    now = datetime.now(UTC)
+    return dead_letter(lost.value, lost.error, origin=origin, failed_at=now, tenant=tenant, account=account)
 
 
 def _origin(record: ConsumerRecord) -> str:

@@ -139,7 +139,7 @@ class WorkerSettings(_Table):
     """Consumer group and prefix of the changelog topics."""
     flush_ms: Annotated[int, Field(ge=1, le=5000)] = 20
     """Milliseconds from an event to the flush that publishes it; longer behind a backlog."""
-    flush_records: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    flush_records: Annotated[int, Field(ge=1, le=1_000_000)] = 200_000
     """Records that a flush gathers behind a backlog, for at most two seconds."""
     session_timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
     """Seconds without heartbeat after which the group gives a dead worker's partitions away."""

@@ -11,11 +11,13 @@ from typing import Any, NoReturn
 
 import orjson
 import pytest
+from aiokafka import ConsumerRecord
 from faust.types import TP
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from streams import topics
+from streams.batches import SOURCE_BYTES, batched
 from streams.events import Message
 from streams.folding import Folding
 from streams.readmodel import ReadModel
@@ -85,26 +87,15 @@ class HeldConsumer:
 
 @dataclass
 class FoldedEvent:
-    """An event as Faust hands it over; remembers in which order events were acknowledged."""
+    """A batch as Faust hands it over; remembers in which order batches were acknowledged."""
 
-    message: Any
+    message: ConsumerRecord
     acknowledged: list[int]
 
     def ack(self) -> bool:
         """Remember."""
         self.acknowledged.append(self.message.offset)
         return True
-
-
-@dataclass
-class FoldedMessage:
-    """The part of Faust's message that the folding reads."""
-
-    offset: int
-    value: bytes
-    headers: list[tuple[str, bytes]]
-    partition: int = 0
-    topic: str = topics.USAGE_EVENTS
 
 
 class Died(BaseException):
@@ -120,12 +111,18 @@ class Bench:
     consumer: HeldConsumer
     acknowledged: list[int] = field(default_factory=list)
 
-    async def fold(self, *messages: Message, offsets: Iterable[int] = ()) -> None:
-        """Fold messages in, at these offsets or one after the other."""
+    async def fold(
+        self, *messages: Message, offsets: Iterable[int] = (), partition: int = 0, together: bool = False
+    ) -> None:
+        """Fold messages in, at these offsets or one after the other, each alone or all in one batch."""
+        records = [
+            _record(message, partition, offset)
+            for offset, message in zip(offsets or itertools.count(), messages, strict=False)
+        ]
 
         async def stream() -> AsyncIterator[Any]:
-            for offset, message in zip(offsets or itertools.count(), messages, strict=False):
-                yield FoldedEvent(FoldedMessage(offset, message.value, message.headers), self.acknowledged)
+            for batch in batched(records, SOURCE_BYTES if together else 1):
+                yield FoldedEvent(batch, self.acknowledged)
 
         await self.folding.fold(stream())
 
@@ -151,6 +148,13 @@ class Bench:
         return [orjson.loads(one.value or b"")[:2] for one in self.producer.sent if is_version(one)]
 
 
+def _record(message: Message, partition: int, offset: int) -> ConsumerRecord:
+    key, value, headers = message.key, message.value, message.headers
+    return ConsumerRecord(
+        topics.USAGE_EVENTS, partition, offset, 0, 0, key, value, None, len(key), len(value), headers
+    )
+
+
 def build(folder: Path, monkeypatch: pytest.MonkeyPatch, worker: WorkerSettings) -> Bench:
     """A folding that dies by an exception."""
     redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
@@ -168,6 +172,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch, worker: WorkerSettings)
     monkeypatch.setattr(app, "maybe_start_producer", started)
     monkeypatch.setattr(app, "_consumer", consumer)
     monkeypatch.setattr("streams.folding.die", die)
+    monkeypatch.setattr("streams.offsets.die", die)
     model = ReadModel(Redis.from_url(settings.redis_url), aggregate_months=18)
     return Bench(Folding(settings, app, model), producer, consumer)
 

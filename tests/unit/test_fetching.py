@@ -13,11 +13,13 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from streams import topics
+from streams.batches import SOURCE_BYTES
 from streams.fetching import FETCH_WAIT_MS, begins
 from streams.settings import Settings
 from streams.state import PartitionState
 from streams.tables import StateTable
 from streams.worker import make_app
+from tests.unit.changelog_kit import changelog_record
 
 
 @pytest.fixture
@@ -92,11 +94,23 @@ async def test_what_was_acknowledged_for_a_lost_state_is_not_committed(app: Any,
     for offset in (7, 8):
         consumer._acked[source(1)].append(offset)
         consumer._acked_index[source(1)].add(offset)
-    consumer._gap[source(1)].addi(9, 11)
     await consumer.perform_seek()
     assert consumer._new_offset(source(1)) is None
-    assert not consumer._gap[source(1)]
     assert not consumer._acked_index[source(1)]
+
+
+async def test_a_batch_is_committed_once_it_is_acknowledged_and_the_next_is_not(app: Any) -> None:
+    """Faust would wait for acknowledgements of each offset between."""
+    consumer = app.consumer
+    consumer._committed_offset[source(1)] = 7
+    assert consumer._new_offset(source(1)) is None
+    await consumer._add_gap(source(1), 8, 11)
+    await consumer._add_gap(source(1), 12, 20)
+    for offset in (11, 15):
+        consumer._acked[source(1)].append(offset)
+        consumer._acked_index[source(1)].add(offset)
+        assert consumer._new_offset(source(1)) == offset + 1
+        assert consumer._new_offset(source(1)) is None
 
 
 @pytest.mark.parametrize(("durable", "sought"), [(3, {1: 4}), (-1, {1: 0}), (6, {}), (20, {})])
@@ -143,6 +157,24 @@ def test_the_source_is_resumed_with_the_flow_and_not_before(
     consumer.pause_partitions({source})
     consumer.resume_flow()
     assert consumer._active_partitions == {changelog}
+
+
+async def test_what_is_fetched_goes_through_faust_in_batches(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smaller ones are those of the source, of which Faust's queue holds hundreds."""
+    changelog = TP("state-changelog", 0)
+    value = bytes(SOURCE_BYTES // 4)
+    records = [changelog_record(b"", value, offset=offset) for offset in range(40)]
+
+    async def getmany(_partitions: set[TP], _seconds: float) -> dict[TP, Any]:
+        return {source(0): records, changelog: records}
+
+    monkeypatch.setattr(app.consumer._thread, "getmany", getmany)
+    monkeypatch.setattr(type(app.tables), "changelog_topics", {"state-changelog"})
+    found = await app.consumer._getmany({source(0), changelog}, 1.0)
+    assert [record.offset for record in found[source(0)]] == list(range(3, 40, 4))
+    assert [record.offset for record in found[changelog]] == [31, 39]
 
 
 async def test_a_fetch_keeps_to_the_partitions_that_it_began_with(

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from faust.types import TP
 
-from streams.batches import batched
+from streams.batches import CHANGELOG_BYTES, batched
 from streams.state import PartitionState
 from streams.tables import CalendarWindow, StateTable, WindowTable
 from streams.windows import Granularity
@@ -51,7 +51,7 @@ def recovered(partition: int, *writes: tuple[Any, bytes | None]) -> list[Any]:
         changelog_record(json.dumps(key).encode(), value, partition=partition, offset=offset)
         for offset, (key, value) in enumerate(writes)
     ]
-    return [SimpleNamespace(message=message) for message in batched(records)]
+    return [SimpleNamespace(message=message) for message in batched(records, CHANGELOG_BYTES)]
 
 
 @pytest.mark.parametrize(
