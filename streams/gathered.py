@@ -35,7 +35,7 @@ class Events:
         self._counts: list[int] = []
         self._events: list[WireEvent | None] = []
         self._values: list[bytes | None] = []
-        self._origins: list[str] = []
+        self._sources: list[tuple[str, str | None]] = []
         self._oldest: list[int] = []
         self._received: list[I64] = []
         self._waiting: list[WireEvent] = []
@@ -49,7 +49,7 @@ class Events:
         self._waiting.append(event)
         self._events.append(event if value is None else None)
         self._values.append(value)
-        self._origins.append(origin)
+        self._sources.append((origin, event.run))
         self._oldest.append(oldest)
         self.records += count
 
@@ -74,7 +74,7 @@ class Events:
 
     def source(self, number: int) -> tuple[str, str | None]:
         """Return where an event came from, and the backfill that it belongs to."""
-        return self._origins[number], self._event(number).run
+        return self._sources[number]
 
     def find(self, position: int) -> tuple[WireEvent, WireRecord]:
         """Return a record with its event."""
@@ -86,7 +86,7 @@ class Events:
         """Return the rejection of a record."""
         number = bisect_right(self._firsts, position) - 1
         event = self._event(number)
-        return Rejection(rejected, event.tenant, event.account, self._origins[number])
+        return Rejection(rejected, event.tenant, event.account, self._sources[number][0])
 
     def _event(self, number: int) -> WireEvent:
         event, value = self._events[number], self._values[number]
