@@ -33,7 +33,7 @@ from typing import Final
 from streams.cells import CELL_BYTES, ID_BYTES, SIM_BYTES
 from streams.keys import META
 
-_MANY = 200
+MANY: Final = 200
 """SIMs or contexts that one command speaks of: a command costs the script as much as some of its fields."""
 
 FENCED: Final = f"""
@@ -110,7 +110,7 @@ while at <= #ARGV do
         end
         local number = #sims + 1
         sims[number], fields[2 * number - 1], fields[2 * number] = sim, sim, cells
-      until #sims == {_MANY} or from > #value
+      until #sims == {MANY} or from > #value
       if day then
         local held, fresh = redis.call('HMGET', key, unpack(sims)), {{}}
         for number = 1, #sims do
@@ -167,7 +167,7 @@ while at <= #ARGV do
       fields[#fields + 1] = sub(ARGV[at + 2], from, from + {ID_BYTES - 1})
       fields[#fields + 1] = context
       from = from + {ID_BYTES}
-      if #fields == {2 * _MANY} then
+      if #fields == {2 * MANY} then
         redis.call('HSET', key, unpack(fields))
         fields = {{}}
       end

@@ -84,7 +84,7 @@ class _Consumer(Consumer):
         }
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Forget that offsets are missing: they are those of a batch, or `streams.folding` has seen to it."""
+        """Forget that offsets are missing: they are those of a batch, or `streams.offsets` sees to it."""
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return what may be committed: batches are acknowledged in order, each once all of it is done.

@@ -19,6 +19,7 @@ from streams.cells import CELL_BYTES, decode_cells
 from streams.days import SealedDay
 from streams.errors import RebuildingError
 from streams.events import UsageEvent
+from streams.fence import MANY
 from streams.readmodel import ReadModel
 from streams.rollups import split
 from streams.seals import day_of
@@ -116,6 +117,26 @@ async def test_it_is_always_what_the_cells_say(redis: Redis, model: ReadModel, s
     assert {hour for hour in hours if hour in range(HOUR, HOUR + 60)}
     for hour in hours:
         assert days[hour // 24][hour % 24][0] == await redis.hlen(keys.cells_key("acme", hour))
+
+
+async def test_more_sims_than_one_command_speaks_of(redis: Redis, model: ReadModel) -> None:
+    """The script asks and writes them in parts: new ones, then some that moved among others that did not."""
+    state = fresh_state()
+    assert await model.end_refill(0)
+    many = [f"898830300000000{number:04}" for number in range(2 * MANY + 50)]
+    for offset, moved in enumerate((0, 7)):
+        networks = ["262-02" if moved and at % moved == 0 else "262-01" for at in range(len(many))]
+        records = [
+            usage(sim, offset + 1, at + offset, sim=sim, network=networks[at]) for at, sim in enumerate(many)
+        ]
+        fold(state, event(*records), offset=offset)
+        assert await model.write(model.batch(0, state, state.take_touched(), offset))
+        for at, value in enumerate(await redis.hmget(keys.cells_key("acme", HOUR), many)):
+            assert isinstance(value, bytes)
+            assert [measures.total for _, measures in decode_cells(value)] == [at + offset]
+        assert await noted(redis) == await in_cells(redis)
+        assert len(await noted(redis)) == len(many)
+    assert await redis.hlen(keys.contexts_key("acme")) == len(many) + len(networks[::7])
 
 
 async def test_a_sealed_day_takes_its_place_at_once(
